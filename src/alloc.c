@@ -1,0 +1,279 @@
+/* alloc.c: layer 9. See alloc.h: the slow paths, and the start of the pools. */
+#include "alloc.h"
+
+#include "config.h"
+#include "depot.h"
+#include "registry.h"
+#include "text.h"
+
+#include <pthread.h>
+#include <string.h>
+
+class_count pm_class_counts[CLASS_MAX];
+bool pm_pools_ready;
+
+/* ---- modes that count or check every call ---- */
+
+/* A freed block carries this in its second word under CHECK, until it is handed out again. */
+static uintptr_t freed_mark(const block *p) { return (uintptr_t)p ^ pm_region.base ^ (uintptr_t)0x5bd1e995u; }
+
+static void check_freed(const void *p, const slab *s)
+{
+    size_t size = pm_classes[s->klass].size, offset = (size_t)((const char *)p - slab_memory(s));
+    if (!slab_in_use(s))
+        report_abort("free(%p): its slab is empty: the block was freed before", p);
+    if (offset % size != 0 || offset / size >= s->carved)
+        report_abort("free(%p): inside a block of %zu bytes that begins at %p", p, size, (const void *)((const char *)p - offset % size));
+    if ((uintptr_t)((const block *)p)->next_message == freed_mark(p))
+        for (const block *b = s->list; b; b = b->next)
+            if (b == p)
+                report_abort("free(%p): the block of %zu bytes was freed before", p, size);
+}
+
+static void count_up(unsigned klass)
+{
+    class_count *c = &pm_class_counts[klass];
+    uint64_t n = __atomic_add_fetch(&c->allocations, 1, __ATOMIC_RELAXED) - LOAD(&c->frees);
+    uint64_t peak = LOAD(&c->peak);
+    while (n > peak && !__atomic_compare_exchange_n(&c->peak, &peak, n, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        ;
+}
+
+static void note_alloc(block *p, unsigned klass)
+{
+    if (p && pm_config.check)
+        p->next_message = NULL;
+    if (p && pm_config.stats.full)
+        count_up(klass);
+}
+
+static void note_free(block *p, const slab *s)
+{
+    if (pm_config.check) {
+        check_freed(p, s);
+        p->next_message = (block *)freed_mark(p);
+    }
+    if (pm_config.stats.full)
+        __atomic_add_fetch(&pm_class_counts[s->klass].frees, 1, __ATOMIC_RELAXED);
+}
+
+static void check_now_and_then(heap *h)
+{
+    if (h->slow / 2 % 1024 != 0)
+        return;
+    os_lock_take(&h->lock);
+    heap_check(h, true);
+    os_lock_give(&h->lock);
+}
+
+/* ---- malloc ---- */
+
+/* Every TICK slow paths: look at the clock and at a neighbour. */
+static NOINLINE void heap_tick(heap *h)
+{
+    if (h->spare_idle) {
+        os_lock_take(&h->lock);
+        heap_shed(h);
+        heap_unlock(h);
+    }
+    h->spare_idle = true;
+    depot_purge(false);
+    registry_visit_one(h);
+}
+
+/* A block of the next larger classes, at most twice the size: better than none at the limit. */
+static block *fill_larger(heap *h, unsigned klass)
+{
+    block *p = NULL;
+    if (klass >= pm_class_count)
+        return NULL;
+    os_lock_take(&h->lock);
+    for (unsigned c = klass + 1; !p && c < pm_class_count && pm_classes[c].size <= 2 * pm_classes[klass].size; c++)
+        p = heap_fill(h, &h->bins[c]);
+    heap_unlock(h);
+    return p;
+}
+
+static block *fill_new_slab(heap *h, bin *b)
+{
+    slab *s = registry_obtain(h, b->klass);
+    if (!s)
+        return fill_larger(h, b->klass);
+    os_lock_take(&h->lock);
+    heap_accept(h, s);
+    block *p = heap_fill(h, b);
+    heap_unlock(h);
+    return p;
+}
+
+static block *fill(heap *h, bin *b)
+{
+    os_lock_take(&h->lock);
+    heap_drain(h, DRAIN_MESSAGES);
+    block *p = heap_fill(h, b);
+    heap_unlock(h);
+    return LIKELY(p != NULL) ? p : fill_new_slab(h, b);
+}
+
+/* A block from the first heap's bins, for a thread that has no heap any more. */
+static block *fill_orphan(unsigned klass)
+{
+    heap *h = registry_orphan();
+    os_lock_take(&pm_registry.gate);
+    block *p = fill(h, &h->bins[klass]);
+    os_lock_give(&pm_registry.gate);
+    return p;
+}
+
+NOINLINE void *alloc_slow(unsigned klass)
+{
+    if (UNLIKELY(!pm_pools_ready || klass == CLASS_NONE))
+        return NULL;
+    heap *h = registry_my_heap();
+    block *p;
+    if (LIKELY(h != NULL)) {
+        if (UNLIKELY(!heap_enter(h))) {
+            __atomic_add_fetch(&pm_registry.reentries, 1, __ATOMIC_RELAXED);
+            return NULL;
+        }
+        p = fill(h, &h->bins[klass]);
+        heap_flush(h);
+        if (UNLIKELY(h->slow / 2 % TICK == 0))
+            heap_tick(h);
+        if (UNLIKELY(pm_config.check))
+            check_now_and_then(h);
+        heap_leave(h);
+    } else {
+        p = fill_orphan(klass);
+    }
+    if (UNLIKELY(pm_every_call_slow))
+        note_alloc(p, p ? slab_of(p)->klass : klass);
+    return p;
+}
+
+/* One block cut from a slab whose uncut part reads as zero: no memset, where that would touch a page and more. */
+static block *alloc_clean(unsigned klass)
+{
+    heap *h = my_heap;
+    if (!heap_is_real(h) || h->bins[klass].free || !heap_enter(h))
+        return NULL;
+    os_lock_take(&h->lock);
+    block *p = h->bins[klass].partial ? NULL : heap_carve_zeroed(h, &h->bins[klass]);
+    heap_unlock(h);
+    heap_leave(h);
+    return p;
+}
+
+void *alloc_zeroed(unsigned klass)
+{
+    size_t size = pm_classes[klass].size;
+    block *p = size >= 4 * KIB && !pm_every_call_slow ? alloc_clean(klass) : NULL;
+    if (p)
+        return p;
+    p = alloc_class(klass);
+    return p ? memset(p, 0, size) : NULL;
+}
+
+/* ---- free ---- */
+
+/* Half of the bin goes back to its slabs under one hold of the lock; when it holds a whole slab's list and more than
+ * it should, only this block does. */
+NOINLINE void free_full(void *p, bin *b)
+{
+    heap *h = my_heap;
+    int32_t room = ++b->room;
+    if (UNLIKELY(!heap_enter(h))) {
+        ((block *)p)->next = NULL;
+        heap_send(h, p);
+        return;
+    }
+    os_lock_take(&h->lock);
+    heap_give(h, slab_of(p), p);
+    if (room >= 0)
+        heap_give_back(h, b, b->limit / 2);
+    heap_unlock(h);
+    if (UNLIKELY(h->slow / 2 % TICK == 0))
+        heap_tick(h);
+    heap_leave(h);
+}
+
+static void free_mine(heap *h, void *p, slab *s)
+{
+    os_lock_take(&h->lock);
+    heap_give(h, s, p);
+    heap_unlock(h);
+    if (pm_config.check)
+        check_now_and_then(h);
+}
+
+NOINLINE void free_other(void *p, slab *s)
+{
+    heap *home = LOAD(&s->home), *h = registry_my_heap();
+    if (UNLIKELY(home == HEAP_NOBODY || home == NULL))
+        report_abort("free(%p): no block is in use there: freed twice, or never handed out", p);
+    if (UNLIKELY(pm_every_call_slow))
+        note_free(p, s);
+    if (UNLIKELY(!h || !heap_enter(h))) {
+        ((block *)p)->next = NULL;
+        heap_send(home, p);
+        return;
+    }
+    if (home == h)
+        free_mine(h, p, s);
+    else
+        heap_post(h, home, p, pm_classes[s->klass].size);
+    heap_leave(h);
+}
+
+/* ---- whole pools ---- */
+
+size_t pools_trim(void)
+{
+    registry_thread_idle();
+    registry_trim();
+    return depot_purge(true);
+}
+
+void pools_check(void)
+{
+    depot_check();
+    registry_check();
+}
+
+static void reserve_counts(void)
+{
+    bool lock = pm_config.lock, prefault = pm_config.prefault;
+    for (unsigned c = 0; c < pm_class_count; c++) {
+        const block_size *wish = &pm_config.sizes.at[c];
+        size_t per_slab = pm_classes[c].per_slab, slabs = (wish->count + per_slab - 1) / per_slab;
+        size_t got = depot_reserve(c, slabs, prefault, &lock);
+        if (got < slabs)
+            report("POOLMALLOC_BLOCK_SIZES: '%u:%u': %s; %zu blocks are pre-allocated", wish->size, wish->count,
+                   pm_config.limit ? "beyond POOLMALLOC_LIMIT" : "no memory for so many", got * per_slab);
+    }
+    if (lock != pm_config.lock)
+        report("POOLMALLOC_LOCK: '1' is refused by the system (RLIMIT_MEMLOCK?); the pools are not locked");
+}
+
+static void tell_readers(void)
+{
+    control *c = region_control();
+    c->classes = pm_classes;
+    c->class_count = &pm_class_count;
+    c->registry = &pm_registry;
+    c->depot = &pm_depot;
+    c->config = &pm_config;
+}
+
+bool pools_init(void)
+{
+    classes_init(&pm_config.sizes);
+    pm_every_call_slow = pm_config.check || pm_config.stats.full;
+    if (!region_init() || !registry_init())
+        return false;
+    reserve_counts();
+    tell_readers();
+    pm_pools_ready = true;
+    pthread_atfork(registry_fork_prepare, registry_fork_parent, registry_fork_child);
+    return true;
+}

@@ -1,0 +1,51 @@
+/* class.c: layer 4. See class.h. */
+#include "class.h"
+
+#define BIN_BLOCKS 64
+#define BIN_BYTES (16 * KIB)
+#define CARVE_BLOCKS 16
+#define CARVE_BYTES (4 * KIB)
+
+size_class pm_classes[CLASS_MAX];
+uint32_t pm_class_count;
+uint16_t pm_bin_offset[BLOCK_MAX / QUANTUM + 1];
+
+static_assert(CLASS_MAX * BIN_SIZE <= UINT16_MAX, "bin offsets fit the table");
+static_assert(SLAB_SIZE / QUANTUM <= UINT16_MAX, "block counts of a slab fit 16 bits");
+
+static uint16_t count_within(size_t most, size_t bytes, size_t size)
+{
+    return (uint16_t)size_max(1, size_min(most, bytes / size));
+}
+
+void class_set(unsigned number, size_t size)
+{
+    size_class *c = &pm_classes[number];
+    c->size = (uint32_t)size;
+    c->per_slab = (uint32_t)(SLAB_SIZE / size);
+    c->limit = count_within(BIN_BLOCKS, BIN_BYTES, size);
+    c->carve = count_within(CARVE_BLOCKS, CARVE_BYTES, size);
+}
+
+void classes_init(const size_list *sizes)
+{
+    size_t step = 0;
+    for (unsigned c = 0; c < sizes->length; c++) {
+        class_set(c, sizes->at[c].size);
+        for (; step <= sizes->at[c].size / QUANTUM; step++)
+            pm_bin_offset[step] = (uint16_t)(c * BIN_SIZE);
+    }
+    for (; step <= BLOCK_MAX / QUANTUM; step++)
+        pm_bin_offset[step] = CLASS_NONE * BIN_SIZE;
+    pm_class_count = sizes->length;
+}
+
+unsigned class_aligned(size_t size, size_t align)
+{
+    unsigned first = size > BLOCK_MAX ? CLASS_NONE : class_of(size);
+    size_t most = 2 * size_max(size, align);
+    for (unsigned c = first; c < pm_class_count && c < first + 8 + align / 256; c++)
+        if (pm_classes[c].size % align == 0)
+            return pm_classes[c].size <= most ? c : CLASS_NONE;
+    return CLASS_NONE;
+}

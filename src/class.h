@@ -1,0 +1,35 @@
+/* class.h: layer 4. Block sizes: one class number each, and the table from a request to its bin. */
+#ifndef PM_CLASS_H
+#define PM_CLASS_H
+
+#include "base.h"
+#include "config.h"
+
+#define BIN_SIZE 32 /* sizeof(bin); bin c of a heap lies c * BIN_SIZE bytes into it */
+
+typedef struct size_class {
+    uint32_t size;     /* bytes of a block; 0: no such class */
+    uint32_t per_slab; /* blocks in a slab */
+    uint16_t limit;    /* blocks that a bin keeps: 64 or 16 KiB; at least 1 */
+    uint16_t carve;    /* blocks carved at once: 16 or 4 KiB; at least 1 */
+    uint32_t reserved; /* slabs that pre-allocation keeps for this class; depot lock */
+    uint32_t waiting_count;
+    slab *waiting; /* reserved slabs not in use, linked by next; depot lock */
+} size_class;
+
+extern size_class pm_classes[CLASS_MAX];
+extern uint32_t pm_class_count; /* malloc's classes: 0 … count - 1, sizes ascending */
+
+/* Requests by (size + 15) / 16 → byte offset of their bin in a heap; the none-bin beyond the largest class. */
+extern uint16_t pm_bin_offset[BLOCK_MAX / QUANTUM + 1];
+
+void classes_init(const size_list *sizes);
+void class_set(unsigned number, size_t size);
+
+/* Class that serves `size` bytes at `align` (a power of two), or CLASS_NONE. At most eight steps above the size's own
+ * class, and no block over twice what is needed: beyond that the next allocator does better. */
+unsigned class_aligned(size_t size, size_t align);
+
+INLINE unsigned class_of(size_t size) { return pm_bin_offset[(size + QUANTUM - 1) / QUANTUM] / BIN_SIZE; }
+
+#endif

@@ -1,0 +1,301 @@
+/* depot.c: layer 6. See depot.h. */
+#include "depot.h"
+
+#include "class.h"
+#include "config.h"
+#include "heap_ids.h"
+#include "text.h"
+
+#define PURGE_BATCH 8
+#define SLACK_BYTES (4 * MIB)
+#define REGRET_MS 1000
+
+depot pm_depot;
+
+static bool limit_allows(size_t more)
+{
+    const region *r = &pm_region;
+    size_t bookkeeping = r->heaps.size + pm_depot.fresh * sizeof(slab);
+    return pm_config.limit == 0 || (pm_depot.holding + more) * SLAB_SIZE + bookkeeping <= pm_config.limit;
+}
+
+/* A slab without pages: one that was purged, or one never used. */
+static slab *take_clean(void)
+{
+    depot *d = &pm_depot;
+    if (!limit_allows(1)) {
+        d->limit_hits++;
+        return NULL;
+    }
+    slab *s = d->clean.first;
+    if (s) {
+        slab_list_remove(&d->clean, s);
+        slab_unit(s)->unit_empty--;
+        if (d->last_purge && os_now_ms() - d->last_purge < REGRET_MS)
+            d->slack += 2; /* what we just gave back is needed again: keep more */
+    } else if (d->fresh << SLAB_SHIFT < pm_region.size || region_grow()) {
+        s = &pm_region.slabs[d->fresh++];
+    } else {
+        return NULL;
+    }
+    d->holding++;
+    s->state = SLAB_ZEROED;
+    return s;
+}
+
+/* An empty unit becomes sixteen loose slabs. */
+static void unit_break(slab *unit)
+{
+    slab_list_remove(&pm_depot.whole, unit);
+    for (slab *s = unit + UNIT_SLABS; s-- > unit;) {
+        s->state = SLAB_DIRTY;
+        slab_list_push(&pm_depot.broken, s);
+    }
+}
+
+static slab *take_dirty(void)
+{
+    depot *d = &pm_depot;
+    if (!d->broken.first && !d->dirty.first && d->whole.first)
+        unit_break(d->whole.first);
+    slab_list *from = d->broken.first ? &d->broken : &d->dirty;
+    slab *s = from->first;
+    if (s) {
+        slab_list_remove(from, s);
+        slab_unit(s)->unit_empty--;
+        s->state = SLAB_USED;
+    }
+    return s;
+}
+
+static slab *take_waiting(size_class *c)
+{
+    slab *s = c->waiting;
+    if (s) {
+        c->waiting = s->next;
+        c->waiting_count--;
+        pm_depot.waiting--;
+        s->state = SLAB_USED;
+    }
+    return s;
+}
+
+slab *depot_take(unsigned klass)
+{
+    os_lock_take(&pm_depot.lock);
+    slab *s = take_waiting(&pm_classes[klass]);
+    if (!s)
+        s = take_dirty();
+    if (!s)
+        s = take_clean();
+    pm_depot.used += s != NULL;
+    os_lock_give(&pm_depot.lock);
+    return s;
+}
+
+/* ---- giving back ---- */
+
+static void put_waiting(size_class *c, slab *s)
+{
+    s->state = SLAB_WAITING;
+    s->next = c->waiting;
+    c->waiting = s;
+    c->waiting_count++;
+    pm_depot.waiting++;
+}
+
+static void put_broken(slab *s)
+{
+    depot *d = &pm_depot;
+    slab *unit = slab_unit(s);
+    slab_list_push(&d->broken, s);
+    if (unit->unit_empty < UNIT_SLABS)
+        return;
+    uint64_t now = s->since;
+    for (slab *each = unit; each < unit + UNIT_SLABS; each++) {
+        if (each->state == SLAB_CLEAN)
+            d->holding++; /* resident since a neighbour was touched */
+        slab_list_remove(each->state == SLAB_CLEAN ? &d->clean : &d->broken, each);
+        each->state = SLAB_WHOLE;
+    }
+    unit->since = now;
+    slab_list_push(&d->whole, unit);
+}
+
+static void put_one(slab *s, uint64_t now)
+{
+    size_class *c = &pm_classes[s->klass];
+    pm_depot.used--;
+    STORE(&s->owner, HEAP_NOBODY);
+    STORE(&s->home, HEAP_NOBODY);
+    STORE(&s->bin, NULL);
+    s->since = now;
+    if (c->waiting_count < c->reserved) {
+        put_waiting(c, s);
+        return;
+    }
+    s->state = SLAB_DIRTY;
+    slab_unit(s)->unit_empty++;
+    if (slab_is_huge(s))
+        put_broken(s);
+    else
+        slab_list_push(&pm_depot.dirty, s);
+}
+
+/* ---- purging: chosen under the lock, purged outside of it, then listed as clean ---- */
+
+/* Dirty slabs beyond which the oldest go back at once. */
+static size_t dirty_allowed(void)
+{
+    return size_max(SLACK_BYTES / SLAB_SIZE, pm_depot.used / 8) + pm_depot.slack;
+}
+
+/* Whether the last entry of a list has to go, `over` the allowed amount, or by age. */
+static bool must_purge(const slab_list *l, uint64_t now, bool all)
+{
+    depot *d = &pm_depot;
+    if (!l->last)
+        return false;
+    if (all)
+        return true;
+    if (pm_config.purge_delay == DELAY_NEVER)
+        return false;
+    if (now - l->last->since >= pm_config.purge_delay) {
+        d->slack /= 2;
+        return true;
+    }
+    if (d->dirty.count + d->whole.count * UNIT_SLABS <= dirty_allowed())
+        return false;
+    d->last_purge = now;
+    return true;
+}
+
+static slab *choose(uint64_t now, bool all)
+{
+    depot *d = &pm_depot;
+    slab_list *l = must_purge(&d->whole, now, all) ? &d->whole : must_purge(&d->dirty, now, all) ? &d->dirty : NULL;
+    slab *s = l ? l->last : NULL;
+    if (s)
+        slab_list_remove(l, s);
+    return s;
+}
+
+static size_t purge_one(slab *s)
+{
+    size_t slabs = s->state == SLAB_WHOLE ? UNIT_SLABS : 1;
+    return os_purge(slab_memory(s), slabs * SLAB_SIZE) ? slabs : 0;
+}
+
+static void purged(slab *s, size_t slabs, uint64_t now)
+{
+    depot *d = &pm_depot;
+    if (slabs == 0) { /* refused (locked memory): it stays dirty, and young */
+        s->since = now;
+        slab_list_push(s->state == SLAB_WHOLE ? &d->whole : &d->dirty, s);
+        return;
+    }
+    d->holding -= slabs;
+    d->purges += slabs;
+    for (slab *each = s + slabs; each-- > s;) {
+        each->state = SLAB_CLEAN;
+        slab_list_push(&d->clean, each);
+    }
+}
+
+/* One batch; the depot lock is held on entry and on return, not while the kernel works. */
+static size_t purge_batch(uint64_t now, bool all, bool *refused)
+{
+    slab *chosen[PURGE_BATCH];
+    size_t gone[PURGE_BATCH], n = 0, bytes = 0;
+    while (n < PURGE_BATCH && (chosen[n] = choose(now, all)) != NULL)
+        n++;
+    if (n == 0)
+        return 0;
+    os_lock_give(&pm_depot.lock);
+    for (size_t i = 0; i < n; i++)
+        gone[i] = purge_one(chosen[i]);
+    os_lock_take(&pm_depot.lock);
+    for (size_t i = 0; i < n; i++) {
+        purged(chosen[i], gone[i], now);
+        bytes += gone[i] * SLAB_SIZE;
+        *refused |= gone[i] == 0;
+    }
+    return bytes;
+}
+
+void depot_put(slab *chain)
+{
+    bool refused = false;
+    uint64_t now = os_now_ms();
+    os_lock_take(&pm_depot.lock);
+    while (chain) {
+        slab *s = chain;
+        chain = s->next;
+        put_one(s, now);
+    }
+    purge_batch(now, false, &refused);
+    os_lock_give(&pm_depot.lock);
+}
+
+size_t depot_purge(bool all)
+{
+    size_t bytes = 0, more;
+    bool refused = false;
+    uint64_t now = os_now_ms();
+    os_lock_take(&pm_depot.lock);
+    do {
+        more = purge_batch(now, all, &refused);
+        bytes += more;
+    } while (all && more && !refused);
+    os_lock_give(&pm_depot.lock);
+    return bytes;
+}
+
+size_t depot_reserve(unsigned klass, size_t count, bool prefault, bool *lock)
+{
+    size_class *c = &pm_classes[klass];
+    size_t done = 0;
+    os_lock_take(&pm_depot.lock);
+    for (; done < count; done++) {
+        slab *s = take_clean();
+        if (!s)
+            break;
+        if (prefault)
+            os_populate(slab_memory(s), SLAB_SIZE);
+        if (*lock && !os_mlock(slab_memory(s), SLAB_SIZE))
+            *lock = false;
+        s->klass = (uint16_t)klass;
+        s->owner = s->home = HEAP_NOBODY;
+        c->reserved++;
+        put_waiting(c, s);
+    }
+    os_lock_give(&pm_depot.lock);
+    return done;
+}
+
+/* ---- check ---- */
+
+static size_t list_check(const slab_list *l, slab_state state, const char *name)
+{
+    size_t n = 0;
+    const slab *before = NULL;
+    for (const slab *s = l->first; s; before = s, s = s->next, n++)
+        if (s->prev != before || s->state != state || s->home != HEAP_NOBODY)
+            report_abort("check: depot.%s: slab %zu: state %u, or its links or home are wrong", name, slab_index(s), s->state);
+    if (n != l->count || l->last != before)
+        report_abort("check: depot.%s: %zu slabs listed, %zu counted", name, n, l->count);
+    return n;
+}
+
+void depot_check(void)
+{
+    depot *d = &pm_depot;
+    os_lock_take(&d->lock);
+    size_t listed = list_check(&d->dirty, SLAB_DIRTY, "dirty") + list_check(&d->broken, SLAB_DIRTY, "broken") +
+                    list_check(&d->whole, SLAB_WHOLE, "whole") * UNIT_SLABS;
+    size_t clean = list_check(&d->clean, SLAB_CLEAN, "clean");
+    if (d->used + d->waiting + listed + clean > d->fresh || d->fresh << SLAB_SHIFT > pm_region.size)
+        report_abort("check: depot: %zu used, %zu waiting, %zu listed, %zu clean of %zu", d->used, d->waiting, listed, clean,
+                     d->fresh);
+    os_lock_give(&d->lock);
+}

@@ -1,0 +1,42 @@
+/* depot.h: layer 6. The slabs that no heap has: where they wait, and when their pages go back to the system. */
+#ifndef PM_DEPOT_H
+#define PM_DEPOT_H
+
+#include "base.h"
+#include "os.h"
+#include "region.h"
+
+/* All fields: guarded by lock, but for the reader that peeks.
+ *   fresh = slabs ever handed out = used + waiting + dirty + broken + 16 * whole + clean (each by its count)
+ *   holding = fresh - clean */
+typedef struct depot {
+    os_lock lock;
+    size_t fresh;         /* slabs with a lower index have been handed out */
+    size_t used;          /* slabs out of the depot */
+    size_t waiting;       /* slabs on the classes' waiting lists */
+    size_t holding;       /* slabs that hold pages */
+    slab_list dirty;      /* empty, oldest last; purged one by one */
+    slab_list broken;     /* empty, of a huge unit other slabs of which are in use: purged never, taken first */
+    slab_list whole;      /* first slabs of empty huge units, oldest last; purged unit by unit */
+    slab_list clean;      /* empty, no pages */
+    size_t slack;         /* extra dirty slabs allowed, learnt from purging what was needed again at once */
+    uint64_t last_purge;  /* by amount, ms */
+    uint64_t purges;      /* slabs purged so far */
+    uint64_t limit_hits;  /* requests for a slab refused because of the limit */
+} depot;
+
+extern depot pm_depot;
+
+/* A slab for `klass` (its own waiting ones first), or NULL at the limit or out of memory. O(1) but for growth of the
+ * region. The caller opens it. */
+slab *depot_take(unsigned klass);
+/* Takes back a chain of empty slabs linked by next; purges at most eight. O(chain). */
+void depot_put(slab *chain);
+/* Purges what is older than the delay, at most eight slabs or units; with `all`, everything purgeable.
+ * Returns bytes given back. */
+size_t depot_purge(bool all);
+/* Makes `count` slabs ready for klass. Returns how many there are: fewer at the limit or out of memory. */
+size_t depot_reserve(unsigned klass, size_t count, bool prefault, bool *lock);
+void depot_check(void); /* aborts at the first breach; takes the lock */
+
+#endif

@@ -1,0 +1,128 @@
+/* heap.h: layer 7. One thread's view of all pools: bins, slabs, messages to and from other heaps.
+ * malloc and free touch my_heap and one bin of it; all else happens on the slow paths of heap.c. */
+#ifndef PM_HEAP_H
+#define PM_HEAP_H
+
+#include "base.h"
+#include "class.h"
+#include "heap_ids.h"
+#include "os.h"
+#include "region.h"
+
+/* Blocks of one class at hand. free and room belong to the thread alone; active and partial to the holder of heap.lock.
+ *   blocks in the bin = limit - room. room < 0 after a slab's free list was taken whole. */
+struct bin {
+    block *free;
+    int32_t room;
+    uint16_t limit; /* 0 until the class is used here, and always in modes that count every call */
+    uint16_t klass;
+    slab *active;  /* being carved: carved < per_slab; may be on partial too */
+    slab *partial; /* slabs with a free list; the last one to get its first block comes first */
+};
+static_assert(sizeof(bin) == BIN_SIZE && BIN_SIZE == HEAP_ID_BYTES, "");
+
+/* Blocks of other heaps, on their way: one chain, sent as one message. */
+typedef struct outbox {
+    heap *to;
+    block *chain;
+    uint32_t count, bytes;
+} outbox;
+
+#define OUTBOXES 8
+#define OUTBOX_BLOCKS 32
+#define OUTBOX_BYTES (16 * KIB)
+#define DRAIN_MESSAGES 2 /* a slow path takes in at most 64 blocks, and yields at least as many as it has cost */
+#define SPARES 2         /* empty slabs that a heap keeps for its next need */
+#define TICK 256         /* slow paths between two looks at the clock */
+
+typedef enum { HEAP_UNUSED, HEAP_LIVE, HEAP_IDLE, HEAP_CLOSED } heap_state;
+
+struct heap {
+    bin bins[CLASS_MAX]; /* first: the table of bin offsets counts from here */
+
+    os_lock lock;    /* guards active and partial of the bins, pending, spare, leaving, and the slabs whose home this is */
+    bool inside;     /* the thread is on a slow path: a signal handler that comes here must not */
+    uint8_t state;   /* heap_state; registry lock */
+    uint32_t number; /* index in the registry */
+    uint32_t epoch;  /* fork generation in which the thread lived */
+    heap *next_idle; /* registry lock */
+    uint64_t slow;   /* slow paths begun and ended: odd while inside; tells the live view a quiet heap from a busy one */
+    uint64_t forwarded, overflowed; /* calls handed to the next allocator: too large; for want of pool memory */
+    uint64_t messages_sent, blocks_sent; /* atomic exchanges made, blocks they carried */
+    block *pending;  /* messages taken from the inbox, not yet looked at */
+    slab *spare;     /* empty slabs, linked by next */
+    slab *leaving;   /* empty slabs that go to the depot when the lock is given back */
+    uint32_t spares;
+    bool spare_idle; /* no spare was used since the last tick */
+    outbox out[OUTBOXES];
+
+    /* Messages from other threads: chains linked by next, chained by next_message. Push by compare-and-swap (release),
+     * taken whole by exchange (acquire). On a line of its own: every other thread writes here. */
+    _Alignas(64) block *inbox;
+};
+
+extern __thread heap *my_heap __attribute__((visibility("hidden")));
+
+/* What counts calls (CHECK, STATS=full, PROFILE) sends every call down the slow path: no bin ever holds a block, and
+ * no slab's owner is anybody's heap. Set before the first heap exists. */
+extern bool pm_every_call_slow;
+
+INLINE bin *bin_of_size(heap *h, size_t size)
+{
+    return (bin *)((char *)h + pm_bin_offset[(size + QUANTUM - 1) / QUANTUM]);
+}
+
+/* The link is read before the head moves, and written before it (in free): whoever sees only a part of these stores,
+ * the child of a fork, still sees a proper list. */
+INLINE void *bin_pop(bin *b)
+{
+    block *p = b->free;
+    if (LIKELY(p != NULL)) {
+        b->free = p->next;
+        b->room++;
+    }
+    return p;
+}
+
+INLINE size_t block_size_of(const void *p) { return pm_classes[LOAD(&slab_of(p)->klass)].size; }
+
+/* Marks the thread as being on a slow path; false: it is on one already, and a signal handler has come in between. */
+INLINE bool heap_enter(heap *h)
+{
+    if (UNLIKELY(h->inside))
+        return false;
+    h->inside = true;
+    STORE(&h->slow, h->slow + 1);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    return true;
+}
+INLINE void heap_leave(heap *h)
+{
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    STORE(&h->slow, h->slow + 1);
+    h->inside = false;
+}
+
+void heap_init(heap *h, uint32_t number);
+
+/* With h->lock held. */
+block *heap_fill(heap *h, bin *b); /* a block, with more left in the bin; NULL: the heap has none of this class */
+block *heap_carve_zeroed(heap *h, bin *b);               /* a block that reads as zero, or NULL */
+void heap_give(heap *h, slab *s, block *p);              /* one block of this heap goes to its slab */
+void heap_give_back(heap *h, bin *b, size_t count);      /* up to count blocks of the bin go to their slabs */
+bool heap_drain(heap *h, size_t messages);               /* false: nothing was waiting */
+void heap_shed(heap *h);                                 /* all spares leave */
+void heap_accept(heap *h, slab *s);                      /* a slab whose home this already is comes in */
+slab *heap_yield(heap *h, unsigned klass, heap *to);     /* a slab with room for klass goes to another heap, or NULL */
+void heap_check(heap *h, bool bins);                     /* aborts at the first breach */
+void heap_unlock(heap *h); /* gives the lock back, and what leaves to the depot */
+
+/* Without it. */
+void slab_open(slab *s, heap *h, unsigned klass); /* a slab that nobody else knows starts anew as h's */
+void heap_empty_bins(heap *h); /* all blocks go to their slabs; by the heap's own thread, or after that has gone */
+void heap_recount_bins(heap *h); /* after a fork: room from the blocks that are there */
+void heap_post(heap *h, heap *to, block *p, size_t size); /* into an outbox, which is sent when full */
+void heap_flush(heap *h);      /* sends what the outboxes hold */
+void heap_send(heap *to, block *chain); /* one message; any thread, any time */
+
+#endif

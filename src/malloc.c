@@ -1,0 +1,442 @@
+/* malloc.c: layer 13. The malloc family and the C++ operators, exported. Everything small goes to the pools, everything
+ * else to the next allocator. malloc and free are the two functions whose instructions are counted by a test. */
+#include "alloc.h"
+#include "config.h"
+#include "next.h"
+#include "os.h"
+#include "start.h"
+#include "stats.h"
+#include "text.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ALIAS_OF(f) __attribute__((alias(#f), visibility("default"), used, nothrow, leaf))
+
+/* ---- forwarding ---- */
+
+static void forwarded(bool small)
+{
+    heap *h = my_heap;
+    if (LIKELY(heap_is_real(h))) {
+        *(small ? &h->overflowed : &h->forwarded) += 1;
+    } else {
+        __atomic_add_fetch(&pm_forwarded_elsewhere, 1, __ATOMIC_RELAXED);
+    }
+}
+
+static void *out_of_memory(void)
+{
+    errno = ENOMEM;
+    return NULL;
+}
+
+static void *boot_or_fail(size_t size)
+{
+    void *p = boot_alloc(size);
+    return p ? p : out_of_memory();
+}
+
+static NOINLINE void *malloc_forward(size_t size)
+{
+    if (UNLIKELY(!start_done()))
+        return boot_or_fail(size);
+    forwarded(false);
+    return pm_next.malloc(size);
+}
+
+/* May a request that a pool should have served go to the next allocator? Always, where a signal handler interrupted a
+ * slow path. */
+static bool overflow_forwards(size_t size)
+{
+    heap *h = my_heap;
+    if (!pm_pools_ready || pm_config.overflow == OVERFLOW_FORWARD || (heap_is_real(h) && h->inside))
+        return true;
+    if (pm_config.overflow == OVERFLOW_ABORT)
+        report_abort("out of pool memory for %zu bytes, limit %zu (POOLMALLOC_OVERFLOW=abort)", size, pm_config.limit);
+    return false;
+}
+
+/* ---- malloc, free ---- */
+
+static NOINLINE void *malloc_slow(size_t size)
+{
+    if (UNLIKELY(!start_done()))
+        return boot_or_fail(size);
+    unsigned klass = class_of(size);
+    if (UNLIKELY(!pm_pools_ready || klass == CLASS_NONE))
+        return malloc_forward(size);
+    void *p = alloc_slow(klass);
+    if (LIKELY(p != NULL))
+        return p;
+    if (!overflow_forwards(size))
+        return out_of_memory();
+    forwarded(true);
+    return pm_next.malloc(size);
+}
+
+INLINE void *allocate(size_t size)
+{
+    if (UNLIKELY(size > BLOCK_MAX))
+        return malloc_forward(size);
+    void *p = bin_pop(bin_of_size(my_heap, size));
+    return LIKELY(p != NULL) ? p : malloc_slow(size);
+}
+
+PM_EXPORT void *malloc(size_t size) { return allocate(size); }
+
+static NOINLINE void free_foreign(void *p)
+{
+    if (p && !boot_holds(p) && LIKELY(pm_next.free != NULL))
+        pm_next.free(p);
+}
+
+INLINE void release(void *p)
+{
+    if (UNLIKELY(!region_holds(p))) {
+        free_foreign(p);
+        return;
+    }
+    free_block(p);
+}
+
+PM_EXPORT void free(void *p) { release(p); }
+
+void cfree(void *p) ALIAS_OF(free);
+
+/* The hints of size and alignment are not looked at: strict checks kill real programs. */
+PM_EXPORT void free_sized(void *p, size_t size);
+PM_EXPORT void free_sized(void *p, size_t size)
+{
+    (void)size;
+    release(p);
+}
+
+PM_EXPORT void free_aligned_sized(void *p, size_t align, size_t size);
+PM_EXPORT void free_aligned_sized(void *p, size_t align, size_t size)
+{
+    (void)align;
+    (void)size;
+    release(p);
+}
+
+/* ---- calloc ---- */
+
+static NOINLINE void *calloc_forward(size_t n, size_t size)
+{
+    if (UNLIKELY(!start_done())) {
+        size_t bytes;
+        return __builtin_mul_overflow(n, size, &bytes) ? out_of_memory() : boot_or_fail(bytes); /* never used before: zero */
+    }
+    forwarded(false);
+    return pm_next.calloc(n, size);
+}
+
+static NOINLINE void *calloc_slow(size_t bytes)
+{
+    if (UNLIKELY(!start_done()))
+        return calloc_forward(1, bytes);
+    unsigned klass = class_of(bytes);
+    if (UNLIKELY(!pm_pools_ready || klass == CLASS_NONE))
+        return calloc_forward(1, bytes);
+    void *p = alloc_zeroed(klass);
+    if (LIKELY(p != NULL))
+        return p;
+    if (!overflow_forwards(bytes))
+        return out_of_memory();
+    forwarded(true);
+    return pm_next.calloc(1, bytes);
+}
+
+PM_EXPORT void *calloc(size_t n, size_t size)
+{
+    size_t bytes;
+    if (UNLIKELY(__builtin_mul_overflow(n, size, &bytes) || bytes > BLOCK_MAX))
+        return calloc_forward(n, size);
+    void *p = bin_pop(bin_of_size(my_heap, bytes));
+    return LIKELY(p != NULL) ? memset(p, 0, bytes) : calloc_slow(bytes);
+}
+
+/* ---- realloc ---- */
+
+static void *move(void *from, void *to, size_t bytes)
+{
+    if (!to)
+        return NULL;
+    memcpy(to, from, bytes);
+    release(from);
+    return to;
+}
+
+static void *realloc_foreign(void *p, size_t size)
+{
+    bool ready = start_done();
+    if (boot_holds(p))
+        return move(p, allocate(size), size_min(boot_size(p), size));
+    if (UNLIKELY(!ready))
+        return out_of_memory();
+    if (size == 0 || size > BLOCK_MAX || class_of(size) == CLASS_NONE || !pm_pools_ready || !pm_next.malloc_usable_size) {
+        forwarded(false);
+        return pm_next.realloc(p, size);
+    }
+    void *to = alloc_class(class_of(size));
+    if (!to)
+        return pm_next.realloc(p, size);
+    return move(p, to, size_min(pm_next.malloc_usable_size(p), size));
+}
+
+/* Stays in place as long as at least half of the block is used. */
+PM_EXPORT void *realloc(void *p, size_t size)
+{
+    if (!p)
+        return allocate(size);
+    if (!region_holds(p))
+        return realloc_foreign(p, size);
+    if (size == 0) { /* as the C library does */
+        release(p);
+        return NULL;
+    }
+    size_t old = block_size_of(p);
+    if (size <= old && size > old / 2)
+        return p;
+    void *to = allocate(size);
+    if (!to && size <= old)
+        return p;
+    return move(p, to, size_min(old, size));
+}
+
+/* ---- aligned ---- */
+
+/* From a pool all of whose blocks lie so, or NULL: then it is the next allocator's. */
+static void *alloc_aligned(size_t align, size_t size)
+{
+    if (!start_done() || !pm_pools_ready)
+        return NULL;
+    unsigned klass = is_power_of_two(align) && align <= 4 * KIB ? class_aligned(size, align) : CLASS_NONE;
+    return klass == CLASS_NONE ? NULL : alloc_class(klass);
+}
+
+/* Nothing aligned is asked for while we start; if it were, the arena's 16 bytes are what there is. */
+static bool aligned_refused(size_t align, size_t size)
+{
+    if (UNLIKELY(!start_done()))
+        return true;
+    bool pool = pm_pools_ready && is_power_of_two(align) && align <= 4 * KIB && class_aligned(size, align) != CLASS_NONE;
+    forwarded(pool);
+    return pool && !overflow_forwards(size);
+}
+
+PM_EXPORT void *memalign(size_t align, size_t size)
+{
+    void *p = alloc_aligned(align, size);
+    if (p)
+        return p;
+    return aligned_refused(align, size) ? out_of_memory() : pm_next.memalign(align, size);
+}
+
+PM_EXPORT void *aligned_alloc(size_t align, size_t size)
+{
+    void *p = alloc_aligned(align, size);
+    if (p)
+        return p;
+    return aligned_refused(align, size) ? out_of_memory() : pm_next.aligned_alloc(align, size);
+}
+
+PM_EXPORT int posix_memalign(void **out, size_t align, size_t size)
+{
+    if (!is_power_of_two(align) || align % sizeof(void *) != 0)
+        return EINVAL;
+    void *p = alloc_aligned(align, size);
+    if (!p)
+        return aligned_refused(align, size) ? ENOMEM : pm_next.posix_memalign(out, align, size);
+    *out = p;
+    return 0;
+}
+
+PM_EXPORT void *valloc(size_t size) { return memalign(os_page_size(), size); }
+
+PM_EXPORT void *pvalloc(size_t size)
+{
+    size_t page = os_page_size();
+    if (size > PTRDIFF_MAX - page)
+        return out_of_memory();
+    return memalign(page, size_max(page, round_up(size, page)));
+}
+
+PM_EXPORT size_t malloc_usable_size(void *p)
+{
+    if (!p)
+        return 0;
+    if (region_holds(p))
+        return block_size_of(p);
+    if (boot_holds(p))
+        return boot_size(p);
+    return pm_next.malloc_usable_size ? pm_next.malloc_usable_size(p) : 0;
+}
+
+/* ---- C++ operators ---- */
+
+/* The C++ runtime's own operator, to which a failing one hands over: it knows new_handler and bad_alloc. Never another
+ * malloc library's. */
+static void *runtime_operator(const char *name)
+{
+    static const char *const runtimes[] = {"libstdc++.so.6", "libc++.so.1"};
+    for (size_t i = 0; i < sizeof runtimes / sizeof *runtimes; i++) {
+        void *runtime = dlopen(runtimes[i], RTLD_LAZY | RTLD_NOLOAD);
+        void *f = runtime ? dlsym(runtime, name) : NULL;
+        if (f)
+            return f;
+    }
+    report_abort("%s: out of memory, and no C++ runtime to say so", name);
+}
+
+#define OPERATOR_NEW(name, symbol, get, parameters, ...)                                                               \
+    PM_EXPORT void *name parameters __asm__(symbol);                                                                   \
+    static COLD void *name##_failed parameters                                                                         \
+    {                                                                                                                  \
+        void *(*runtime) parameters;                                                                                   \
+        *(void **)&runtime = runtime_operator(symbol);                                                                 \
+        return runtime(__VA_ARGS__);                                                                                   \
+    }                                                                                                                  \
+    PM_EXPORT void *name parameters                                                                                    \
+    {                                                                                                                  \
+        void *p = get;                                                                                                 \
+        return LIKELY(p != NULL) ? p : name##_failed(__VA_ARGS__);                                                     \
+    }
+
+#define NEW_ALIGNED(size, align) (is_power_of_two(align) ? memalign(size_max(align, QUANTUM), size) : NULL)
+typedef const void *nothrow_tag;
+
+OPERATOR_NEW(new_single, "_Znwm", allocate(size), (size_t size), size)
+OPERATOR_NEW(new_array, "_Znam", allocate(size), (size_t size), size)
+OPERATOR_NEW(new_single_nothrow, "_ZnwmRKSt9nothrow_t", allocate(size), (size_t size, nothrow_tag tag), size, tag)
+OPERATOR_NEW(new_array_nothrow, "_ZnamRKSt9nothrow_t", allocate(size), (size_t size, nothrow_tag tag), size, tag)
+OPERATOR_NEW(new_single_aligned, "_ZnwmSt11align_val_t", NEW_ALIGNED(size, align), (size_t size, size_t align), size, align)
+OPERATOR_NEW(new_array_aligned, "_ZnamSt11align_val_t", NEW_ALIGNED(size, align), (size_t size, size_t align), size, align)
+OPERATOR_NEW(new_single_aligned_nothrow, "_ZnwmSt11align_val_tRKSt9nothrow_t", NEW_ALIGNED(size, align),
+             (size_t size, size_t align, nothrow_tag tag), size, align, tag)
+OPERATOR_NEW(new_array_aligned_nothrow, "_ZnamSt11align_val_tRKSt9nothrow_t", NEW_ALIGNED(size, align),
+             (size_t size, size_t align, nothrow_tag tag), size, align, tag)
+
+/* Sizes, alignments and tags come in further registers, which free does not look at. */
+#define OPERATOR_DELETE(name, symbol)                                                                                  \
+    void name(void *p) __asm__(symbol);                                                                                \
+    void name(void *p) ALIAS_OF(free);
+
+OPERATOR_DELETE(delete_single, "_ZdlPv")
+OPERATOR_DELETE(delete_array, "_ZdaPv")
+OPERATOR_DELETE(delete_single_nothrow, "_ZdlPvRKSt9nothrow_t")
+OPERATOR_DELETE(delete_array_nothrow, "_ZdaPvRKSt9nothrow_t")
+OPERATOR_DELETE(delete_single_sized, "_ZdlPvm")
+OPERATOR_DELETE(delete_array_sized, "_ZdaPvm")
+OPERATOR_DELETE(delete_single_aligned, "_ZdlPvSt11align_val_t")
+OPERATOR_DELETE(delete_array_aligned, "_ZdaPvSt11align_val_t")
+OPERATOR_DELETE(delete_single_aligned_nothrow, "_ZdlPvSt11align_val_tRKSt9nothrow_t")
+OPERATOR_DELETE(delete_array_aligned_nothrow, "_ZdaPvSt11align_val_tRKSt9nothrow_t")
+OPERATOR_DELETE(delete_single_sized_aligned, "_ZdlPvmSt11align_val_t")
+OPERATOR_DELETE(delete_array_sized_aligned, "_ZdaPvmSt11align_val_t")
+
+/* ---- what tells and tunes: the next allocator's answer, and the pools' ---- */
+
+#define NEXT(result, name, parameters)                                                                                 \
+    result(*next) parameters;                                                                                          \
+    *(void **)&next = start_done() ? next_function(#name) : NULL
+
+PM_EXPORT int malloc_trim(size_t pad)
+{
+    NEXT(int, malloc_trim, (size_t));
+    int saved = errno;
+    size_t bytes = pm_pools_ready ? pools_trim() : 0;
+    errno = saved;
+    int released = next ? next(pad) : 0;
+    return released || bytes > 0;
+}
+
+PM_EXPORT int mallopt(int parameter, int value)
+{
+    NEXT(int, mallopt, (int, int));
+    return next ? next(parameter, value) : 0;
+}
+
+PM_EXPORT void malloc_stats(void)
+{
+    NEXT(void, malloc_stats, (void));
+    if (next)
+        next();
+    fflush(stderr);
+    stats_report_to(2, FORMAT_TEXT);
+}
+
+static size_t pools_totals(size_t *committed, size_t *empty)
+{
+    pm_stats s;
+    stats_gather(&s);
+    *committed = s.committed_bytes;
+    *empty = s.empty_slabs * SLAB_SIZE;
+    return s.used_bytes;
+}
+
+PM_EXPORT struct mallinfo2 mallinfo2(void)
+{
+    NEXT(struct mallinfo2, mallinfo2, (void));
+    struct mallinfo2 m;
+    memset(&m, 0, sizeof m);
+    if (next)
+        m = next();
+    size_t committed, empty, used = pools_totals(&committed, &empty);
+    m.arena += committed;
+    m.uordblks += used;
+    m.fordblks += committed - size_min(used, committed);
+    m.keepcost += empty;
+    return m;
+}
+
+static int saturate(size_t n) { return n > INT32_MAX ? INT32_MAX : (int)n; }
+
+PM_EXPORT struct mallinfo mallinfo(void)
+{
+    struct mallinfo2 m = mallinfo2();
+    return (struct mallinfo){saturate(m.arena),    saturate(m.ordblks),  saturate(m.smblks),  saturate(m.hblks),
+                             saturate(m.hblkhd),   saturate(m.usmblks),  saturate(m.fsmblks), saturate(m.uordblks),
+                             saturate(m.fordblks), saturate(m.keepcost)};
+}
+
+/* One element more, before the end of the document, so that it stays one document. */
+static void info_write(FILE *stream, const char *document)
+{
+    static const char end[] = "</malloc>";
+    const char *tail = document ? strstr(document, end) : NULL;
+    pm_stats s;
+    stats_gather(&s);
+    if (tail)
+        fwrite(document, 1, (size_t)(tail - document), stream);
+    else
+        fputs("<malloc version=\"1\">\n", stream);
+    fprintf(stream, "<poolmalloc version=\"%s\" committed=\"%zu\" used=\"%zu\">\n", PM_VERSION, s.committed_bytes, s.used_bytes);
+    for (size_t i = 0; i < s.pools; i++)
+        if (s.row[i].slabs)
+            fprintf(stream, "<pool size=\"%zu\" slabs=\"%zu\" capacity=\"%zu\" used=\"%zu\"/>\n", s.row[i].block_size,
+                    s.row[i].slabs, s.row[i].capacity, s.row[i].used);
+    fprintf(stream, "</poolmalloc>\n%s", tail ? tail : "</malloc>\n");
+}
+
+PM_EXPORT int malloc_info(int options, FILE *stream)
+{
+    NEXT(int, malloc_info, (int, FILE *));
+    char *document = NULL;
+    size_t bytes = 0;
+    if (options != 0)
+        return EINVAL;
+    FILE *memory = next ? open_memstream(&document, &bytes) : NULL;
+    if (memory) {
+        next(options, memory);
+        fclose(memory);
+    }
+    info_write(stream, document);
+    free(document);
+    return 0;
+}

@@ -1,0 +1,149 @@
+/* region.c: layer 5. See region.h. */
+#include "region.h"
+
+#include "config.h"
+#include "os.h"
+
+#include <string.h>
+
+#define CONTROL_BYTES (64 * KIB) /* one page on every page size in use */
+#define STEP_FIRST (256 * KIB)
+#define STEP_MOST (64 * MIB)
+#define RECORD_STEP (256 * KIB) /* records of 512 MiB of slabs */
+#define HEAPS_CEILING (8 * GIB)
+#define RESERVE_LEAST (16 * MIB)
+
+static_assert(sizeof(control) <= CONTROL_BYTES, "");
+static_assert(STEP_FIRST % SLAB_SIZE == 0 && STEP_MOST % UNIT_SIZE == 0, "");
+
+region pm_region = {.base = (uintptr_t)1 << 63};
+
+static bool extent_grow(extent *e, size_t bytes)
+{
+    char *at = e->base + e->size;
+    if (bytes > e->ceiling - e->size || !(pm_region.reserved ? os_commit(at, bytes) : os_map_at(at, bytes)))
+        return false;
+    e->size += bytes;
+    return true;
+}
+
+/* Lays the three extents out from `at`, for at most `ceiling` bytes of slabs. Returns the bytes laid out. */
+static size_t extents_lay(char *at, size_t ceiling)
+{
+    region *r = &pm_region;
+    size_t records = round_up(CONTROL_BYTES + ceiling / SLAB_SIZE * sizeof(slab), UNIT_SIZE);
+    size_t heaps = round_up(size_min(ceiling / 16, HEAPS_CEILING), UNIT_SIZE);
+    r->records = (extent){at, 0, records};
+    r->heaps = (extent){at + records, 0, heaps};
+    r->blocks = (extent){at + records + heaps, 0, ceiling};
+    return records + heaps + ceiling;
+}
+
+/* A random place in a part of the address space where the kernel puts nothing of its own: between the low eighth
+ * (programs at fixed addresses) and the upper three eighths (position-independent programs, libraries, stacks). */
+static bool region_place(void)
+{
+    uintptr_t limit = os_address_limit(), low = limit / 8, span = limit / 2;
+    size_t ceiling = size_min((size_t)1 << 40, limit / 16);
+    if (PM_SANITIZED) { /* ThreadSanitizer and AddressSanitizer allow applications this range */
+        low = (uintptr_t)0x7e8000000000;
+        span = (uintptr_t)1 << 38;
+        ceiling = (size_t)1 << 36;
+    }
+    uint64_t random = os_random();
+    for (int tries = 0; tries < 8; tries++, random = random * 6364136223846793005u + 1442695040888963407u) {
+        extents_lay((char *)(low + round_up((random >> 8) % span, UNIT_SIZE)), ceiling);
+        if (extent_grow(&pm_region.records, CONTROL_BYTES + RECORD_STEP))
+            return true;
+        if (os_address_space() < 64 * MIB)
+            return false;
+    }
+    return false;
+}
+
+/* Where the kernel cannot map at a place without replacing what is there: one reservation, a quarter of what the
+ * process may map, halved until it is granted. */
+static bool region_reserve(void)
+{
+    size_t bytes = size_min(os_memory(), os_address_space() / 4);
+    for (pm_region.reserved = true; bytes >= RESERVE_LEAST; bytes /= 2) {
+        char *at = os_reserve(bytes);
+        if (!at)
+            continue;
+        char *aligned = (char *)round_up((uintptr_t)at, UNIT_SIZE);
+        extents_lay(aligned, (bytes - 4 * UNIT_SIZE) / 8 * 7 / UNIT_SIZE * UNIT_SIZE);
+        return extent_grow(&pm_region.records, CONTROL_BYTES + RECORD_STEP);
+    }
+    return false;
+}
+
+bool region_init(void)
+{
+    region *r = &pm_region;
+    if (!region_place() && !region_reserve())
+        return false;
+    os_name(r->records.base, r->records.size, "poolmalloc records");
+    control *c = region_control();
+    memcpy(c->magic, CONTROL_MAGIC, sizeof CONTROL_MAGIC);
+    memcpy(c->version, PM_VERSION, sizeof PM_VERSION);
+    c->layout = CONTROL_LAYOUT;
+    c->pid = os_pid();
+    c->region = r;
+    r->slabs = (slab *)(r->records.base + CONTROL_BYTES);
+    r->step = STEP_FIRST;
+    STORE(&r->base, (uintptr_t)r->blocks.base);
+    return true;
+}
+
+control *region_control(void) { return (control *)pm_region.records.base; }
+
+/* Bytes from the region's start on which huge pages are asked for. */
+static size_t huge_from(void)
+{
+    if (pm_config.hugepages == HUGEPAGES_ALWAYS)
+        return 0;
+    return pm_config.hugepages == HUGEPAGES_AUTO && pm_config.limit == 0 ? HUGE_START : SIZE_MAX;
+}
+
+bool slab_is_huge(const slab *s) { return slab_index(s) << SLAB_SHIFT >= huge_from(); }
+
+static void region_advise(size_t from, size_t to)
+{
+    size_t cut = size_max(from, size_min(to, huge_from()));
+    if (from < cut)
+        os_huge(pm_region.blocks.base + from, cut - from, false);
+    if (cut < to)
+        os_huge(pm_region.blocks.base + cut, to - cut, true);
+    os_name(pm_region.blocks.base + from, to - from, "poolmalloc slabs");
+}
+
+static bool records_cover(size_t slabs)
+{
+    extent *e = &pm_region.records;
+    while (CONTROL_BYTES + slabs * sizeof(slab) > e->size)
+        if (!extent_grow(e, RECORD_STEP))
+            return false;
+    return true;
+}
+
+bool region_grow(void)
+{
+    region *r = &pm_region;
+    for (size_t step = r->step; step >= SLAB_SIZE; step /= 2) {
+        size_t from = r->size;
+        if (!records_cover((from + step) / SLAB_SIZE) || !extent_grow(&r->blocks, step))
+            continue;
+        region_advise(from, from + step);
+        r->step = size_min(2 * step, STEP_MOST);
+        STORE(&r->size, from + step);
+        return true;
+    }
+    return false;
+}
+
+void *region_more_heap(size_t bytes)
+{
+    extent *e = &pm_region.heaps;
+    char *at = e->base + e->size;
+    return extent_grow(e, bytes) ? at : NULL;
+}

@@ -1,0 +1,119 @@
+/* region.h: layer 5. The address space: three extents that grow in place, side by side (docs/DESIGN.md, Address map).
+ *
+ *   control page, slab records …  |  heaps …  |  region: slab 0, slab 1, …
+ *
+ * Nothing is reserved: each extent is mapped as it is needed, at its own end, so that RLIMIT_AS, mlockall and strict
+ * overcommit see only what is used. A foreign mapping in the way ends the growth of that extent. */
+#ifndef PM_REGION_H
+#define PM_REGION_H
+
+#include "base.h"
+
+typedef enum {
+    SLAB_NONE,    /* never handed out */
+    SLAB_CLEAN,   /* depot.clean: reads as zero, holds no page */
+    SLAB_DIRTY,   /* depot.dirty or depot.broken: empty, holds pages */
+    SLAB_WHOLE,   /* one of the slabs of a free unit; the unit's first slab is on depot.whole */
+    SLAB_WAITING, /* reserved for one class, on its waiting list */
+    SLAB_USED,    /* in a heap (or a pool), or on the way to one */
+    SLAB_ZEROED   /* as USED, and what is not carved yet reads as zero */
+} slab_state;
+
+/* One record a slab, outside the slab.
+ *   blocks in use, in bins or under way = out;  blocks on list = carved - out;  out <= carved <= per_slab.
+ *   list != NULL exactly when the slab is on its bin's partial list.  out == 0 exactly when it is empty.
+ * Written by the holder of home's lock (depot lock while in the depot); owner, bin, home, klass may be read any time. */
+struct slab {
+    heap *owner;        /* the heap whose free() may take the short way; the constant nobody in modes that count calls */
+    bin *bin;           /* home's bin of this class */
+    heap *home;         /* the heap it belongs to; nobody while in the depot */
+    union {
+        block *list;    /* free blocks, last freed first */
+        uint64_t since; /* in the depot: when it became empty, ms */
+    };
+    slab *next, *prev;  /* neighbours on the one list it is on */
+    block *remote;      /* explicit pools: blocks freed by other threads */
+    uint16_t carved;    /* blocks ever cut from it since it was opened */
+    uint16_t out;       /* blocks not on list */
+    uint16_t klass;
+    uint8_t state;      /* slab_state */
+    uint8_t unit_empty; /* in a unit's first record: how many of its slabs are in the depot; depot lock */
+};
+static_assert(sizeof(slab) == 64, "one line a slab");
+
+typedef struct extent {
+    char *base;
+    size_t size;    /* bytes mapped */
+    size_t ceiling; /* bytes it may grow to */
+} extent;
+
+/* What free() reads lies first. Before start base is 1 << 63 and size 0, so that no pointer is ours. */
+typedef struct region {
+    uintptr_t base;
+    size_t size; /* bytes mapped read-write; only grows */
+    slab *slabs;
+    size_t step; /* bytes of the next growth */
+    bool reserved; /* the fallback: one reservation made at start, committed as needed */
+    extent blocks, records, heaps;
+} region;
+
+extern region pm_region;
+
+/* First bytes of the control page, by which another process finds us. Addresses are of this process. */
+typedef struct control {
+    char magic[16];
+    char version[16];
+    uint32_t layout;      /* changes with any structure that the live view reads */
+    uint32_t pid;
+    const region *region;
+    const void *classes, *class_count, *registry, *depot, *config, *pools, *next_name;
+} control;
+
+#define CONTROL_MAGIC "poolmalloc-live"
+#define CONTROL_LAYOUT 1u
+
+/* Finds a place and maps the control page; false: no pools. Called once, before any other thread may come here. */
+bool region_init(void);
+/* Maps more slabs at the end. False: no memory, or something lies there. Depot lock. */
+bool region_grow(void);
+/* `bytes` more of the heaps' extent, zeroed, or NULL. Registry lock. */
+void *region_more_heap(size_t bytes);
+control *region_control(void);
+
+INLINE bool region_holds(const void *p) { return (uintptr_t)p - LOAD(&pm_region.base) < LOAD(&pm_region.size); }
+INLINE slab *slab_of(const void *p)
+{
+    return &pm_region.slabs[((uintptr_t)p - LOAD(&pm_region.base)) >> SLAB_SHIFT];
+}
+INLINE size_t slab_index(const slab *s) { return (size_t)(s - pm_region.slabs); }
+INLINE char *slab_memory(const slab *s) { return pm_region.blocks.base + (slab_index(s) << SLAB_SHIFT); }
+INLINE slab *slab_unit(const slab *s) { return &pm_region.slabs[slab_index(s) / UNIT_SLABS * UNIT_SLABS]; }
+INLINE bool slab_in_use(const slab *s) { return LOAD(&s->state) >= SLAB_USED; }
+
+/* The part of the region beyond HUGE_START may be backed by huge pages: with 24 MiB in use below it, one huge page
+ * begun costs less than a tenth. 25 to 31 % off pointer-chasing work, measured. */
+#define HUGE_START (24 * MIB)
+bool slab_is_huge(const slab *s);
+
+/* Doubly linked list of slabs; `first` is the newest. A slab is on one list at a time. */
+typedef struct slab_list {
+    slab *first, *last;
+    size_t count;
+} slab_list;
+
+INLINE void slab_list_push(slab_list *l, slab *s)
+{
+    s->prev = NULL;
+    s->next = l->first;
+    *(l->first ? &l->first->prev : &l->last) = s;
+    l->first = s;
+    l->count++;
+}
+INLINE void slab_list_remove(slab_list *l, slab *s)
+{
+    *(s->prev ? &s->prev->next : &l->first) = s->next;
+    *(s->next ? &s->next->prev : &l->last) = s->prev;
+    l->count--;
+}
+
+#endif

@@ -1,0 +1,294 @@
+/* registry.c: layer 8. See registry.h. */
+#include "registry.h"
+
+#include "config.h"
+#include "depot.h"
+
+#include <pthread.h>
+
+#define VISITS 8 /* heaps looked at in one go */
+#define VISIT_MESSAGES 16
+
+registry pm_registry;
+static pthread_key_t key;
+
+heap *registry_heap(uint32_t number)
+{
+    return (heap *)((char *)pm_registry.heaps + number * pm_registry.stride);
+}
+
+heap *registry_orphan(void) { return registry_heap(0); }
+
+/* Registry lock. */
+static heap *heap_new(void)
+{
+    registry *r = &pm_registry;
+    size_t bytes = round_up(sizeof(heap), 64);
+    if (pm_config.limit && (r->count + 1) * bytes > pm_config.limit / 4)
+        return NULL; /* threads beyond this share the orphan */
+    heap *h = region_more_heap(round_up(bytes, os_page_size()));
+    if (!h)
+        return NULL;
+    heap_init(h, r->count);
+    STORE(&r->count, r->count + 1);
+    return h;
+}
+
+static void thread_end(void *h) { registry_thread_exit(h); }
+
+bool registry_init(void)
+{
+    registry *r = &pm_registry;
+    r->heaps = (heap *)pm_region.heaps.base;
+    r->stride = round_up(round_up(sizeof(heap), 64), os_page_size());
+    heap *orphan = heap_new();
+    if (!orphan || pthread_key_create(&key, thread_end) != 0)
+        return false;
+    orphan->state = HEAP_LIVE;
+    return true;
+}
+
+/* ---- idle heaps ---- */
+
+/* Registry lock; the heap's thread is gone, its bins are empty. */
+static void idle_push(heap *h)
+{
+    h->state = HEAP_IDLE;
+    h->next_idle = pm_registry.idle;
+    pm_registry.idle = h;
+    STORE(&pm_registry.idle_count, pm_registry.idle_count + 1);
+}
+
+static heap *idle_pop(void)
+{
+    heap *h = pm_registry.idle;
+    if (h) {
+        pm_registry.idle = h->next_idle;
+        STORE(&pm_registry.idle_count, pm_registry.idle_count - 1);
+    }
+    return h;
+}
+
+/* After a fork, heaps of the parent's other threads are looked at when somebody is short: one on whose thread's slow
+ * path the fork fell is closed for good, any other becomes idle. At most `most` heaps. Registry lock. */
+static void forked_collect(int most)
+{
+    registry *r = &pm_registry;
+    for (; r->forked > 1 && most > 0; most--) {
+        heap *h = registry_heap(--r->forked);
+        if (h->state != HEAP_LIVE || h->epoch == r->epoch)
+            continue;
+        if (h->inside || os_lock_held(&h->lock)) {
+            h->state = HEAP_CLOSED;
+            continue;
+        }
+        heap_recount_bins(h);
+        heap_flush(h);
+        heap_empty_bins(h);
+        idle_push(h);
+    }
+}
+
+/* ---- a thread's heap ---- */
+
+static heap *heap_claim(void)
+{
+    registry *r = &pm_registry;
+    os_lock_take(&r->lock);
+    if (!r->idle && r->forked > 1)
+        forked_collect(VISITS);
+    heap *h = idle_pop();
+    if (!h)
+        h = heap_new();
+    if (h) {
+        h->state = HEAP_LIVE;
+        h->epoch = r->epoch;
+    }
+    os_lock_give(&r->lock);
+    return h;
+}
+
+heap *registry_my_heap(void)
+{
+    heap *h = my_heap;
+    if (LIKELY(heap_is_real(h)))
+        return h;
+    if (h == HEAP_GONE)
+        return NULL;
+    h = heap_claim();
+    if (!h) {
+        my_heap = HEAP_GONE;
+        return NULL;
+    }
+    my_heap = h; /* first: pthread_setspecific may allocate */
+    if (pthread_setspecific(key, h) != 0)
+        registry_thread_exit(h);
+    return heap_is_real(my_heap) ? my_heap : NULL;
+}
+
+static void heap_drop_all(heap *h)
+{
+    heap_flush(h);
+    heap_empty_bins(h);
+    os_lock_take(&h->lock);
+    heap_shed(h);
+    heap_unlock(h);
+}
+
+void registry_thread_exit(void *p)
+{
+    heap *h = p;
+    if (h != my_heap || !heap_enter(h)) /* a handler that ends the thread from within a slow path: the heap stays as it is */
+        return;
+    heap_drop_all(h);
+    heap_leave(h);
+    my_heap = HEAP_GONE;
+    os_lock_take(&pm_registry.lock);
+    idle_push(h);
+    os_lock_give(&pm_registry.lock);
+}
+
+void registry_thread_idle(void)
+{
+    heap *h = my_heap;
+    if (!heap_is_real(h) || !heap_enter(h))
+        return;
+    heap_drop_all(h);
+    heap_leave(h);
+}
+
+/* ---- other heaps' slabs ---- */
+
+/* Takes in a part of a heap's inbox and sends its empty slabs to the depot. Not for one's own heap. Registry lock. */
+static bool heap_strip(heap *h, size_t messages)
+{
+    if (h->state == HEAP_UNUSED || h->state == HEAP_CLOSED || !os_lock_try(&h->lock))
+        return false;
+    heap_drain(h, messages);
+    heap_shed(h);
+    heap_unlock(h);
+    pm_registry.strips++;
+    return true;
+}
+
+static heap *visit_next(void)
+{
+    registry *r = &pm_registry;
+    r->cursor = r->cursor + 1 < r->count ? r->cursor + 1 : 0;
+    return registry_heap(r->cursor);
+}
+
+static slab *adopt_idle(heap *mine, unsigned klass)
+{
+    registry *r = &pm_registry;
+    slab *s = NULL;
+    os_lock_take(&r->lock);
+    if (r->forked > 1)
+        forked_collect(VISITS);
+    for (unsigned i = 0; i < VISITS && i < r->count && !s; i++) {
+        heap *h = visit_next();
+        if (h->state != HEAP_IDLE || !heap_strip(h, VISIT_MESSAGES))
+            continue;
+        os_lock_take(&h->lock);
+        s = heap_yield(h, klass, mine);
+        heap_unlock(h);
+    }
+    r->adoptions += s != NULL;
+    os_lock_give(&r->lock);
+    return s;
+}
+
+/* At the limit: empty slabs of threads that are busy or asleep. */
+static void strip_others(heap *mine)
+{
+    registry *r = &pm_registry;
+    os_lock_take(&r->lock);
+    for (unsigned i = 0; i < VISITS && i < r->count; i++) {
+        heap *h = visit_next();
+        if (h != mine)
+            heap_strip(h, VISIT_MESSAGES);
+    }
+    os_lock_give(&r->lock);
+}
+
+slab *registry_obtain(heap *mine, unsigned klass)
+{
+    slab *s = NULL;
+    if (LOAD(&pm_registry.idle_count) || LOAD(&pm_registry.forked) > 1)
+        s = adopt_idle(mine, klass);
+    if (s)
+        return s;
+    s = depot_take(klass);
+    if (!s) {
+        strip_others(mine);
+        s = depot_take(klass);
+    }
+    if (s)
+        slab_open(s, mine, klass);
+    return s;
+}
+
+void registry_visit_one(heap *mine)
+{
+    registry *r = &pm_registry;
+    if (!os_lock_try(&r->lock))
+        return;
+    heap *h = visit_next();
+    if (h != mine)
+        heap_strip(h, VISIT_MESSAGES);
+    os_lock_give(&r->lock);
+}
+
+void registry_trim(void)
+{
+    registry *r = &pm_registry;
+    os_lock_take(&r->lock);
+    while (r->forked > 1)
+        forked_collect(VISITS);
+    for (uint32_t i = 0; i < r->count; i++)
+        heap_strip(registry_heap(i), SIZE_MAX);
+    os_lock_give(&r->lock);
+}
+
+void registry_check(void)
+{
+    registry *r = &pm_registry;
+    os_lock_take(&r->lock);
+    for (uint32_t i = 0; i < r->count; i++) {
+        heap *h = registry_heap(i);
+        if (h->state == HEAP_UNUSED || h->state == HEAP_CLOSED || !os_lock_try(&h->lock))
+            continue;
+        heap_check(h, h == my_heap || h->state == HEAP_IDLE);
+        os_lock_give(&h->lock);
+    }
+    os_lock_give(&r->lock);
+}
+
+/* ---- fork ---- */
+
+void registry_fork_prepare(void)
+{
+    os_lock_take(&pm_registry.gate);
+    os_lock_take(&pm_registry.lock);
+    os_lock_take(&pm_depot.lock);
+}
+
+void registry_fork_parent(void)
+{
+    os_lock_give(&pm_depot.lock);
+    os_lock_give(&pm_registry.lock);
+    os_lock_give(&pm_registry.gate);
+}
+
+void registry_fork_child(void)
+{
+    registry *r = &pm_registry;
+    heap *h = my_heap;
+    r->epoch++;
+    r->forked = r->count;
+    if (heap_is_real(h))
+        h->epoch = r->epoch;
+    os_lock_reset(&pm_depot.lock);
+    os_lock_reset(&r->lock);
+    os_lock_reset(&r->gate);
+}

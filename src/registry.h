@@ -1,0 +1,46 @@
+/* registry.h: layer 8. All heaps: who has one, who may take one over, what a fork leaves of them. */
+#ifndef PM_REGISTRY_H
+#define PM_REGISTRY_H
+
+#include "heap.h"
+
+/* Guarded by lock; count and base may be read any time. Heaps are never unmapped. Heap 0 is the orphan: it serves the
+ * threads that have ended their own, one at a time, under gate.
+ * Lock order: gate, registry.lock, heap.lock (another heap's: try only, when one's own is held), depot.lock. */
+typedef struct registry {
+    os_lock lock, gate;
+    heap *heaps;
+    size_t stride;   /* bytes from one heap to the next */
+    uint32_t count;
+    uint32_t epoch;  /* forks since the start, in the line that leads to this process */
+    uint32_t forked; /* after a fork: heaps below this number may belong to threads that are gone */
+    uint32_t cursor; /* where the next look for left heaps, or at others' empty slabs, begins */
+    heap *idle;
+    uint32_t idle_count;
+    uint64_t adoptions, strips, reentries;
+} registry;
+
+extern registry pm_registry;
+
+bool registry_init(void);
+heap *registry_orphan(void);
+/* The calling thread's heap, made or taken over if need be; NULL when it has none and gets none any more. */
+heap *registry_my_heap(void);
+/* A slab with free blocks of klass, or an empty one: from idle heaps, the depot, at the limit from other heaps. */
+slab *registry_obtain(heap *mine, unsigned klass);
+/* Now and then, on a slow path: one other heap's inbox is taken in and its empty slabs go to the depot, so that an
+ * owner that sleeps does not hold memory for ever. */
+void registry_visit_one(heap *mine);
+/* The same for every heap that is not locked, and all of its messages. O(heaps + messages). */
+void registry_trim(void);
+/* Ends the calling thread's heap: its blocks go home, its slabs wait for another thread. */
+void registry_thread_exit(void *heap);
+void registry_thread_idle(void); /* gives back what the calling thread's bins and outboxes hold */
+heap *registry_heap(uint32_t number);
+void registry_check(void);
+
+void registry_fork_prepare(void);
+void registry_fork_parent(void);
+void registry_fork_child(void);
+
+#endif

@@ -1,0 +1,131 @@
+/* start.c: layer 12. See start.h. Nothing here may allocate but dlsym, whose wishes the boot arena serves. */
+#include "start.h"
+
+#include "alloc.h"
+#include "config.h"
+#include "next.h"
+#include "os.h"
+#include "stats.h"
+#include "text.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { STARTING = 1, STARTED };
+
+static int state;
+static uint32_t starter; /* thread id, while STARTING */
+static os_lock start_lock;
+
+/* Sanitizers and memcheck replace malloc themselves and must see each block: then we only forward. */
+extern void __asan_init(void) __attribute__((weak));
+extern void __tsan_init(void) __attribute__((weak));
+extern void __msan_init(void) __attribute__((weak));
+
+static bool tool_watches(char *const *environment)
+{
+    static const char *const tools[] = {"vgpreload_memcheck", "vgpreload_massif", "vgpreload_dhat", "vgpreload_helgrind",
+                                        "vgpreload_drd"};
+    if (__asan_init || __tsan_init || __msan_init)
+        return true;
+    for (; environment && *environment; environment++)
+        if (strncmp(*environment, "LD_PRELOAD=", 11) == 0)
+            for (size_t i = 0; i < sizeof tools / sizeof *tools; i++)
+                if (strstr(*environment, tools[i]))
+                    return true;
+    return false;
+}
+
+static void complain(const char *line) { report("%s", line); }
+
+/* The environment before the C library has one: as the kernel left it. */
+static char **environment_read(void)
+{
+    static char bytes[16384], *list[512];
+    size_t used = 0, n = 0;
+    int fd = os_open("/proc/self/environ", O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return NULL;
+    for (long got; used < sizeof bytes - 1 && (got = os_read(fd, bytes + used, sizeof bytes - 1 - used)) > 0;)
+        used += (size_t)got;
+    os_close(fd);
+    for (char *at = bytes; at < bytes + used && n < sizeof list / sizeof *list - 1; at += strlen(at) + 1)
+        list[n++] = at;
+    return list;
+}
+
+static bool program_wanted(void)
+{
+    char path[512];
+    if (!*pm_config.programs)
+        return true;
+    long n = os_readlink("/proc/self/exe", path, sizeof path - 1);
+    path[n > 0 ? n : 0] = 0;
+    return config_names_program(pm_config.programs, path) || config_names_program(pm_config.programs, os_program());
+}
+
+static void on_signal(int number)
+{
+    (void)number;
+    stats_report();
+}
+
+/* Only where the program has none: a handler of its own that is set later wins. */
+static void signal_install(int number)
+{
+    struct sigaction old, new;
+    memset(&new, 0, sizeof new);
+    new.sa_handler = on_signal;
+    new.sa_flags = SA_RESTART;
+    if (sigaction(number, NULL, &old) == 0 && !(old.sa_flags & SA_SIGINFO) && old.sa_handler == SIG_DFL)
+        sigaction(number, &new, NULL);
+}
+
+static void start(void)
+{
+    char **environment = environ ? environ : environment_read();
+    config_default(&pm_config);
+#ifdef PM_HARDENED
+    pm_config.check = true;
+#endif
+    if (!os_privileged())
+        config_load(&pm_config, environment, false, complain);
+    bool pools = !pm_config.disable && !tool_watches(environment) && program_wanted() && pools_init();
+    if (!next_find())
+        report_abort("no other malloc in this process to forward to");
+    if (pools && pm_config.stats.signal)
+        signal_install(pm_config.stats.signal);
+    if (pm_config.verbose)
+        report(PM_VERSION ", process %u: pools %s, %u block sizes to %u bytes, next allocator %s", os_pid(),
+               pools ? "on" : "off", pm_class_count, pools ? pm_classes[pm_class_count - 1].size : 0, pm_next_name);
+}
+
+static COLD bool start_now(void)
+{
+    int saved = errno;
+    if (LOAD(&state) == STARTING && LOAD(&starter) == os_tid())
+        return false;
+    os_lock_take(&start_lock);
+    if (state != STARTED) {
+        STORE(&starter, os_tid());
+        STORE(&state, STARTING);
+        start();
+        __atomic_store_n(&state, STARTED, __ATOMIC_RELEASE);
+    }
+    os_lock_give(&start_lock);
+    errno = saved;
+    return true;
+}
+
+bool start_done(void) { return LIKELY(__atomic_load_n(&state, __ATOMIC_ACQUIRE) == STARTED) || start_now(); }
+
+__attribute__((constructor)) static void at_load(void) { start_done(); }
+
+__attribute__((destructor)) static void at_exit(void)
+{
+    if (state == STARTED && pm_config.stats.exit)
+        stats_report();
+}

@@ -1,0 +1,68 @@
+/* text.c: layer 2. See text.h. vsnprintf of numbers and strings touches no heap in glibc and musl. */
+#include "text.h"
+
+#include "os.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+void text_open(text *t, int fd)
+{
+    t->fd = fd;
+    t->failed = false;
+    t->used = 0;
+}
+
+static void text_vadd(text *t, const char *format, va_list args)
+{
+    char piece[400];
+    int n = vsnprintf(piece, sizeof piece, format, args);
+    size_t length = n < 0 ? 0 : size_min((size_t)n, sizeof piece - 1);
+    if (t->used + length > sizeof t->bytes)
+        text_flush(t);
+    memcpy(t->bytes + t->used, piece, length);
+    t->used += length;
+}
+
+void text_add(text *t, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    text_vadd(t, format, args);
+    va_end(args);
+}
+
+void text_flush(text *t)
+{
+    if (!os_write(t->fd, t->bytes, t->used))
+        t->failed = true;
+    t->used = 0;
+}
+
+static void report_line(const char *format, va_list args)
+{
+    text t;
+    text_open(&t, 2);
+    text_add(&t, "poolmalloc: ");
+    text_vadd(&t, format, args);
+    text_add(&t, "\n");
+    text_flush(&t);
+}
+
+void report(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    report_line(format, args);
+    va_end(args);
+}
+
+void report_abort(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    report_line(format, args);
+    va_end(args);
+    os_abort();
+}

@@ -1,0 +1,23 @@
+/* text.h: layer 2. Text to a file descriptor through a buffer on the caller's stack: allocates nothing. */
+#ifndef PM_TEXT_H
+#define PM_TEXT_H
+
+#include "base.h"
+
+typedef struct text {
+    int fd;
+    bool failed;
+    size_t used;
+    char bytes[1000];
+} text;
+
+void text_open(text *t, int fd);
+void text_add(text *t, const char *format, ...) PRINTF_LIKE(2, 3);
+void text_flush(text *t);
+
+/* One line on stderr, "poolmalloc: …", in one write. */
+void report(const char *format, ...) PRINTF_LIKE(1, 2);
+/* The same, then abort(): a user's misuse, or a broken invariant. */
+void report_abort(const char *format, ...) PRINTF_LIKE(1, 2) __attribute__((noreturn, cold));
+
+#endif
