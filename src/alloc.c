@@ -17,17 +17,32 @@ bool pm_pools_ready;
 /* A freed block carries this in its second word under CHECK, until it is handed out again. */
 static uintptr_t freed_mark(const block *p) { return (uintptr_t)p ^ pm_region.base ^ (uintptr_t)0x5bd1e995u; }
 
-static void check_freed(const void *p, const slab *s)
+/* Lock of the block's heap held. */
+static void check_block(const block *p, const slab *s)
 {
     size_t size = pm_classes[s->klass].size, offset = (size_t)((const char *)p - slab_memory(s));
-    if (!slab_in_use(s))
-        report_abort("free(%p): its slab is empty: the block was freed before", p);
+    const void *begin = (const char *)p - offset % size;
     if (offset % size != 0 || offset / size >= s->carved)
-        report_abort("free(%p): inside a block of %zu bytes that begins at %p", p, size, (const void *)((const char *)p - offset % size));
-    if ((uintptr_t)((const block *)p)->next_message == freed_mark(p))
+        report_abort("free(%p): inside a block of %zu bytes that begins at %p", (const void *)p, size, begin);
+    if ((uintptr_t)p->next_message == freed_mark(p))
         for (const block *b = s->list; b; b = b->next)
             if (b == p)
-                report_abort("free(%p): the block of %zu bytes was freed before", p, size);
+                report_abort("free(%p): the block of %zu bytes was freed before", begin, size);
+}
+
+static void check_freed(const block *p, const slab *s)
+{
+    heap *home = LOAD(&s->home);
+    for (;; home = LOAD(&s->home)) {
+        if (home == HEAP_NOBODY)
+            report_abort("free(%p): its slab is empty: the block was freed before", (const void *)p);
+        os_lock_take(&home->lock);
+        if (LOAD(&s->home) == home)
+            break;
+        os_lock_give(&home->lock);
+    }
+    check_block(p, s);
+    os_lock_give(&home->lock);
 }
 
 static void count_up(unsigned klass)

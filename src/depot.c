@@ -15,7 +15,7 @@ depot pm_depot;
 static bool limit_allows(size_t more)
 {
     const region *r = &pm_region;
-    size_t bookkeeping = r->heaps.size + pm_depot.fresh * sizeof(slab);
+    size_t bookkeeping = LOAD(&r->heaps.size) + pm_depot.fresh * sizeof(slab);
     return pm_config.limit == 0 || (pm_depot.holding + more) * SLAB_SIZE + bookkeeping <= pm_config.limit;
 }
 
@@ -31,6 +31,7 @@ static slab *take_clean(void)
     if (s) {
         slab_list_remove(&d->clean, s);
         slab_unit(s)->unit_empty--;
+        d->reuses++;
         if (d->last_purge && os_now_ms() - d->last_purge < REGRET_MS)
             d->slack += 2; /* what we just gave back is needed again: keep more */
     } else if (d->fresh << SLAB_SHIFT < pm_region.size || region_grow()) {

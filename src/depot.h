@@ -21,7 +21,7 @@ typedef struct depot {
     slab_list clean;      /* empty, no pages */
     size_t slack;         /* extra dirty slabs allowed, learnt from purging what was needed again at once */
     uint64_t last_purge;  /* by amount, ms */
-    uint64_t purges;      /* slabs purged so far */
+    uint64_t purges, reuses; /* slabs purged so far; purged ones taken again */
     uint64_t limit_hits;  /* requests for a slab refused because of the limit */
 } depot;
 

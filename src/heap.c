@@ -63,6 +63,7 @@ static void slab_emptied(heap *h, slab *s)
     if (b->active == s)
         b->active = NULL;
     s->state = SLAB_USED; /* what was carved no longer reads as zero */
+    h->emptied++;
     bool keep = h->spares < SPARES && h->state == HEAP_LIVE && !pm_classes[s->klass].reserved && pm_config.purge_delay > 0;
     slab **to = keep ? &h->spare : &h->leaving;
     s->next = *to;
@@ -267,8 +268,10 @@ void heap_post(heap *h, heap *to, block *p, size_t size)
     o->chain = p;
     o->count++;
     o->bytes += (uint32_t)size;
-    if (o->count == OUTBOX_BLOCKS || o->bytes >= OUTBOX_BYTES)
-        outbox_send(h, o);
+    if (o->count < OUTBOX_BLOCKS && o->bytes < OUTBOX_BYTES)
+        return;
+    *(o->count == OUTBOX_BLOCKS ? &h->sent_by_count : &h->sent_by_bytes) += 1;
+    outbox_send(h, o);
 }
 
 void heap_flush(heap *h)

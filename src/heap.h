@@ -49,6 +49,7 @@ struct heap {
     uint64_t slow;   /* slow paths begun and ended: odd while inside; tells the live view a quiet heap from a busy one */
     uint64_t forwarded, overflowed; /* calls handed to the next allocator: too large; for want of pool memory */
     uint64_t messages_sent, blocks_sent; /* atomic exchanges made, blocks they carried */
+    uint64_t sent_by_count, sent_by_bytes, emptied; /* outboxes full by blocks, by bytes; slabs whose last block came home */
     block *pending;  /* messages taken from the inbox, not yet looked at */
     slab *spare;     /* empty slabs, linked by next */
     slab *leaving;   /* empty slabs that go to the depot when the lock is given back */

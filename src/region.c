@@ -23,7 +23,7 @@ static bool extent_grow(extent *e, size_t bytes)
     char *at = e->base + e->size;
     if (bytes > e->ceiling - e->size || !(pm_region.reserved ? os_commit(at, bytes) : os_map_at(at, bytes)))
         return false;
-    e->size += bytes;
+    STORE(&e->size, e->size + bytes);
     return true;
 }
 

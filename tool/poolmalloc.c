@@ -1,1 +1,257 @@
-int main(void) { return 0; }
+/* poolmalloc.c: the command-line tool: one function a command. */
+#include "config.h"
+#include "class.h"
+#include "live.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { EXIT_NOT_SO = 1, EXIT_USAGE = 2, EXIT_CANNOT_RUN = 126, EXIT_NOT_FOUND = 127 };
+
+static void complain(const char *line) { fprintf(stderr, "poolmalloc: %s\n", line); }
+
+static int usage_error(const char *command)
+{
+    fprintf(stderr, "Try 'poolmalloc %s%s--help'.\n", command, *command ? " " : "");
+    return EXIT_USAGE;
+}
+
+/* ---- run ---- */
+
+typedef struct setting {
+    const char *variable, *help, *kind;
+} setting;
+
+static const setting settings[] = {
+#define OPTION(name, field, kind, fallback, help) {"POOLMALLOC_" #name, help, #kind},
+#include "options.def"
+#undef OPTION
+};
+#define SETTINGS (sizeof settings / sizeof *settings)
+
+static bool is_flag(const setting *s) { return strcmp(s->kind, "flag") == 0; }
+
+/* POOLMALLOC_BLOCK_SIZES is --block-sizes. */
+static const char *long_name(const setting *s)
+{
+    char *name = strdup(s->variable + strlen("POOLMALLOC_"));
+    for (char *c = name; c && *c; c++)
+        *c = *c == '_' ? '-' : (char)tolower((unsigned char)*c);
+    return name;
+}
+
+static void help_run(void)
+{
+    puts("Usage: poolmalloc run [OPTION…] [--] CMD [ARG…]\n"
+         "Runs CMD on pools: the library goes in front of LD_PRELOAD, what is there already stays.\n"
+         "A bad setting is refused with exit status 2 before CMD starts. Options set the variables of the same name:\n");
+    for (size_t i = 0; i < SETTINGS; i++)
+        printf("  --%s%s\n      %s\n", long_name(&settings[i]), is_flag(&settings[i]) ? "" : " VALUE", settings[i].help);
+    puts("  --hardened\n      the library with the memory-safety checks in\n  --help");
+}
+
+/* The library lies beside the tool (build folder) or in the library folder it was installed to. */
+static bool library_find(bool hardened, char *path, size_t bytes)
+{
+    char self[PATH_MAX];
+    const char *name = hardened ? "libpoolmalloc-hardened.so" : "libpoolmalloc.so";
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n <= 0)
+        return false;
+    self[n] = 0;
+    const char *folder = dirname(self);
+    const char *const places[] = {"%s/%s", "%s/" POOLMALLOC_LIB_FROM_BIN "/%s"};
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(path, bytes, i ? places[1] : places[0], folder, name);
+        if (access(path, R_OK) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool preload_add(bool hardened)
+{
+    char path[PATH_MAX + 64], *list;
+    const char *before = getenv("LD_PRELOAD");
+    if (!library_find(hardened, path, sizeof path)) {
+        fprintf(stderr, "poolmalloc: libpoolmalloc%s.so is neither beside this program nor in its library folder\n",
+                hardened ? "-hardened" : "");
+        return false;
+    }
+    if (asprintf(&list, "%s%s%s", path, before && *before ? ":" : "", before ? before : "") < 0)
+        return false;
+    setenv("LD_PRELOAD", list, 1);
+    free(list);
+    return true;
+}
+
+/* Counts are for this program, not for every child of it. */
+static void programs_limit(const config *c, const char *command)
+{
+    bool counts = false;
+    for (uint32_t i = 0; i < c->sizes.length; i++)
+        counts |= c->sizes.at[i].count != 0;
+    const char *slash = strrchr(command, '/');
+    if (counts && !*c->programs)
+        setenv("POOLMALLOC_PROGRAMS", slash ? slash + 1 : command, 1);
+}
+
+static int command_exec(char **command)
+{
+    execvp(command[0], command);
+    int status = errno == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN;
+    fprintf(stderr, "poolmalloc: cannot run '%s': %s\n", command[0], strerror(errno));
+    return status;
+}
+
+static int run(int argc, char **argv)
+{
+    struct option options[SETTINGS + 3];
+    memset(options, 0, sizeof options);
+    for (size_t i = 0; i < SETTINGS; i++)
+        options[i] = (struct option){long_name(&settings[i]), is_flag(&settings[i]) ? no_argument : required_argument, NULL, (int)i + 256};
+    options[SETTINGS] = (struct option){"hardened", no_argument, NULL, 'H'};
+    options[SETTINGS + 1] = (struct option){"help", no_argument, NULL, 'h'};
+    bool hardened = false;
+    for (int o; (o = getopt_long(argc, argv, "+h", options, NULL)) != -1;) {
+        if (o == 'h') {
+            help_run();
+            return 0;
+        }
+        if (o == '?')
+            return usage_error("run");
+        if (o == 'H')
+            hardened = true;
+        else
+            setenv(settings[o - 256].variable, optarg ? optarg : "1", 1);
+    }
+    config c;
+    config_default(&c);
+    if (config_load(&c, environ, true, complain))
+        return EXIT_USAGE;
+    if (!argv[optind]) {
+        fprintf(stderr, "poolmalloc: run: no command is given\n");
+        return usage_error("run");
+    }
+    programs_limit(&c, argv[optind]);
+    return preload_add(hardened) ? command_exec(argv + optind) : EXIT_NOT_SO;
+}
+
+/* ---- config ---- */
+
+static void print_classes(const config *c)
+{
+    classes_init(&c->sizes);
+    printf("\n%10s %15s %12s %16s %14s\n", "block size", "blocks per slab", "unused tail", "blocks in a bin", "pre-allocated");
+    for (uint32_t i = 0; i < pm_class_count; i++) {
+        const size_class *k = &pm_classes[i];
+        printf("%10u %15u %12zu %16u %14u\n", k->size, k->per_slab, SLAB_SIZE - (size_t)k->size * k->per_slab, k->limit,
+               c->sizes.at[i].count);
+    }
+    printf("sizes in bytes; a slab is %zu\n", SLAB_SIZE);
+}
+
+static int config_command(int argc, char **argv)
+{
+    config c;
+    text t;
+    if (argc > 1 && strcmp(argv[1], "--help") == 0) {
+        puts("Usage: poolmalloc config\nPrints the effective settings and the table of block sizes; exit status 2 when one is bad.\n");
+        text_open(&t, 1);
+        fflush(stdout);
+        config_help(&t);
+        text_flush(&t);
+        return 0;
+    }
+    if (argc > 1) {
+        fprintf(stderr, "poolmalloc: config: takes no argument '%s'\n", argv[1]);
+        return usage_error("config");
+    }
+    config_default(&c);
+    unsigned bad = config_load(&c, environ, true, complain);
+    text_open(&t, 1);
+    config_print(&c, &t);
+    text_flush(&t);
+    print_classes(&c);
+    return bad ? EXIT_USAGE : 0;
+}
+
+/* ---- active ---- */
+
+static bool pid_parse(const char *from, pid_t *pid)
+{
+    char *end;
+    errno = 0;
+    long n = strtol(from, &end, 10);
+    if (errno || end == from || *end || n <= 0 || n > INT_MAX)
+        return false;
+    *pid = (pid_t)n;
+    return true;
+}
+
+static int active(int argc, char **argv)
+{
+    pid_t pid = getpid();
+    control c;
+    if (argc > 1 && strcmp(argv[1], "--help") == 0) {
+        puts("Usage: poolmalloc active [PID]\nWhether process PID runs on pools; without PID, whether a program started here\n"
+             "would (LD_PRELOAD is set, and works). Exit status 0: yes; 1: no.");
+        return 0;
+    }
+    if (argc > 2 || (argc == 2 && !pid_parse(argv[1], &pid))) {
+        fprintf(stderr, "poolmalloc: active: '%s' is no process id\n", argv[argc - 1]);
+        return usage_error("active");
+    }
+    live_result result = live_find(pid, &c);
+    printf("%d: %s", (int)pid, live_explain(result));
+    if (result == LIVE_FOUND)
+        printf(", poolmalloc %.15s", c.version);
+    putchar('\n');
+    return result == LIVE_FOUND ? 0 : EXIT_NOT_SO;
+}
+
+/* ---- main ---- */
+
+static const struct {
+    const char *name, *what;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    {"run", "run a program on pools", run},
+    {"config", "check and print the settings and block sizes", config_command},
+    {"active", "whether a process runs on pools", active},
+};
+#define COMMANDS (sizeof commands / sizeof *commands)
+
+static int help(void)
+{
+    puts("Usage: poolmalloc COMMAND [OPTION…]\nMemory pools behind malloc: run programs on them, see how full they are.\n");
+    for (size_t i = 0; i < COMMANDS; i++)
+        printf("  %-8s %s\n", commands[i].name, commands[i].what);
+    puts("\n  --version, --help; COMMAND --help tells more.\n"
+         "Exit status: 0 done; 1 the thing asked is not so; 2 wrong usage or setting; 126, 127 CMD cannot run; else CMD's own.");
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        fprintf(stderr, "poolmalloc: no command is given\n");
+        return usage_error("");
+    }
+    if (strcmp(argv[1], "--version") == 0)
+        return puts("poolmalloc " PM_VERSION) < 0;
+    if (strcmp(argv[1], "--help") == 0)
+        return help();
+    for (size_t i = 0; i < COMMANDS; i++)
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].run(argc - 1, argv + 1);
+    fprintf(stderr, "poolmalloc: '%s' is no command\n", argv[1]);
+    return usage_error("");
+}

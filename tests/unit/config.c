@@ -1,0 +1,126 @@
+/* config.c: every kind of setting, good and bad. */
+#include "config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static char complaints[4][320];
+static unsigned complained;
+
+static void remember(const char *line)
+{
+    if (complained < 4)
+        snprintf(complaints[complained], sizeof complaints[0], "%s", line);
+    complained++;
+}
+
+static config load(const char *setting, unsigned expect_bad)
+{
+    char copy[600];
+    char *environment[] = {(char *)(uintptr_t)"PATH=/bin", copy, NULL};
+    config c;
+    memset(&c, 0, sizeof c);
+    snprintf(copy, sizeof copy, "%s", setting);
+    complained = 0;
+    config_default(&c);
+    assert_int_equal(config_load(&c, environment, true, remember), expect_bad);
+    assert_int_equal(complained, expect_bad);
+    return c;
+}
+
+static void sizes_by_default(void **state)
+{
+    (void)state;
+    config c = load("PATH=x", 0);
+    assert_int_equal(c.sizes.length, 40);
+    assert_int_equal(c.sizes.at[0].size, 16);
+    assert_int_equal(c.sizes.at[39].size, 32768);
+    for (uint32_t i = 1; i < c.sizes.length; i++)
+        assert_true(c.sizes.at[i].size > c.sizes.at[i - 1].size && c.sizes.at[i].size % QUANTUM == 0);
+}
+
+static void sizes_given(void **state)
+{
+    (void)state;
+    config c = load("POOLMALLOC_BLOCK_SIZES=100:10,1K,16,112:5,64K:2", 0);
+    const block_size expect[] = {{16, 0}, {112, 15}, {1024, 0}, {65536, 2}};
+    assert_int_equal(c.sizes.length, 4);
+    assert_memory_equal(c.sizes.at, expect, sizeof expect);
+}
+
+static void bad_values_keep_the_default(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {
+        "BLOCK_SIZES=16,,32", "BLOCK_SIZES=0",      "BLOCK_SIZES=65537",   "BLOCK_SIZES=16:x",    "BLOCK_SIZES=16:1:2",
+        "BLOCK_SIZES=",       "BLOCK_SIZES=-16",    "PREFAULT=yes",        "LOCK=2",              "LIMIT=12Q",
+        "LIMIT=0",            "LIMIT=99999999999G", "OVERFLOW=explode",    "PURGE_DELAY=-1",      "PURGE_DELAY=4294967295",
+        "HUGEPAGES=maybe",    "STATS=exit,often",   "STATS=signal=KILL",   "STATS_FORMAT=xml",    "CHECK=01",
+        "VERBOSE=",           "DISABLE=true",       "STATS=signal=",       "LIMIT=K",             "NO_SUCH_SETTING=1"};
+    config plain = load("PATH=x", 0);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char setting[100];
+        snprintf(setting, sizeof setting, "POOLMALLOC_%s", bad[i]);
+        config c = load(setting, 1);
+        assert_memory_equal(&c, &plain, sizeof c);
+        *strchr(setting, '=') = 0;
+        assert_non_null(strstr(complaints[0], setting));
+    }
+}
+
+static void bad_token_is_named(void **state)
+{
+    (void)state;
+    load("POOLMALLOC_BLOCK_SIZES=16,3x2,64", 1);
+    assert_non_null(strstr(complaints[0], "'3x2'"));
+    assert_non_null(strstr(complaints[0], "using default"));
+}
+
+static void too_many_or_too_long(void **state)
+{
+    (void)state;
+    char many[600] = "POOLMALLOC_BLOCK_SIZES=16";
+    for (int i = 2; i <= 64; i++)
+        snprintf(many + strlen(many), sizeof many - strlen(many), ",%d", i * 16);
+    load(many, 1);
+    char path[600] = "POOLMALLOC_STATS_FILE=";
+    memset(path + strlen(path), 'x', 300);
+    load(path, 1);
+}
+
+static void good_values(void **state)
+{
+    (void)state;
+    assert_int_equal(load("POOLMALLOC_LIMIT=3G", 0).limit, 3 * GIB);
+    assert_int_equal(load("POOLMALLOC_LIMIT=none", 0).limit, 0);
+    assert_int_equal(load("POOLMALLOC_PURGE_DELAY=never", 0).purge_delay, DELAY_NEVER);
+    assert_int_equal(load("POOLMALLOC_PURGE_DELAY=0", 0).purge_delay, 0);
+    assert_int_equal(load("POOLMALLOC_OVERFLOW=abort", 0).overflow, OVERFLOW_ABORT);
+    assert_int_equal(load("POOLMALLOC_STATS=signal=SIGUSR2,full", 0).stats.signal, 12);
+    assert_true(load("POOLMALLOC_STATS=exit", 0).stats.exit);
+    assert_int_equal(load("POOLMALLOC_STATS_FORMAT=prometheus", 0).stats_format, FORMAT_PROMETHEUS);
+}
+
+static void programs(void **state)
+{
+    (void)state;
+    assert_true(config_names_program("", NULL));
+    assert_true(config_names_program("redis-server,nginx", "/usr/sbin/nginx"));
+    assert_false(config_names_program("redis-server,nginx", "/usr/sbin/ngin"));
+    assert_false(config_names_program("nginx", NULL));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sizes_by_default),     cmocka_unit_test(sizes_given), cmocka_unit_test(bad_values_keep_the_default),
+        cmocka_unit_test(bad_token_is_named),   cmocka_unit_test(too_many_or_too_long),
+        cmocka_unit_test(good_values),          cmocka_unit_test(programs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

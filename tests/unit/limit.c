@@ -1,0 +1,124 @@
+/* limit.c: POOLMALLOC_LIMIT, pre-allocation, and what a thread at the limit does before it gives up. */
+#include "start.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define MANY 20000
+static void *p[MANY];
+
+static size_t take_all(size_t size)
+{
+    size_t n = 0;
+    while (n < MANY && (p[n] = alloc_class(class_of(size))) != NULL)
+        n++;
+    pools_check();
+    return n;
+}
+
+static void give_all(size_t n)
+{
+    while (n > 0)
+        free_block(p[--n]);
+    pools_check();
+}
+
+static void counts_are_reserved(void **state)
+{
+    (void)state;
+    pm_stats s;
+    stats_gather(&s);
+    assert_int_equal(s.row[class_of(128)].waiting_slabs, 2);
+    assert_true(s.resident_bytes >= 2 * SLAB_SIZE); /* prefaulted */
+}
+
+static void the_limit_holds(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 3; round++) {
+        size_t n = take_all(2048);
+        pm_stats s;
+        stats_gather(&s);
+        assert_true(n > 4 * MIB / 2048 && n < 16 * MIB / 2048);
+        assert_true(s.committed_bytes <= 16 * MIB);
+        assert_true(s.limit_hits > 0);
+        give_all(n);
+    }
+}
+
+static void at_the_limit_larger_blocks_serve(void **state)
+{
+    (void)state;
+    void *kept = alloc_class(class_of(3072));
+    size_t n = take_all(2048);
+    assert_int_equal(block_size_of(p[n - 1]), 3072);
+    give_all(n);
+    free_block(kept);
+}
+
+static pthread_barrier_t barrier;
+
+static void *hold_empty_slabs(void *unused)
+{
+    size_t n = take_all(512);
+    give_all(n);
+    pthread_barrier_wait(&barrier);
+    pthread_barrier_wait(&barrier);
+    return unused;
+}
+
+/* A sleeping thread's empty slabs, and blocks that came back to it, are had at the limit. */
+static void at_the_limit_sleepers_give(void **state)
+{
+    (void)state;
+    pthread_t t;
+    pthread_barrier_init(&barrier, NULL, 2);
+    pthread_create(&t, NULL, hold_empty_slabs, NULL);
+    pthread_barrier_wait(&barrier);
+    size_t n = take_all(4096);
+    assert_true(n * 4096 > 12 * MIB);
+    give_all(n);
+    pthread_barrier_wait(&barrier);
+    pthread_join(t, NULL);
+}
+
+static void *thread_of_many(void *unused)
+{
+    free_block(alloc_class(0));
+    pthread_barrier_wait(&barrier);
+    return unused;
+}
+
+/* A quarter of the limit is for heaps at most; threads beyond that share one. */
+static void threads_beyond_the_limit_share(void **state)
+{
+    (void)state;
+    pthread_t t[150];
+    pthread_barrier_init(&barrier, NULL, 151);
+    for (int i = 0; i < 150; i++)
+        assert_int_equal(pthread_create(&t[i], NULL, thread_of_many, NULL), 0);
+    pthread_barrier_wait(&barrier);
+    for (int i = 0; i < 150; i++)
+        pthread_join(t[i], NULL);
+    assert_true(pm_registry.count < 120);
+    pools_check();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(counts_are_reserved),          cmocka_unit_test(the_limit_holds),
+        cmocka_unit_test(at_the_limit_larger_blocks_serve), cmocka_unit_test(at_the_limit_sleepers_give),
+        cmocka_unit_test(threads_beyond_the_limit_share),
+    };
+    static char limit[] = "POOLMALLOC_LIMIT=16M", prefault[] = "POOLMALLOC_PREFAULT=1";
+    static char sizes[] = "POOLMALLOC_BLOCK_SIZES=16,128:2000,512,2048,3072,4096,32768";
+    static char *settings[] = {limit, prefault, sizes, NULL};
+    pools_start(settings);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

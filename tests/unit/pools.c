@@ -1,0 +1,234 @@
+/* pools.c: classes, slabs, heaps and the depot, step by step, with every check after every step. */
+#include "start.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static void *take(size_t size)
+{
+    void *p = alloc_class(class_of(size));
+    assert_non_null(p);
+    assert_int_equal((uintptr_t)p % QUANTUM, 0);
+    pools_check();
+    return p;
+}
+
+static void give(void *p)
+{
+    free_block(p);
+    pools_check();
+}
+
+static size_t used_of(size_t size)
+{
+    pm_stats s;
+    stats_gather(&s);
+    return s.row[class_of(size)].used;
+}
+
+static void every_size_has_its_class(void **state)
+{
+    (void)state;
+    for (size_t size = 0; size <= 32768; size++) {
+        unsigned c = class_of(size);
+        assert_true(pm_classes[c].size >= size);
+        assert_true(c == 0 || pm_classes[c - 1].size < size);
+        assert_true(size < 65 || pm_classes[c].size <= size + size / 4 + 16);
+    }
+    assert_int_equal(class_of(32769), CLASS_NONE);
+    assert_int_equal(class_of(BLOCK_MAX), CLASS_NONE);
+}
+
+static void aligned_classes_are_aligned(void **state)
+{
+    (void)state;
+    for (size_t align = 1; align <= 4096; align *= 2)
+        for (size_t size = 0; size <= 32768; size += 13) {
+            unsigned c = class_aligned(size, align);
+            if (c == CLASS_NONE)
+                continue;
+            assert_true(pm_classes[c].size >= size && pm_classes[c].size % align == 0);
+        }
+    assert_int_not_equal(class_aligned(4000, 4096), CLASS_NONE);
+    assert_int_not_equal(class_aligned(1, 64), CLASS_NONE);
+    assert_int_equal(class_aligned(40000, 64), CLASS_NONE);
+}
+
+static void last_freed_comes_first(void **state)
+{
+    (void)state;
+    void *a = take(48), *b = take(48);
+    assert_ptr_not_equal(a, b);
+    give(a);
+    assert_ptr_equal(take(40), a);
+    give(a);
+    give(b);
+}
+
+static void a_slab_fills_and_empties(void **state)
+{
+    (void)state;
+    static void *p[3000];
+    size_t before = used_of(4096), n = 10 * SLAB_SIZE / 4096;
+    uint64_t emptied = my_heap->emptied;
+    for (size_t i = 0; i < n; i++)
+        memset(p[i] = take(4096), (int)i, 4096);
+    assert_int_equal(used_of(4096), before + n);
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(((unsigned char *)p[i])[4095], (unsigned char)i);
+    for (size_t i = 0; i < n; i += 2)
+        give(p[i]);
+    assert_int_equal(used_of(4096), before + n / 2);
+    for (size_t i = 1; i < n; i += 2)
+        give(p[i]);
+    assert_int_equal(used_of(4096), before);
+    assert_true(my_heap->emptied >= emptied + 2);
+}
+
+static void zeroed_is_zero(void **state)
+{
+    (void)state;
+    for (size_t size = 16; size <= 32768; size *= 2)
+        for (int round = 0; round < 40; round++) {
+            unsigned char *p = alloc_zeroed(class_of(size));
+            for (size_t i = 0; i < size; i++)
+                assert_int_equal(p[i], 0);
+            memset(p, 0xff, size);
+            give(p);
+        }
+}
+
+static void *free_all(void *blocks)
+{
+    for (void **p = blocks; *p; p++)
+        free_block(*p);
+    return NULL;
+}
+
+static void *nothing(void *unused)
+{
+    free_block(alloc_class(0));
+    return unused;
+}
+
+static void another_thread_frees(void **state)
+{
+    (void)state;
+    static void *p[1001];
+    pthread_t t;
+    size_t before = used_of(80);
+    for (int i = 0; i < 1000; i++)
+        p[i] = take(80);
+    pthread_create(&t, NULL, free_all, p);
+    pthread_join(t, NULL);
+    assert_int_equal(used_of(80), before);
+    pools_check();
+    for (int i = 0; i < 1000; i++) /* they come home when asked for */
+        p[i] = take(80);
+    for (int i = 0; i < 1000; i++)
+        give(p[i]);
+}
+
+static void *take_many(void *unused)
+{
+    (void)unused;
+    void **p = calloc(1001, sizeof *p);
+    for (int i = 0; i < 1000; i++)
+        p[i] = alloc_class(class_of(208));
+    return p;
+}
+
+/* Blocks of a thread that is gone are freed into its idle heap; their slabs are then taken over. */
+static void an_idle_heap_is_adopted(void **state)
+{
+    (void)state;
+    pthread_t t;
+    void *p;
+    pthread_create(&t, NULL, take_many, NULL);
+    pthread_join(t, &p);
+    free_all(p);
+    registry_thread_idle();
+    uint64_t adoptions = pm_registry.adoptions;
+    void *q[400];
+    for (int i = 0; i < 400; i++)
+        q[i] = take(208);
+    assert_true(pm_registry.adoptions > adoptions);
+    for (int i = 0; i < 400; i++)
+        give(q[i]);
+    free(p);
+}
+
+static void threads_share_heaps_one_after_another(void **state)
+{
+    (void)state;
+    uint32_t count = 0;
+    for (int i = 0; i < 200; i++) {
+        pthread_t t;
+        pthread_create(&t, NULL, nothing, NULL);
+        pthread_join(t, NULL);
+        if (i == 0)
+            count = pm_registry.count;
+    }
+    assert_int_equal(pm_registry.count, count);
+    pools_check();
+}
+
+static void trim_gives_pages_back(void **state)
+{
+    (void)state;
+    static void *p[20000];
+    for (int i = 0; i < 20000; i++)
+        memset(p[i] = alloc_class(class_of(1000)), 1, 1000);
+    for (int i = 0; i < 20000; i++)
+        free_block(p[i]);
+    pools_trim();
+    pools_check();
+    pm_stats s;
+    stats_gather(&s);
+    assert_int_equal(s.empty_slabs, 0);
+    assert_true(s.resident_bytes < 4 * MIB);
+    uint64_t reuses = pm_depot.reuses;
+    for (int i = 0; i < 1000; i++)
+        p[i] = take(1000);
+    assert_true(pm_depot.reuses > reuses);
+    for (int i = 0; i < 1000; i++)
+        give(p[i]);
+}
+
+static void a_thread_without_heap_is_served(void **state)
+{
+    (void)state;
+    registry_thread_exit(my_heap);
+    assert_ptr_equal(my_heap, HEAP_GONE);
+    void *p[100];
+    for (int i = 0; i < 100; i++)
+        memset(p[i] = take(64), i, 64);
+    for (int i = 0; i < 100; i++)
+        give(p[i]);
+    my_heap = HEAP_NONE;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_size_has_its_class),
+        cmocka_unit_test(aligned_classes_are_aligned),
+        cmocka_unit_test(last_freed_comes_first),
+        cmocka_unit_test(a_slab_fills_and_empties),
+        cmocka_unit_test(zeroed_is_zero),
+        cmocka_unit_test(another_thread_frees),
+        cmocka_unit_test(an_idle_heap_is_adopted),
+        cmocka_unit_test(threads_share_heaps_one_after_another),
+        cmocka_unit_test(trim_gives_pages_back),
+        cmocka_unit_test(a_thread_without_heap_is_served),
+    };
+    static char *settings[] = {NULL};
+    pools_start(settings);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,26 @@
+/* start.h: brings the pools of core.a up inside a test. */
+#ifndef TEST_START_H
+#define TEST_START_H
+
+#include "alloc.h"
+#include "config.h"
+#include "depot.h"
+#include "registry.h"
+#include "stats.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static inline void complain_to_stderr(const char *line) { fprintf(stderr, "%s\n", line); }
+
+/* `settings` as in an environment, NULL-terminated. */
+static inline void pools_start(char *const *settings)
+{
+    config_default(&pm_config);
+    if (config_load(&pm_config, settings, true, complain_to_stderr) || !pools_init()) {
+        fprintf(stderr, "the pools do not come up\n");
+        exit(1);
+    }
+}
+
+#endif
