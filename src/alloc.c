@@ -14,35 +14,14 @@ bool pm_pools_ready;
 
 /* ---- modes that count or check every call ---- */
 
-/* A freed block carries this in its second word under CHECK, until it is handed out again. */
-static uintptr_t freed_mark(const block *p) { return (uintptr_t)p ^ pm_region.base ^ (uintptr_t)0x5bd1e995u; }
-
-/* Lock of the block's heap held. */
-static void check_block(const block *p, const slab *s)
-{
-    size_t size = pm_classes[s->klass].size, offset = (size_t)((const char *)p - slab_memory(s));
-    const void *begin = (const char *)p - offset % size;
-    if (offset % size != 0 || offset / size >= s->carved)
-        report_abort("free(%p): inside a block of %zu bytes that begins at %p", (const void *)p, size, begin);
-    if ((uintptr_t)p->next_message == freed_mark(p))
-        for (const block *b = s->list; b; b = b->next)
-            if (b == p)
-                report_abort("free(%p): the block of %zu bytes was freed before", begin, size);
-}
-
+/* The bits tell whether it was free already: that is looked at when it gets to its slab. */
 static void check_freed(const block *p, const slab *s)
 {
-    heap *home = LOAD(&s->home);
-    for (;; home = LOAD(&s->home)) {
-        if (home == HEAP_NOBODY)
-            report_abort("free(%p): its slab is empty: the block was freed before", (const void *)p);
-        os_lock_take(&home->lock);
-        if (LOAD(&s->home) == home)
-            break;
-        os_lock_give(&home->lock);
-    }
-    check_block(p, s);
-    os_lock_give(&home->lock);
+    const size_class *c = &pm_classes[LOAD(&s->klass)];
+    size_t offset = (size_t)((const char *)p - slab_memory(s));
+    if (offset % c->size != 0 || offset / c->size >= c->per_slab)
+        report_abort("free(%p): inside a block of %u bytes that begins at %p", (const void *)p, c->size,
+                     (const void *)((const char *)p - offset % c->size));
 }
 
 static void count_up(unsigned klass)
@@ -54,20 +33,16 @@ static void count_up(unsigned klass)
         ;
 }
 
-static void note_alloc(block *p, unsigned klass)
+static void note_alloc(block *p)
 {
-    if (p && pm_config.check)
-        p->next_message = NULL;
     if (p && pm_config.stats.full)
-        count_up(klass);
+        count_up(slab_of(p)->klass);
 }
 
-static void note_free(block *p, const slab *s)
+static void note_free(const block *p, const slab *s)
 {
-    if (pm_config.check) {
+    if (pm_config.check)
         check_freed(p, s);
-        p->next_message = (block *)freed_mark(p);
-    }
     if (pm_config.stats.full)
         __atomic_add_fetch(&pm_class_counts[s->klass].frees, 1, __ATOMIC_RELAXED);
 }
@@ -162,18 +137,18 @@ NOINLINE void *alloc_slow(unsigned klass)
         p = fill_orphan(klass);
     }
     if (UNLIKELY(pm_every_call_slow))
-        note_alloc(p, p ? slab_of(p)->klass : klass);
+        note_alloc(p);
     return p;
 }
 
-/* One block cut from a slab whose uncut part reads as zero: no memset, where that would touch a page and more. */
+/* A block that was never handed out, of a slab that reads as zero: no memset, where that would touch a page and more. */
 static block *alloc_clean(unsigned klass)
 {
     heap *h = my_heap;
     if (!heap_is_real(h) || h->bins[klass].free || !heap_enter(h))
         return NULL;
     os_lock_take(&h->lock);
-    block *p = h->bins[klass].partial ? NULL : heap_carve_zeroed(h, &h->bins[klass]);
+    block *p = heap_fill_zeroed(h, &h->bins[klass]);
     heap_unlock(h);
     heap_leave(h);
     return p;

@@ -1,17 +1,19 @@
-/* class.c: layer 4. See class.h. */
+/* class.c: layer 5. See class.h. */
 #include "class.h"
+
+#include "region.h"
 
 #define BIN_BLOCKS 64
 #define BIN_BYTES (16 * KIB)
-#define CARVE_BLOCKS 16
-#define CARVE_BYTES (4 * KIB)
+#define REFILL_BLOCKS 32
+#define REFILL_BYTES (4 * KIB)
 
 size_class pm_classes[CLASS_MAX];
 uint32_t pm_class_count;
 uint16_t pm_bin_offset[BLOCK_MAX / QUANTUM + 1];
 
 static_assert(CLASS_MAX * BIN_SIZE <= UINT16_MAX, "bin offsets fit the table");
-static_assert(SLAB_SIZE / QUANTUM <= UINT16_MAX, "block counts of a slab fit 16 bits");
+static_assert((uint64_t)SLAB_SIZE * BLOCK_MAX <= (uint64_t)1 << 33 && SLAB_SIZE < (uint64_t)1 << 32, "inverse is exact");
 
 static uint16_t count_within(size_t most, size_t bytes, size_t size)
 {
@@ -22,9 +24,10 @@ void class_set(unsigned number, size_t size)
 {
     size_class *c = &pm_classes[number];
     c->size = (uint32_t)size;
-    c->per_slab = (uint32_t)(SLAB_SIZE / size);
+    c->per_slab = (uint32_t)size_min(SLAB_SIZE / size, SLAB_BLOCKS_MAX);
+    c->inverse = (uint32_t)((((uint64_t)1 << 32) + size - 1) / size);
     c->limit = count_within(BIN_BLOCKS, BIN_BYTES, size);
-    c->carve = count_within(CARVE_BLOCKS, CARVE_BYTES, size);
+    c->refill = count_within(REFILL_BLOCKS, REFILL_BYTES, size);
 }
 
 void classes_init(const size_list *sizes)

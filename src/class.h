@@ -1,4 +1,4 @@
-/* class.h: layer 4. Block sizes: one class number each, and the table from a request to its bin. */
+/* class.h: layer 5. Block sizes: one class number each, and the table from a request to its bin. */
 #ifndef PM_CLASS_H
 #define PM_CLASS_H
 
@@ -10,8 +10,9 @@
 typedef struct size_class {
     uint32_t size;     /* bytes of a block; 0: no such class */
     uint32_t per_slab; /* blocks in a slab */
+    uint32_t inverse;  /* 2^32 / size, rounded up: offset * inverse >> 32 is the number of the block that begins there */
     uint16_t limit;    /* blocks that a bin keeps: 64 or 16 KiB; at least 1 */
-    uint16_t carve;    /* blocks carved at once: 16 or 4 KiB; at least 1 */
+    uint16_t refill;   /* blocks that a bin gets at once: 32 or 4 KiB; at least 1 */
     uint32_t reserved; /* slabs that pre-allocation keeps for this class; depot lock */
     uint32_t waiting_count;
     slab *waiting; /* reserved slabs not in use, linked by next; depot lock */

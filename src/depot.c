@@ -112,7 +112,7 @@ static void put_broken(slab *s)
     slab_list_push(&d->broken, s);
     if (unit->unit_empty < UNIT_SLABS)
         return;
-    uint64_t now = s->since;
+    uint32_t now = s->since;
     for (slab *each = unit; each < unit + UNIT_SLABS; each++) {
         if (each->state == SLAB_CLEAN)
             d->holding++; /* resident since a neighbour was touched */
@@ -130,7 +130,7 @@ static void put_one(slab *s, uint64_t now)
     STORE(&s->owner, HEAP_NOBODY);
     STORE(&s->home, HEAP_NOBODY);
     STORE(&s->bin, NULL);
-    s->since = now;
+    s->since = (uint32_t)now;
     if (c->waiting_count < c->reserved) {
         put_waiting(c, s);
         return;
@@ -161,7 +161,7 @@ static bool must_purge(const slab_list *l, uint64_t now, bool all)
         return true;
     if (pm_config.purge_delay == DELAY_NEVER)
         return false;
-    if (now - l->last->since >= pm_config.purge_delay) {
+    if ((uint32_t)now - l->last->since >= pm_config.purge_delay) {
         d->slack /= 2;
         return true;
     }
@@ -191,7 +191,7 @@ static void purged(slab *s, size_t slabs, uint64_t now)
 {
     depot *d = &pm_depot;
     if (slabs == 0) { /* refused (locked memory): it stays dirty, and young */
-        s->since = now;
+        s->since = (uint32_t)now;
         slab_list_push(s->state == SLAB_WHOLE ? &d->whole : &d->dirty, s);
         return;
     }

@@ -5,6 +5,8 @@
 #include "depot.h"
 #include "text.h"
 
+#include <string.h>
+
 const char pm_no_heaps[CLASS_MAX * BIN_SIZE + 3 * HEAP_ID_BYTES] __attribute__((aligned(64)));
 
 __thread heap *my_heap = HEAP_NONE;
@@ -25,18 +27,23 @@ void heap_init(heap *h, uint32_t number)
 
 static void partial_push(bin *b, slab *s)
 {
-    s->prev = NULL;
-    s->next = b->partial;
-    if (s->next)
-        s->next->prev = s;
-    b->partial = s;
+    slab *first = b->partial;
+    if (!first) {
+        b->partial = s->next = s->prev = s;
+        return;
+    }
+    s->next = first;
+    s->prev = first->prev;
+    s->prev->next = s;
+    first->prev = s;
 }
 
 static void partial_remove(bin *b, slab *s)
 {
-    *(s->prev ? &s->prev->next : &b->partial) = s->next;
-    if (s->next)
-        s->next->prev = s->prev;
+    s->prev->next = s->next;
+    s->next->prev = s->prev;
+    if (b->partial == s)
+        b->partial = s->next == s ? NULL : s->next;
 }
 
 static void slab_settle(slab *s, heap *h, unsigned klass)
@@ -48,21 +55,23 @@ static void slab_settle(slab *s, heap *h, unsigned klass)
 
 void slab_open(slab *s, heap *h, unsigned klass)
 {
+    size_t blocks = pm_classes[klass].per_slab, words = blocks / 64;
+    uint64_t *bits = slab_bits(s);
+    memset(bits, 0xff, words * 8);
+    if (blocks % 64)
+        bits[words] = ((uint64_t)1 << blocks % 64) - 1;
     STORE(&s->klass, (uint16_t)klass);
-    s->list = NULL;
-    s->carved = 0;
     s->out = 0;
+    s->high = 0;
+    s->hint = 0;
     slab_settle(s, h, klass);
 }
 
 /* The last block has come home. */
 static void slab_emptied(heap *h, slab *s)
 {
-    bin *b = s->bin;
-    partial_remove(b, s);
-    if (b->active == s)
-        b->active = NULL;
-    s->state = SLAB_USED; /* what was carved no longer reads as zero */
+    partial_remove(s->bin, s);
+    s->state = SLAB_USED; /* what was handed out no longer reads as zero */
     h->emptied++;
     bool keep = h->spares < SPARES && h->state == HEAP_LIVE && !pm_classes[s->klass].reserved && pm_config.purge_delay > 0;
     slab **to = keep ? &h->spare : &h->leaving;
@@ -91,14 +100,7 @@ void heap_unlock(heap *h)
         depot_put(leaving);
 }
 
-void heap_accept(heap *h, slab *s)
-{
-    bin *b = &h->bins[s->klass];
-    if (s->list)
-        partial_push(b, s);
-    if (!b->active && s->carved < pm_classes[s->klass].per_slab)
-        b->active = s;
-}
+void heap_accept(heap *h, slab *s) { partial_push(&h->bins[s->klass], s); }
 
 slab *heap_yield(heap *h, unsigned klass, heap *to)
 {
@@ -106,61 +108,38 @@ slab *heap_yield(heap *h, unsigned klass, heap *to)
     slab *s = b->partial;
     if (s) {
         partial_remove(b, s);
-        if (b->active == s)
-            b->active = NULL;
-    } else if ((s = b->active) != NULL) {
-        b->active = NULL;
-    } else {
-        return NULL;
+        slab_settle(s, to, klass);
     }
-    slab_settle(s, to, klass);
     return s;
 }
 
 /* ---- blocks from slabs to bins ---- */
 
-/* The whole free list of a slab: O(1), however long. */
-static void bin_take_list(bin *b)
+/* Links up to `most` free blocks of s, lowest address first, behind *link. Returns the end of the chain. Ascending
+ * addresses make what a program allocates together lie together, whatever order it was freed in: 20 to 25 % off
+ * python3's time on objects, measured against lists in the order of the frees. */
+static block **slab_take(slab *s, block **link, size_t most)
 {
-    slab *s = b->partial;
-    partial_remove(b, s);
-    b->free = s->list;
-    b->room -= s->carved - s->out;
-    s->list = NULL;
-    s->out = s->carved;
-    if (!b->active && s->carved < pm_classes[b->klass].per_slab)
-        b->active = s;
-}
-
-/* Only one block of it, where no bin may hold any. */
-static void bin_take_one(bin *b)
-{
-    slab *s = b->partial;
-    b->free = s->list;
-    b->room--;
-    s->list = s->list->next;
-    s->out++;
-    b->free->next = NULL;
-    if (!s->list)
-        partial_remove(b, s);
-}
-
-/* The next `count` blocks of the active slab, in ascending order. */
-static void bin_carve(bin *b, size_t count)
-{
-    slab *s = b->active;
-    const size_class *c = &pm_classes[b->klass];
-    size_t n = size_min(count, c->per_slab - s->carved);
-    char *first = slab_memory(s) + (size_t)s->carved * c->size, *at = first;
-    for (size_t i = 1; i < n; i++, at += c->size)
-        ((block *)at)->next = (block *)(at + c->size);
-    ((block *)at)->next = b->free;
-    b->free = (block *)first;
-    b->room -= (int32_t)n;
-    s->carved = (uint16_t)(s->carved + n);
-    s->out = (uint16_t)(s->out + n);
-    if (s->carved == c->per_slab)
-        b->active = NULL;
+    const size_class *c = &pm_classes[s->klass];
+    uint64_t *bits = slab_bits(s);
+    char *memory = slab_memory(s);
+    size_t w = s->hint, taken = 0, last = 0;
+    for (size_t words = (c->per_slab + 63) / 64; taken < most && w < words; w += bits[w] == 0) {
+        uint64_t word = bits[w];
+        for (; word && taken < most; word &= word - 1, taken++) {
+            last = w * 64 + (size_t)__builtin_ctzll(word);
+            block *p = (block *)(memory + last * c->size);
+            *link = p;
+            link = &p->next;
+        }
+        bits[w] = word;
+    }
+    s->hint = (uint8_t)w;
+    s->high = (uint16_t)size_max(s->high, last + 1);
+    s->out = (uint16_t)(s->out + taken);
+    if (s->out == c->per_slab)
+        partial_remove(s->bin, s);
+    return link;
 }
 
 static bool heap_open_spare(heap *h, bin *b)
@@ -172,41 +151,60 @@ static bool heap_open_spare(heap *h, bin *b)
     h->spares--;
     h->spare_idle = false;
     slab_open(s, h, b->klass);
-    b->active = s;
+    partial_push(b, s);
     return true;
+}
+
+/* From at most REFILL_SLABS slabs, so that slabs with one free block each do not make every malloc a slow one. */
+static void bin_refill(bin *b, size_t most)
+{
+    block **end = &b->free;
+    size_t room = (size_t)b->room;
+    for (int slabs = 0; slabs < REFILL_SLABS && most > 0 && b->partial; slabs++) {
+        slab *s = b->partial;
+        size_t before = s->out;
+        end = slab_take(s, end, most);
+        most -= s->out - before;
+        room -= s->out - before;
+    }
+    *end = NULL;
+    b->room = (int32_t)room;
+    b->refills++;
 }
 
 block *heap_fill(heap *h, bin *b)
 {
-    if (b->free == NULL) {
-        if (b->partial)
-            pm_every_call_slow ? bin_take_one(b) : bin_take_list(b);
-        else if (b->active || heap_open_spare(h, b))
-            bin_carve(b, pm_every_call_slow ? 1 : pm_classes[b->klass].carve);
-    }
+    if (b->free == NULL && (b->partial || heap_open_spare(h, b)))
+        bin_refill(b, pm_every_call_slow ? 1 : pm_classes[b->klass].refill);
     return bin_pop(b);
 }
 
-block *heap_carve_zeroed(heap *h, bin *b)
+block *heap_fill_zeroed(heap *h, bin *b)
 {
-    (void)h;
-    slab *s = b->active;
-    if (!s || s->state != SLAB_ZEROED)
+    slab *s = b->partial;
+    if (b->free || !s || s->state != SLAB_ZEROED)
         return NULL;
-    bin_carve(b, 1);
-    block *p = bin_pop(b);
+    uint16_t high = s->high;
+    block *p = heap_fill(h, b);
+    size_t number = (size_t)((char *)p - slab_memory(s)) / pm_classes[b->klass].size;
     p->next = NULL;
-    return p;
+    return number >= high ? p : (block *)memset(p, 0, pm_classes[b->klass].size);
 }
 
 /* ---- blocks back to slabs ---- */
 
 void heap_give(heap *h, slab *s, block *p)
 {
-    if (!s->list)
+    const size_class *c = &pm_classes[s->klass];
+    uint64_t offset = (uint64_t)((char *)p - slab_memory(s)), number = offset * c->inverse >> 32;
+    uint64_t *word = slab_bits(s) + number / 64, bit = (uint64_t)1 << number % 64;
+    if (UNLIKELY(*word & bit))
+        report_abort("free(%p): the block of %u bytes was freed before", (void *)p, c->size);
+    *word |= bit;
+    if (number / 64 < s->hint)
+        s->hint = (uint8_t)(number / 64);
+    if (s->out == c->per_slab)
         partial_push(s->bin, s);
-    p->next = s->list;
-    s->list = p;
     if (--s->out == 0)
         slab_emptied(h, s);
 }
@@ -314,46 +312,43 @@ bool heap_drain(heap *h, size_t messages)
 
 /* ---- check ---- */
 
-static size_t chain_length(const block *p, const slab *in, const heap *home)
+static void slab_check(const slab *s, const heap *h, const bin *b)
+{
+    size_t per_slab = pm_classes[s->klass].per_slab, free = 0, words = (per_slab + 63) / 64;
+    const uint64_t *bits = slab_bits(s);
+    if (LOAD(&s->home) != h || s->bin != b || s->klass != b->klass || !slab_in_use(s))
+        report_abort("check: slab %zu is on a list of heap %u, but is not its own", slab_index(s), h->number);
+    for (size_t w = 0; w < words; w++) {
+        free += (size_t)__builtin_popcountll(bits[w]);
+        if (bits[w] && w < s->hint)
+            report_abort("check: slab %zu: a free block before its hint", slab_index(s));
+    }
+    if (s->out + free != per_slab || s->out == 0 || free == 0 || s->high > per_slab)
+        report_abort("check: slab %zu: %u blocks out, %zu free of %zu", slab_index(s), s->out, free, per_slab);
+}
+
+static size_t bin_length(const bin *b, const heap *h)
 {
     size_t n = 0;
-    for (; p; p = p->next, n++) {
-        if (!region_holds(p))
-            report_abort("check: a free list leads to %p, outside of the pools", (const void *)p);
-        const slab *s = slab_of(p);
-        size_t offset = (size_t)((const char *)p - slab_memory(s)), size = pm_classes[s->klass].size;
-        if ((in && s != in) || LOAD(&s->home) != home || offset % size != 0 || offset / size >= s->carved)
-            report_abort("check: a free list leads to %p, which is no block of its slab", (const void *)p);
-        if (n > SLAB_SIZE / QUANTUM)
-            report_abort("check: a free list runs in a circle at %p: freed twice?", (const void *)p);
+    for (const block *p = b->free; p; p = p->next, n++) {
+        const slab *s = region_holds(p) ? slab_of(p) : NULL;
+        if (!s || LOAD(&s->home) != h || s->klass != b->klass || (size_t)((const char *)p - slab_memory(s)) % pm_classes[b->klass].size)
+            report_abort("check: a bin of heap %u holds %p, which is no block of it", h->number, (const void *)p);
+        if (n > SLAB_BLOCKS_MAX)
+            report_abort("check: a bin of heap %u runs in a circle at %p: freed twice?", h->number, (const void *)p);
     }
     return n;
 }
 
-static void slab_check(const slab *s, const heap *h, const bin *b)
-{
-    size_t per_slab = pm_classes[s->klass].per_slab;
-    if (LOAD(&s->home) != h || s->bin != b || s->klass != b->klass || !slab_in_use(s))
-        report_abort("check: slab %zu is on a list of heap %u, but is not its own", slab_index(s), h->number);
-    if (s->out > s->carved || s->carved > per_slab)
-        report_abort("check: slab %zu: %u blocks out, %u carved, room for %zu", slab_index(s), s->out, s->carved, per_slab);
-    size_t listed = chain_length(s->list, s, h);
-    if (listed != (size_t)(s->carved - s->out))
-        report_abort("check: slab %zu: %zu blocks listed, %u counted", slab_index(s), listed, s->carved - s->out);
-}
-
 static void bin_check(const heap *h, const bin *b, bool contents)
 {
-    for (const slab *s = b->partial, *before = NULL; s; before = s, s = s->next) {
+    const slab *s = b->partial;
+    for (size_t n = 0; s && (n == 0 || s != b->partial); s = s->next, n++) {
         slab_check(s, h, b);
-        if (s->prev != before || !s->list || s->out == 0)
-            report_abort("check: slab %zu is on the partial list of heap %u, wrongly", slab_index(s), h->number);
+        if (s->prev->next != s)
+            report_abort("check: the partial list of heap %u is broken at slab %zu", h->number, slab_index(s));
     }
-    if (b->active)
-        slab_check(b->active, h, b);
-    if (b->active && b->active->carved == pm_classes[b->klass].per_slab)
-        report_abort("check: slab %zu is active, but carved to its end", slab_index(b->active));
-    if (contents && (int32_t)chain_length(b->free, NULL, h) != b->limit - b->room)
+    if (contents && (int32_t)bin_length(b, h) != b->limit - b->room)
         report_abort("check: heap %u, %u-byte bin: room is %d of %u, but that is not what it holds", h->number,
                      pm_classes[b->klass].size, b->room, b->limit);
 }

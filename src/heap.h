@@ -9,15 +9,15 @@
 #include "os.h"
 #include "region.h"
 
-/* Blocks of one class at hand. free and room belong to the thread alone; active and partial to the holder of heap.lock.
- *   blocks in the bin = limit - room. room < 0 after a slab's free list was taken whole. */
+/* Blocks of one class at hand. free and room belong to the thread alone; partial to the holder of heap.lock.
+ *   blocks in the bin = limit - room. room < 0 while it holds more than it should keep. */
 struct bin {
     block *free;
     int32_t room;
-    uint16_t limit; /* 0 until the class is used here, and always in modes that count every call */
+    uint16_t limit;   /* 0 until the class is used here, and always in modes that count every call */
     uint16_t klass;
-    slab *active;  /* being carved: carved < per_slab; may be on partial too */
-    slab *partial; /* slabs with a free list; the last one to get its first block comes first */
+    slab *partial;    /* a ring of slabs with free blocks; the first is taken from, one that gets its first goes last */
+    uint64_t refills; /* times that malloc found the bin empty */
 };
 static_assert(sizeof(bin) == BIN_SIZE && BIN_SIZE == HEAP_ID_BYTES, "");
 
@@ -32,6 +32,7 @@ typedef struct outbox {
 #define OUTBOX_BLOCKS 32
 #define OUTBOX_BYTES (16 * KIB)
 #define DRAIN_MESSAGES 2 /* a slow path takes in at most 64 blocks, and yields at least as many as it has cost */
+#define REFILL_SLABS 4
 #define SPARES 2         /* empty slabs that a heap keeps for its next need */
 #define TICK 256         /* slow paths between two looks at the clock */
 
@@ -40,7 +41,7 @@ typedef enum { HEAP_UNUSED, HEAP_LIVE, HEAP_IDLE, HEAP_CLOSED } heap_state;
 struct heap {
     bin bins[CLASS_MAX]; /* first: the table of bin offsets counts from here */
 
-    os_lock lock;    /* guards active and partial of the bins, pending, spare, leaving, and the slabs whose home this is */
+    os_lock lock;    /* guards the bins' partial, pending, spare, leaving, and the slabs whose home this is */
     bool inside;     /* the thread is on a slow path: a signal handler that comes here must not */
     uint8_t state;   /* heap_state; registry lock */
     uint32_t number; /* index in the registry */
@@ -108,7 +109,7 @@ void heap_init(heap *h, uint32_t number);
 
 /* With h->lock held. */
 block *heap_fill(heap *h, bin *b); /* a block, with more left in the bin; NULL: the heap has none of this class */
-block *heap_carve_zeroed(heap *h, bin *b);               /* a block that reads as zero, or NULL */
+block *heap_fill_zeroed(heap *h, bin *b);                /* a block that reads as zero, or NULL */
 void heap_give(heap *h, slab *s, block *p);              /* one block of this heap goes to its slab */
 void heap_give_back(heap *h, bin *b, size_t count);      /* up to count blocks of the bin go to their slabs */
 bool heap_drain(heap *h, size_t messages);               /* false: nothing was waiting */

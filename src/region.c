@@ -1,4 +1,4 @@
-/* region.c: layer 5. See region.h. */
+/* region.c: layer 4. See region.h. */
 #include "region.h"
 
 #include "config.h"
@@ -9,7 +9,8 @@
 #define CONTROL_BYTES (64 * KIB) /* one page on every page size in use */
 #define STEP_FIRST (256 * KIB)
 #define STEP_MOST (64 * MIB)
-#define RECORD_STEP (256 * KIB) /* records of 512 MiB of slabs */
+#define RECORD_STEP (64 * KIB) /* records of 128 MiB of slabs */
+#define BITS_STEP (64 * KIB)   /* free bits of 16 MiB of slabs */
 #define HEAPS_CEILING (8 * GIB)
 #define RESERVE_LEAST (16 * MIB)
 
@@ -27,16 +28,18 @@ static bool extent_grow(extent *e, size_t bytes)
     return true;
 }
 
-/* Lays the three extents out from `at`, for at most `ceiling` bytes of slabs. Returns the bytes laid out. */
+/* Lays the four extents out from `at`, for at most `ceiling` bytes of slabs. Returns the bytes laid out. */
 static size_t extents_lay(char *at, size_t ceiling)
 {
     region *r = &pm_region;
     size_t records = round_up(CONTROL_BYTES + ceiling / SLAB_SIZE * sizeof(slab), UNIT_SIZE);
+    size_t bits = round_up(ceiling / SLAB_SIZE * SLAB_BITS_BYTES, UNIT_SIZE);
     size_t heaps = round_up(size_min(ceiling / 16, HEAPS_CEILING), UNIT_SIZE);
     r->records = (extent){at, 0, records};
-    r->heaps = (extent){at + records, 0, heaps};
-    r->blocks = (extent){at + records + heaps, 0, ceiling};
-    return records + heaps + ceiling;
+    r->free_bits = (extent){at + records, 0, bits};
+    r->heaps = (extent){at + records + bits, 0, heaps};
+    r->blocks = (extent){at + records + bits + heaps, 0, ceiling};
+    return records + bits + heaps + ceiling;
 }
 
 /* A random place in a part of the address space where the kernel puts nothing of its own: between the low eighth
@@ -90,6 +93,7 @@ bool region_init(void)
     c->pid = os_pid();
     c->region = r;
     r->slabs = (slab *)(r->records.base + CONTROL_BYTES);
+    r->bits = (uint64_t *)r->free_bits.base;
     r->step = STEP_FIRST;
     STORE(&r->base, (uintptr_t)r->blocks.base);
     return true;
@@ -117,13 +121,19 @@ static void region_advise(size_t from, size_t to)
     os_name(pm_region.blocks.base + from, to - from, "poolmalloc slabs");
 }
 
-static bool records_cover(size_t slabs)
+static bool extent_cover(extent *e, size_t bytes, size_t step)
 {
-    extent *e = &pm_region.records;
-    while (CONTROL_BYTES + slabs * sizeof(slab) > e->size)
-        if (!extent_grow(e, RECORD_STEP))
+    while (e->size < bytes)
+        if (!extent_grow(e, step))
             return false;
     return true;
+}
+
+static bool records_cover(size_t slabs)
+{
+    region *r = &pm_region;
+    return extent_cover(&r->records, CONTROL_BYTES + slabs * sizeof(slab), RECORD_STEP) &&
+           extent_cover(&r->free_bits, slabs * SLAB_BITS_BYTES, BITS_STEP);
 }
 
 bool region_grow(void)
