@@ -3,8 +3,8 @@
 
 #include "region.h"
 
-#define BIN_BLOCKS 64
-#define BIN_BYTES (16 * KIB)
+#define BIN_BLOCKS 192
+#define BIN_BYTES (12 * KIB)
 #define REFILL_BLOCKS 32
 #define REFILL_BYTES (4 * KIB)
 

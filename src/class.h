@@ -11,7 +11,7 @@ typedef struct size_class {
     uint32_t size;     /* bytes of a block; 0: no such class */
     uint32_t per_slab; /* blocks in a slab */
     uint32_t inverse;  /* 2^32 / size, rounded up: offset * inverse >> 32 is the number of the block that begins there */
-    uint16_t limit;    /* blocks that a bin keeps: 64 or 16 KiB; at least 1 */
+    uint16_t limit;    /* blocks that a bin keeps: 192 or 12 KiB; at least 1 */
     uint16_t refill;   /* blocks that a bin gets at once: 32 or 4 KiB; at least 1 */
     uint32_t reserved; /* slabs that pre-allocation keeps for this class; depot lock */
     uint32_t waiting_count;

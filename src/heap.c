@@ -193,26 +193,54 @@ block *heap_fill_zeroed(heap *h, bin *b)
 
 /* ---- blocks back to slabs ---- */
 
-void heap_give(heap *h, slab *s, block *p)
+/* Sets the free bit of p, a block of s. */
+static void bit_set(slab *s, const size_class *c, char *memory, uint64_t *bits, block *p)
 {
-    const size_class *c = &pm_classes[s->klass];
-    uint64_t offset = (uint64_t)((char *)p - slab_memory(s)), number = offset * c->inverse >> 32;
-    uint64_t *word = slab_bits(s) + number / 64, bit = (uint64_t)1 << number % 64;
-    if (UNLIKELY(*word & bit))
+    uint64_t number = (uint64_t)((char *)p - memory) * c->inverse >> 32, bit = (uint64_t)1 << number % 64;
+    if (UNLIKELY(bits[number / 64] & bit))
         report_abort("free(%p): the block of %u bytes was freed before", (void *)p, c->size);
-    *word |= bit;
+    bits[number / 64] |= bit;
     if (number / 64 < s->hint)
         s->hint = (uint8_t)(number / 64);
+}
+
+/* `count` bits of s were set. */
+static void slab_regain(heap *h, slab *s, const size_class *c, size_t count)
+{
     if (s->out == c->per_slab)
         partial_push(s->bin, s);
-    if (--s->out == 0)
+    s->out = (uint16_t)(s->out - count);
+    if (s->out == 0)
         slab_emptied(h, s);
 }
 
+void heap_give(heap *h, slab *s, block *p)
+{
+    const size_class *c = &pm_classes[s->klass];
+    bit_set(s, c, slab_memory(s), slab_bits(s), p);
+    slab_regain(h, s, c, 1);
+}
+
+/* Neighbours in the bin are often of one slab: its counters are brought up to date once for all of them. */
 void heap_give_back(heap *h, bin *b, size_t count)
 {
-    for (block *p; count > 0 && (p = bin_pop(b)) != NULL; count--)
-        heap_give(h, slab_of(p), p);
+    const size_class *c = &pm_classes[b->klass];
+    while (count > 0 && b->free) {
+        slab *s = slab_of(b->free);
+        char *memory = slab_memory(s);
+        uint64_t *bits = slab_bits(s);
+        block *p = b->free;
+        size_t run = 0;
+        for (; run < count && (size_t)((char *)p - memory) < SLAB_SIZE; run++) {
+            block *next = p->next;
+            bit_set(s, c, memory, bits, p);
+            p = next;
+        }
+        b->free = p;
+        b->room += (int32_t)run;
+        count -= run;
+        slab_regain(h, s, c, run);
+    }
 }
 
 void heap_empty_bins(heap *h)

@@ -22,6 +22,7 @@
 static void forwarded(bool small)
 {
     heap *h = my_heap;
+    next_prime();
     if (LIKELY(heap_is_real(h))) {
         *(small ? &h->overflowed : &h->forwarded) += 1;
     } else {

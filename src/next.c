@@ -72,6 +72,17 @@ void *next_function(const char *name)
     return (uintptr_t)f >= library_low && (uintptr_t)f < library_high ? f : NULL;
 }
 
+void next_prime(void)
+{
+    static bool primed;
+    if (LIKELY(LOAD(&primed)))
+        return;
+    STORE(&primed, true);
+    int saved = errno;
+    pm_next.free(pm_next.malloc(MIB));
+    errno = saved;
+}
+
 /* ---- stand-ins for what a library lacks ---- */
 
 static void *calloc_by_malloc(size_t n, size_t size)
