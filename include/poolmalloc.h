@@ -29,7 +29,7 @@ typedef struct pm_stats_row {
     char name[32];                /* "malloc-64", or the name given to pm_pool_create */
     size_t block_size;            /* bytes */
     size_t slabs;                 /* slabs that hold blocks of it */
-    size_t capacity;              /* blocks that these slabs have room for */
+    size_t capacity;              /* blocks that these slabs, and the waiting ones, have room for */
     size_t used;                  /* blocks in the program's hands */
     size_t free;                  /* capacity - used */
     size_t resident_bytes;        /* bytes of these slabs that are in memory */

@@ -71,6 +71,20 @@ static NOINLINE void heap_tick(heap *h)
     registry_visit_one(h);
 }
 
+/* What is done now and then on slow paths. */
+INLINE void heap_housekeep(heap *h)
+{
+    uint64_t slow = h->slow / 2;
+    if (LIKELY(slow % CALM != 0))
+        return;
+    heap_flush(h);
+    os_lock_take(&h->lock);
+    heap_calm_bin(h, &h->bins[slow / CALM % pm_class_count]);
+    heap_unlock(h);
+    if (slow % TICK == 0)
+        heap_tick(h);
+}
+
 /* A block of the next larger classes, at most twice the size: better than none at the limit. */
 static block *fill_larger(heap *h, unsigned klass)
 {
@@ -84,22 +98,29 @@ static block *fill_larger(heap *h, unsigned klass)
     return p;
 }
 
+/* An adopted slab may be gone again, emptied by who took our messages in, before we come to it: then once more. */
 static block *fill_new_slab(heap *h, bin *b)
 {
-    slab *s = registry_obtain(h, b->klass);
-    if (!s)
-        return fill_larger(h, b->klass);
-    os_lock_take(&h->lock);
-    heap_accept(h, s);
-    block *p = heap_fill(h, b);
-    heap_unlock(h);
-    return p;
+    for (int tries = 0; tries < 3; tries++) {
+        bool adopted = registry_adopt(h, b->klass);
+        slab *s = adopted ? NULL : registry_obtain(h, b->klass);
+        if (!s && !adopted)
+            break;
+        os_lock_take(&h->lock);
+        if (s)
+            heap_accept(h, s);
+        block *p = heap_fill(h, b);
+        heap_unlock(h);
+        if (p)
+            return p;
+    }
+    return fill_larger(h, b->klass);
 }
 
 static block *fill(heap *h, bin *b)
 {
     os_lock_take(&h->lock);
-    heap_drain(h, DRAIN_MESSAGES);
+    heap_drain(h, DRAIN_BLOCKS);
     block *p = heap_fill(h, b);
     heap_unlock(h);
     return LIKELY(p != NULL) ? p : fill_new_slab(h, b);
@@ -127,9 +148,7 @@ NOINLINE void *alloc_slow(unsigned klass)
             return NULL;
         }
         p = fill(h, &h->bins[klass]);
-        heap_flush(h);
-        if (UNLIKELY(h->slow / 2 % TICK == 0))
-            heap_tick(h);
+        heap_housekeep(h);
         if (UNLIKELY(pm_config.check))
             check_now_and_then(h);
         heap_leave(h);
@@ -182,8 +201,7 @@ NOINLINE void free_full(void *p, bin *b)
     if (room >= 0)
         heap_give_back(h, b, b->limit / 2);
     heap_unlock(h);
-    if (UNLIKELY(h->slow / 2 % TICK == 0))
-        heap_tick(h);
+    heap_housekeep(h);
     heap_leave(h);
 }
 
@@ -259,6 +277,9 @@ bool pools_init(void)
 {
     classes_init(&pm_config.sizes);
     pm_every_call_slow = pm_config.check || pm_config.stats.full;
+    if (pm_config.limit && pm_config.limit < LIMIT_SMALLEST)
+        report("POOLMALLOC_LIMIT: '%zu' is below 8M: it is obeyed, but a slab of 128 KiB for each block size soon fills it",
+               pm_config.limit);
     if (!region_init() || !registry_init())
         return false;
     reserve_counts();

@@ -32,11 +32,11 @@ INLINE void *alloc_class(unsigned klass)
 INLINE void free_block(void *p)
 {
     slab *s = slab_of(p);
-    if (UNLIKELY(LOAD(&s->owner) != my_heap)) {
+    if (UNLIKELY(READ(&s->owner) != my_heap)) {
         free_other(p, s);
         return;
     }
-    bin *b = LOAD(&s->bin);
+    bin *b = READ(&s->bin);
     if (UNLIKELY(--b->room < 0)) {
         free_full(p, b);
         return;

@@ -45,10 +45,10 @@ void classes_init(const size_list *sizes)
 
 unsigned class_aligned(size_t size, size_t align)
 {
-    unsigned first = size > BLOCK_MAX ? CLASS_NONE : class_of(size);
-    size_t most = 2 * size_max(size, align);
-    for (unsigned c = first; c < pm_class_count && c < first + 8 + align / 256; c++)
+    size_t least = size_max(size, align); /* a multiple of align is no less than that */
+    unsigned first = least > BLOCK_MAX ? CLASS_NONE : class_of(least);
+    for (unsigned c = first; c < pm_class_count && c < first + 8 && pm_classes[c].size <= 2 * least; c++)
         if (pm_classes[c].size % align == 0)
-            return pm_classes[c].size <= most ? c : CLASS_NONE;
+            return c;
     return CLASS_NONE;
 }

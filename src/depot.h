@@ -22,6 +22,7 @@ typedef struct depot {
     size_t slack;         /* extra dirty slabs allowed, learnt from purging what was needed again at once */
     uint64_t last_purge;  /* by amount, ms */
     uint64_t purges, reuses; /* slabs purged so far; purged ones taken again */
+    int64_t ripe;         /* slabs in use that have been full once, that is: touched all over */
     uint64_t limit_hits;  /* requests for a slab refused because of the limit */
 } depot;
 
@@ -30,6 +31,8 @@ extern depot pm_depot;
 /* A slab for `klass` (its own waiting ones first), or NULL at the limit or out of memory. O(1) but for growth of the
  * region. The caller opens it. */
 slab *depot_take(unsigned klass);
+/* By how much the slabs that were full once have become more (or fewer). Relaxed, any time. */
+INLINE void depot_ripen(int64_t more) { __atomic_fetch_add(&pm_depot.ripe, more, __ATOMIC_RELAXED); }
 /* Takes back a chain of empty slabs linked by next; purges at most eight. O(chain). */
 void depot_put(slab *chain);
 /* Purges what is older than the delay, at most eight slabs or units; with `all`, everything purgeable.

@@ -72,6 +72,8 @@ static void slab_emptied(heap *h, slab *s)
 {
     partial_remove(s->bin, s);
     s->state = SLAB_USED; /* what was handed out no longer reads as zero */
+    if (s->high == pm_classes[s->klass].per_slab)
+        depot_ripen(-1);
     h->emptied++;
     bool keep = h->spares < SPARES && h->state == HEAP_LIVE && !pm_classes[s->klass].reserved && pm_config.purge_delay > 0;
     slab **to = keep ? &h->spare : &h->leaving;
@@ -100,7 +102,12 @@ void heap_unlock(heap *h)
         depot_put(leaving);
 }
 
-void heap_accept(heap *h, slab *s) { partial_push(&h->bins[s->klass], s); }
+void heap_accept(heap *h, slab *s)
+{
+    bin *b = &h->bins[s->klass];
+    partial_push(b, s);
+    b->partial = s;
+}
 
 slab *heap_yield(heap *h, unsigned klass, heap *to)
 {
@@ -135,7 +142,11 @@ static block **slab_take(slab *s, block **link, size_t most)
         bits[w] = word;
     }
     s->hint = (uint8_t)w;
-    s->high = (uint16_t)size_max(s->high, last + 1);
+    if (s->high <= last) {
+        s->high = (uint16_t)(last + 1);
+        if (s->high == c->per_slab)
+            depot_ripen(1);
+    }
     s->out = (uint16_t)(s->out + taken);
     if (s->out == c->per_slab)
         partial_remove(s->bin, s);
@@ -169,7 +180,6 @@ static void bin_refill(bin *b, size_t most)
     }
     *end = NULL;
     b->room = (int32_t)room;
-    b->refills++;
 }
 
 block *heap_fill(heap *h, bin *b)
@@ -243,6 +253,13 @@ void heap_give_back(heap *h, bin *b, size_t count)
     }
 }
 
+void heap_calm_bin(heap *h, bin *b)
+{
+    if (b->free && b->free == b->seen)
+        heap_give_back(h, b, SIZE_MAX);
+    b->seen = b->free;
+}
+
 void heap_empty_bins(heap *h)
 {
     os_lock_take(&h->lock);
@@ -307,10 +324,12 @@ void heap_flush(heap *h)
             outbox_send(h, o);
 }
 
-/* Every block goes to its slab, or, when the slab has moved on since it was sent, on to where that is now. */
-static void message_take(heap *h, block *message)
+/* Every block goes to its slab, or, when the slab has moved on since it was sent, on to where that is now. Returns how
+ * many there were. */
+static size_t message_take(heap *h, block *message)
 {
-    for (block *p = message, *next; p; p = next) {
+    size_t n = 0;
+    for (block *p = message, *next; p; p = next, n++) {
         next = p->next;
         slab *s = slab_of(p);
         heap *home = LOAD(&s->home);
@@ -321,19 +340,20 @@ static void message_take(heap *h, block *message)
             heap_send(home, p);
         }
     }
+    return n;
 }
 
-bool heap_drain(heap *h, size_t messages)
+bool heap_drain(heap *h, size_t blocks)
 {
     if (!h->pending) {
         if (!LOAD(&h->inbox))
             return false;
         h->pending = __atomic_exchange_n(&h->inbox, NULL, __ATOMIC_ACQUIRE);
     }
-    for (; h->pending && messages > 0; messages--) {
+    while (h->pending && blocks > 0) {
         block *message = h->pending;
         h->pending = message->next_message;
-        message_take(h, message);
+        blocks -= size_min(blocks, message_take(h, message));
     }
     return true;
 }

@@ -17,7 +17,7 @@ struct bin {
     uint16_t limit;   /* 0 until the class is used here, and always in modes that count every call */
     uint16_t klass;
     slab *partial;    /* a ring of slabs with free blocks; the first is taken from, one that gets its first goes last */
-    uint64_t refills; /* times that malloc found the bin empty */
+    block *seen;      /* the first block at the last look: the same at the next one means that the bin is at rest */
 };
 static_assert(sizeof(bin) == BIN_SIZE && BIN_SIZE == HEAP_ID_BYTES, "");
 
@@ -31,10 +31,11 @@ typedef struct outbox {
 #define OUTBOXES 8
 #define OUTBOX_BLOCKS 32
 #define OUTBOX_BYTES (16 * KIB)
-#define DRAIN_MESSAGES 2 /* a slow path takes in at most 64 blocks, and yields at least as many as it has cost */
+#define DRAIN_BLOCKS 64  /* what a slow path takes in, and one message more: twice what it hands out */
 #define REFILL_SLABS 4
 #define SPARES 2         /* empty slabs that a heap keeps for its next need */
 #define TICK 256         /* slow paths between two looks at the clock */
+#define CALM 16          /* slow paths between two looks at a bin, one after the other: blocks at rest pin slabs */
 
 typedef enum { HEAP_UNUSED, HEAP_LIVE, HEAP_IDLE, HEAP_CLOSED } heap_state;
 
@@ -112,9 +113,10 @@ block *heap_fill(heap *h, bin *b); /* a block, with more left in the bin; NULL: 
 block *heap_fill_zeroed(heap *h, bin *b);                /* a block that reads as zero, or NULL */
 void heap_give(heap *h, slab *s, block *p);              /* one block of this heap goes to its slab */
 void heap_give_back(heap *h, bin *b, size_t count);      /* up to count blocks of the bin go to their slabs */
-bool heap_drain(heap *h, size_t messages);               /* false: nothing was waiting */
+void heap_calm_bin(heap *h, bin *b);                     /* all of them, when the bin has not been used for a while */
+bool heap_drain(heap *h, size_t blocks);                 /* takes in so many and the rest of the message; false: none came */
 void heap_shed(heap *h);                                 /* all spares leave */
-void heap_accept(heap *h, slab *s);                      /* a slab whose home this already is comes in */
+void heap_accept(heap *h, slab *s);                      /* a slab whose home this already is comes in, to be used next */
 slab *heap_yield(heap *h, unsigned klass, heap *to);     /* a slab with room for klass goes to another heap, or NULL */
 void heap_check(heap *h, bool bins);                     /* aborts at the first breach */
 void heap_unlock(heap *h); /* gives the lock back, and what leaves to the depot */

@@ -218,7 +218,12 @@ static void *alloc_aligned(size_t align, size_t size)
     if (!start_done() || !pm_pools_ready)
         return NULL;
     unsigned klass = is_power_of_two(align) && align <= 4 * KIB ? class_aligned(size, align) : CLASS_NONE;
-    return klass == CLASS_NONE ? NULL : alloc_class(klass);
+    void *p = klass == CLASS_NONE ? NULL : alloc_class(klass);
+    if (UNLIKELY((uintptr_t)p & (align - 1))) { /* at the limit, a block of a larger class */
+        free_block(p);
+        p = NULL;
+    }
+    return p;
 }
 
 /* Nothing aligned is asked for while we start; if it were, the arena's 16 bytes are what there is. */
@@ -236,7 +241,7 @@ PM_EXPORT void *memalign(size_t align, size_t size)
     void *p = alloc_aligned(align, size);
     if (p)
         return p;
-    return aligned_refused(align, size) ? out_of_memory() : pm_next.memalign(align, size);
+    return aligned_refused(align, size) ? out_of_memory() : pm_next.memalign(align, size_max(size, 1));
 }
 
 PM_EXPORT void *aligned_alloc(size_t align, size_t size)
@@ -244,7 +249,7 @@ PM_EXPORT void *aligned_alloc(size_t align, size_t size)
     void *p = alloc_aligned(align, size);
     if (p)
         return p;
-    return aligned_refused(align, size) ? out_of_memory() : pm_next.aligned_alloc(align, size);
+    return aligned_refused(align, size) ? out_of_memory() : pm_next.aligned_alloc(align, size_max(size, 1));
 }
 
 PM_EXPORT int posix_memalign(void **out, size_t align, size_t size)
@@ -253,7 +258,7 @@ PM_EXPORT int posix_memalign(void **out, size_t align, size_t size)
         return EINVAL;
     void *p = alloc_aligned(align, size);
     if (!p)
-        return aligned_refused(align, size) ? ENOMEM : pm_next.posix_memalign(out, align, size);
+        return aligned_refused(align, size) ? ENOMEM : pm_next.posix_memalign(out, align, size_max(size, 1)); /* jemalloc misaligns size 0 */
     *out = p;
     return 0;
 }
@@ -312,10 +317,32 @@ static void *runtime_operator(const char *name)
 #define NEW_ALIGNED(size, align) (is_power_of_two(align) ? memalign(size_max(align, QUANTUM), size) : NULL)
 typedef const void *nothrow_tag;
 
-OPERATOR_NEW(new_single, "_Znwm", allocate(size), (size_t size), size)
-OPERATOR_NEW(new_array, "_Znam", allocate(size), (size_t size), size)
-OPERATOR_NEW(new_single_nothrow, "_ZnwmRKSt9nothrow_t", allocate(size), (size_t size, nothrow_tag tag), size, tag)
-OPERATOR_NEW(new_array_nothrow, "_ZnamRKSt9nothrow_t", allocate(size), (size_t size, nothrow_tag tag), size, tag)
+/* As the standard says, and programs that replace only some of them rely on: array forms call the single ones, nothrow
+ * forms the throwing ones (in the runtime, which can catch), all deletes the plain one; through the symbol table. */
+static NOINLINE void *new_slow(size_t size)
+{
+    void *(*runtime)(size_t);
+    void *p = allocate(size);
+    if (LIKELY(p != NULL))
+        return p;
+    *(void **)&runtime = runtime_operator("_Znwm");
+    return runtime(size);
+}
+
+static void *ours_new(size_t size)
+{
+    void *p = LIKELY(size <= BLOCK_MAX) ? bin_pop(bin_of_size(my_heap, size)) : NULL;
+    return LIKELY(p != NULL) ? p : new_slow(size);
+}
+
+void *new_single(size_t size) __asm__("_Znwm") __attribute__((alias("ours_new"), visibility("default"), used));
+
+INLINE bool new_is_replaced(void) { return new_single != ours_new; }
+
+PM_EXPORT void *new_array(size_t size) __asm__("_Znam");
+PM_EXPORT void *new_array(size_t size) { return new_single(size); }
+OPERATOR_NEW(new_single_nothrow, "_ZnwmRKSt9nothrow_t", new_is_replaced() ? NULL : allocate(size), (size_t size, nothrow_tag tag), size, tag)
+OPERATOR_NEW(new_array_nothrow, "_ZnamRKSt9nothrow_t", new_is_replaced() ? NULL : allocate(size), (size_t size, nothrow_tag tag), size, tag)
 OPERATOR_NEW(new_single_aligned, "_ZnwmSt11align_val_t", NEW_ALIGNED(size, align), (size_t size, size_t align), size, align)
 OPERATOR_NEW(new_array_aligned, "_ZnamSt11align_val_t", NEW_ALIGNED(size, align), (size_t size, size_t align), size, align)
 OPERATOR_NEW(new_single_aligned_nothrow, "_ZnwmSt11align_val_tRKSt9nothrow_t", NEW_ALIGNED(size, align),
@@ -323,23 +350,29 @@ OPERATOR_NEW(new_single_aligned_nothrow, "_ZnwmSt11align_val_tRKSt9nothrow_t", N
 OPERATOR_NEW(new_array_aligned_nothrow, "_ZnamSt11align_val_tRKSt9nothrow_t", NEW_ALIGNED(size, align),
              (size_t size, size_t align, nothrow_tag tag), size, align, tag)
 
-/* Sizes, alignments and tags come in further registers, which free does not look at. */
+void delete_single(void *p) __asm__("_ZdlPv");
+void delete_single(void *p) ALIAS_OF(free);
+
+/* Sizes, alignments and tags come in further registers, which are not looked at. Aligned blocks come from the same pools
+ * and next allocator, but the plain delete may be the program's own: those forms go to free. */
 #define OPERATOR_DELETE(name, symbol)                                                                                  \
+    PM_EXPORT void name(void *p) __asm__(symbol);                                                                      \
+    PM_EXPORT void name(void *p) { delete_single(p); }
+#define OPERATOR_DELETE_ALIGNED(name, symbol)                                                                          \
     void name(void *p) __asm__(symbol);                                                                                \
     void name(void *p) ALIAS_OF(free);
 
-OPERATOR_DELETE(delete_single, "_ZdlPv")
 OPERATOR_DELETE(delete_array, "_ZdaPv")
 OPERATOR_DELETE(delete_single_nothrow, "_ZdlPvRKSt9nothrow_t")
 OPERATOR_DELETE(delete_array_nothrow, "_ZdaPvRKSt9nothrow_t")
 OPERATOR_DELETE(delete_single_sized, "_ZdlPvm")
 OPERATOR_DELETE(delete_array_sized, "_ZdaPvm")
-OPERATOR_DELETE(delete_single_aligned, "_ZdlPvSt11align_val_t")
-OPERATOR_DELETE(delete_array_aligned, "_ZdaPvSt11align_val_t")
-OPERATOR_DELETE(delete_single_aligned_nothrow, "_ZdlPvSt11align_val_tRKSt9nothrow_t")
-OPERATOR_DELETE(delete_array_aligned_nothrow, "_ZdaPvSt11align_val_tRKSt9nothrow_t")
-OPERATOR_DELETE(delete_single_sized_aligned, "_ZdlPvmSt11align_val_t")
-OPERATOR_DELETE(delete_array_sized_aligned, "_ZdaPvmSt11align_val_t")
+OPERATOR_DELETE_ALIGNED(delete_single_aligned, "_ZdlPvSt11align_val_t")
+OPERATOR_DELETE_ALIGNED(delete_array_aligned, "_ZdaPvSt11align_val_t")
+OPERATOR_DELETE_ALIGNED(delete_single_aligned_nothrow, "_ZdlPvSt11align_val_tRKSt9nothrow_t")
+OPERATOR_DELETE_ALIGNED(delete_array_aligned_nothrow, "_ZdaPvSt11align_val_tRKSt9nothrow_t")
+OPERATOR_DELETE_ALIGNED(delete_single_sized_aligned, "_ZdlPvmSt11align_val_t")
+OPERATOR_DELETE_ALIGNED(delete_array_sized_aligned, "_ZdaPvmSt11align_val_t")
 
 /* ---- what tells and tunes: the next allocator's answer, and the pools' ---- */
 

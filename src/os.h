@@ -57,6 +57,8 @@ int os_truncate(int fd, size_t bytes);
 void os_close(int fd);
 long os_readlink(const char *path, char *to, size_t bytes);
 
+bool os_is_open(int fd);
+
 uint64_t os_now_ms(void);      /* monotonic, coarse */
 uint64_t os_random(void);      /* from the kernel's 16 bytes at program start; no system call */
 uintptr_t os_address_limit(void);

@@ -85,7 +85,7 @@ bool region_init(void)
     region *r = &pm_region;
     if (!region_place() && !region_reserve())
         return false;
-    os_name(r->records.base, r->records.size, "poolmalloc records");
+    os_name(r->records.base, r->records.size, "poolmalloc"); /* here only: prctl may be forbidden later */
     control *c = region_control();
     memcpy(c->magic, CONTROL_MAGIC, sizeof CONTROL_MAGIC);
     memcpy(c->version, PM_VERSION, sizeof PM_VERSION);
@@ -101,24 +101,11 @@ bool region_init(void)
 
 control *region_control(void) { return (control *)pm_region.records.base; }
 
-/* Bytes from the region's start on which huge pages are asked for. */
-static size_t huge_from(void)
+void unit_advise(slab *unit, bool huge)
 {
-    if (pm_config.hugepages == HUGEPAGES_ALWAYS)
-        return 0;
-    return pm_config.hugepages == HUGEPAGES_AUTO && pm_config.limit == 0 ? HUGE_START : SIZE_MAX;
-}
-
-bool slab_is_huge(const slab *s) { return slab_index(s) << SLAB_SHIFT >= huge_from(); }
-
-static void region_advise(size_t from, size_t to)
-{
-    size_t cut = size_max(from, size_min(to, huge_from()));
-    if (from < cut)
-        os_huge(pm_region.blocks.base + from, cut - from, false);
-    if (cut < to)
-        os_huge(pm_region.blocks.base + cut, to - cut, true);
-    os_name(pm_region.blocks.base + from, to - from, "poolmalloc slabs");
+    unit->unit_huge = huge;
+    if (huge)
+        os_huge(slab_memory(unit), UNIT_SIZE, true);
 }
 
 static bool extent_cover(extent *e, size_t bytes, size_t step)
@@ -143,12 +130,19 @@ bool region_grow(void)
         size_t from = r->size;
         if (!records_cover((from + step) / SLAB_SIZE) || !extent_grow(&r->blocks, step))
             continue;
-        region_advise(from, from + step);
+        os_huge(r->blocks.base + from, step, false); /* they come unit by unit, when they pay, even under `always` */
         r->step = size_min(2 * step, STEP_MOST);
         STORE(&r->size, from + step);
         return true;
     }
     return false;
+}
+
+void region_populate(size_t slabs)
+{
+    region *r = &pm_region;
+    os_populate(r->records.base, size_min(r->records.size, round_up(CONTROL_BYTES + slabs * sizeof(slab), CONTROL_BYTES)));
+    os_populate(r->free_bits.base, size_min(r->free_bits.size, round_up(slabs * SLAB_BITS_BYTES, BITS_STEP)));
 }
 
 void *region_more_heap(size_t bytes)

@@ -30,6 +30,7 @@ struct slab {
     heap *home;         /* the heap it belongs to; nobody while in the depot */
     uint32_t since;     /* in the depot: when it became empty, ms; wraps after 49 days */
     uint8_t unit_empty; /* in a unit's first record: how many of its slabs are in the depot; depot lock */
+    bool unit_huge;     /* there too: huge pages were asked for; set before a slab of it is handed out */
     slab *next, *prev;  /* neighbours on the one list it is on */
     block *remote;      /* explicit pools: blocks freed by other threads */
     uint16_t out;
@@ -81,25 +82,23 @@ typedef struct control {
 bool region_init(void);
 /* Maps more slabs at the end. False: no memory, or something lies there. Depot lock. */
 bool region_grow(void);
+/* Touches the bookkeeping of the first `slabs` slabs, so that no page fault comes later. */
+void region_populate(size_t slabs);
 /* `bytes` more of the heaps' extent, zeroed, or NULL. Registry lock. */
 void *region_more_heap(size_t bytes);
 control *region_control(void);
 
-INLINE bool region_holds(const void *p) { return (uintptr_t)p - LOAD(&pm_region.base) < LOAD(&pm_region.size); }
-INLINE slab *slab_of(const void *p)
-{
-    return &pm_region.slabs[((uintptr_t)p - LOAD(&pm_region.base)) >> SLAB_SHIFT];
-}
+INLINE size_t region_offset(const void *p) { return (uintptr_t)p - READ(&pm_region.base); }
+INLINE bool region_holds(const void *p) { return region_offset(p) < READ(&pm_region.size); }
+INLINE slab *slab_of(const void *p) { return &pm_region.slabs[region_offset(p) >> SLAB_SHIFT]; }
 INLINE size_t slab_index(const slab *s) { return (size_t)(s - pm_region.slabs); }
 INLINE char *slab_memory(const slab *s) { return pm_region.blocks.base + (slab_index(s) << SLAB_SHIFT); }
 INLINE uint64_t *slab_bits(const slab *s) { return pm_region.bits + slab_index(s) * (SLAB_BITS_BYTES / 8); }
 INLINE slab *slab_unit(const slab *s) { return &pm_region.slabs[slab_index(s) / UNIT_SLABS * UNIT_SLABS]; }
 INLINE bool slab_in_use(const slab *s) { return s->state >= SLAB_USED; }
 
-/* The part of the region beyond HUGE_START may be backed by huge pages: with 24 MiB in use below it, one huge page
- * begun costs less than a tenth. 25 to 31 % off pointer-chasing work, measured. */
-#define HUGE_START (24 * MIB)
-bool slab_is_huge(const slab *s);
+/* Asks for (or refuses) huge pages behind the unit that begins with this slab. */
+void unit_advise(slab *unit, bool huge);
 
 /* Doubly linked list of slabs; `first` is the newest. A slab is on one list at a time. */
 typedef struct slab_list {

@@ -7,7 +7,7 @@
 #include <pthread.h>
 
 #define VISITS 8 /* heaps looked at in one go */
-#define VISIT_MESSAGES 16
+#define VISIT_BLOCKS 512
 
 registry pm_registry;
 static pthread_key_t key;
@@ -26,9 +26,11 @@ static heap *heap_new(void)
     size_t bytes = round_up(sizeof(heap), 64);
     if (pm_config.limit && (r->count + 1) * bytes > pm_config.limit / 4)
         return NULL; /* threads beyond this share the orphan */
-    heap *h = region_more_heap(round_up(bytes, os_page_size()));
+    heap *h = region_more_heap(r->stride);
     if (!h)
         return NULL;
+    if (pm_config.prefault)
+        os_populate(h, r->stride);
     heap_init(h, r->count);
     STORE(&r->count, r->count + 1);
     return h;
@@ -160,11 +162,11 @@ void registry_thread_idle(void)
 /* ---- other heaps' slabs ---- */
 
 /* Takes in a part of a heap's inbox and sends its empty slabs to the depot. Not for one's own heap. Registry lock. */
-static bool heap_strip(heap *h, size_t messages)
+static bool heap_strip(heap *h, size_t blocks)
 {
     if (h->state == HEAP_UNUSED || h->state == HEAP_CLOSED || !os_lock_try(&h->lock))
         return false;
-    heap_drain(h, messages);
+    heap_drain(h, blocks);
     heap_shed(h);
     heap_unlock(h);
     pm_registry.strips++;
@@ -178,27 +180,42 @@ static heap *visit_next(void)
     return registry_heap(r->cursor);
 }
 
-static slab *adopt_idle(heap *mine, unsigned klass)
+/* Hands a slab over under both locks: from the moment that its home is `mine`, messages for it may be taken in by who
+ * strips that heap, and then it must be on its list. Whoever holds another heap's lock holds the registry's too, so
+ * this waits for nobody. */
+static bool heap_hand_over(heap *from, heap *mine, unsigned klass)
+{
+    os_lock_take(&from->lock);
+    os_lock_take(&mine->lock);
+    slab *s = heap_yield(from, klass, mine);
+    if (s)
+        heap_accept(mine, s);
+    os_lock_give(&mine->lock);
+    heap_unlock(from);
+    return s != NULL;
+}
+
+bool registry_adopt(heap *mine, unsigned klass)
 {
     registry *r = &pm_registry;
-    slab *s = NULL;
+    bool adopted = false;
+    if (!LOAD(&r->idle_count) && LOAD(&r->forked) <= 1)
+        return false;
     os_lock_take(&r->lock);
     if (r->forked > 1)
         forked_collect(VISITS);
-    for (unsigned i = 0; i < VISITS && i < r->count && !s; i++) {
+    for (unsigned i = 0; i < VISITS && i < r->count && !adopted; i++) {
         heap *h = visit_next();
-        if (h->state != HEAP_IDLE || !heap_strip(h, VISIT_MESSAGES))
-            continue;
-        os_lock_take(&h->lock);
-        s = heap_yield(h, klass, mine);
-        heap_unlock(h);
+        if (h->state == HEAP_IDLE && heap_strip(h, VISIT_BLOCKS))
+            adopted = heap_hand_over(h, mine, klass);
     }
-    r->adoptions += s != NULL;
+    r->adoptions += adopted;
     os_lock_give(&r->lock);
-    return s;
+    return adopted;
 }
 
-/* At the limit: empty slabs of threads that are busy or asleep. */
+/* At the limit: empty slabs of threads that are busy or asleep. All of their messages are taken in, however many: the
+ * one place where a call is not bounded, since nothing that was freed may be out of reach. */
 static void strip_others(heap *mine)
 {
     registry *r = &pm_registry;
@@ -206,19 +223,14 @@ static void strip_others(heap *mine)
     for (unsigned i = 0; i < VISITS && i < r->count; i++) {
         heap *h = visit_next();
         if (h != mine)
-            heap_strip(h, VISIT_MESSAGES);
+            heap_strip(h, SIZE_MAX);
     }
     os_lock_give(&r->lock);
 }
 
 slab *registry_obtain(heap *mine, unsigned klass)
 {
-    slab *s = NULL;
-    if (LOAD(&pm_registry.idle_count) || LOAD(&pm_registry.forked) > 1)
-        s = adopt_idle(mine, klass);
-    if (s)
-        return s;
-    s = depot_take(klass);
+    slab *s = depot_take(klass);
     if (!s) {
         strip_others(mine);
         s = depot_take(klass);
@@ -235,7 +247,7 @@ void registry_visit_one(heap *mine)
         return;
     heap *h = visit_next();
     if (h != mine)
-        heap_strip(h, VISIT_MESSAGES);
+        heap_strip(h, VISIT_BLOCKS);
     os_lock_give(&r->lock);
 }
 

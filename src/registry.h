@@ -26,7 +26,9 @@ bool registry_init(void);
 heap *registry_orphan(void);
 /* The calling thread's heap, made or taken over if need be; NULL when it has none and gets none any more. */
 heap *registry_my_heap(void);
-/* A slab with free blocks of klass, or an empty one: from idle heaps, the depot, at the limit from other heaps. */
+/* A slab with free blocks of klass changes from an idle heap to the calling thread's; false: none was found. */
+bool registry_adopt(heap *mine, unsigned klass);
+/* An empty slab, opened for mine but not accepted yet: from the depot, at the limit from other heaps; or NULL. */
 slab *registry_obtain(heap *mine, unsigned klass);
 /* Now and then, on a slow path: one other heap's inbox is taken in and its empty slabs go to the depot, so that an
  * owner that sleeps does not hold memory for ever. */

@@ -19,17 +19,20 @@ enum { STARTING = 1, STARTED };
 static int state;
 static uint32_t starter; /* thread id, while STARTING */
 static os_lock start_lock;
+static bool loaded; /* our constructor has run: those of the libraries that we need have, too */
 
 /* Sanitizers and memcheck replace malloc themselves and must see each block: then we only forward. */
 extern void __asan_init(void) __attribute__((weak));
 extern void __tsan_init(void) __attribute__((weak));
 extern void __msan_init(void) __attribute__((weak));
 
+static bool sanitizer_linked(void) { return __asan_init || __tsan_init || __msan_init; }
+
 static bool tool_watches(char *const *environment)
 {
     static const char *const tools[] = {"vgpreload_memcheck", "vgpreload_massif", "vgpreload_dhat", "vgpreload_helgrind",
                                         "vgpreload_drd"};
-    if (__asan_init || __tsan_init || __msan_init)
+    if (sanitizer_linked())
         return true;
     for (; environment && *environment; environment++)
         if (strncmp(*environment, "LD_PRELOAD=", 11) == 0)
@@ -87,6 +90,7 @@ static void signal_install(int number)
 static void start(void)
 {
     char **environment = environ ? environ : environment_read();
+    pm_stderr_open = os_is_open(2);
     config_default(&pm_config);
 #ifdef PM_HARDENED
     pm_config.check = true;
@@ -106,6 +110,8 @@ static void start(void)
 static COLD bool start_now(void)
 {
     int saved = errno;
+    if (sanitizer_linked() && !loaded) /* its runtime is not up yet, and the string functions are its own */
+        return false;
     if (LOAD(&state) == STARTING && LOAD(&starter) == os_tid())
         return false;
     os_lock_take(&start_lock);
@@ -122,7 +128,11 @@ static COLD bool start_now(void)
 
 bool start_done(void) { return LIKELY(__atomic_load_n(&state, __ATOMIC_ACQUIRE) == STARTED) || start_now(); }
 
-__attribute__((constructor)) static void at_load(void) { start_done(); }
+__attribute__((constructor)) static void at_load(void)
+{
+    loaded = true;
+    start_done();
+}
 
 __attribute__((destructor)) static void at_exit(void)
 {

@@ -72,6 +72,7 @@ static void rows_begin(pm_stats *s)
         pm_stats_row *row = &s->row[c];
         row->block_size = pm_classes[c].size;
         row->waiting_slabs = pm_classes[c].waiting_count;
+        row->capacity = row->waiting_slabs * pm_classes[c].per_slab;
         row->allocations = LOAD(&pm_class_counts[c].allocations);
         row->peak = LOAD(&pm_class_counts[c].peak);
         snprintf(row->name, sizeof row->name, "malloc-%zu", row->block_size);
@@ -276,7 +277,7 @@ bool stats_report_to(int fd, stats_format format)
 void stats_report(void)
 {
     int fd = report_open();
-    if (fd < 0)
+    if (fd < 0 || (fd == 2 && !pm_stderr_open))
         return;
     stats_report_to(fd, pm_config.stats_format);
     if (fd > 2)

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+bool pm_stderr_open = true;
+
 void text_open(text *t, int fd)
 {
     t->fd = fd;
@@ -43,6 +45,8 @@ void text_flush(text *t)
 static void report_line(const char *format, va_list args)
 {
     text t;
+    if (!pm_stderr_open)
+        return;
     text_open(&t, 2);
     text_add(&t, "poolmalloc: ");
     text_vadd(&t, format, args);

@@ -15,6 +15,9 @@ void text_open(text *t, int fd);
 void text_add(text *t, const char *format, ...) PRINTF_LIKE(2, 3);
 void text_flush(text *t);
 
+/* False: descriptor 2 was closed at start. Whatever it is later, it is not the program's stderr: nothing goes there. */
+extern bool pm_stderr_open;
+
 /* One line on stderr, "poolmalloc: …", in one write. */
 void report(const char *format, ...) PRINTF_LIKE(1, 2);
 /* The same, then abort(): a user's misuse, or a broken invariant. */

@@ -228,7 +228,8 @@ int main(void)
         cmocka_unit_test(trim_gives_pages_back),
         cmocka_unit_test(a_thread_without_heap_is_served),
     };
-    static char *settings[] = {NULL};
+    static char small_pages[] = "POOLMALLOC_HUGEPAGES=never"; /* so that every empty slab can be purged */
+    static char *settings[] = {small_pages, NULL};
     pools_start(settings);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

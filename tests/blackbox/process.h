@@ -1,0 +1,61 @@
+/* What a test sees of its own process: memory, mappings, time. All of it without the allocator. */
+#ifndef BLACKBOX_PROCESS_H
+#define BLACKBOX_PROCESS_H
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "check.h"
+
+/* A field of /proc/self/status in KiB ("VmRSS:", "VmLck:", …). */
+static inline long status_kib(const char *field)
+{
+    char text[8192];
+    int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0);
+    ssize_t length = read(fd, text, sizeof text - 1);
+    close(fd);
+    CHECK(length > 0);
+    text[length] = '\0';
+    const char *at = strstr(text, field);
+    CHECKF(at != NULL, "no %s in /proc/self/status", field);
+    return strtol(at + strlen(field), NULL, 10);
+}
+
+static inline long rss_kib(void)
+{
+    return status_kib("VmRSS:");
+}
+
+/* How many mappings the process has: a kernel limits them to 65530. */
+static inline long mapping_count(void)
+{
+    char text[65536];
+    long lines = 0;
+    int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0);
+    for (ssize_t length; (length = read(fd, text, sizeof text)) > 0;)
+        for (ssize_t i = 0; i < length; i++)
+            lines += text[i] == '\n';
+    close(fd);
+    return lines;
+}
+
+static inline double seconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static inline void sleep_ms(long ms)
+{
+    struct timespec pause = {ms / 1000, ms % 1000 * 1000000};
+    nanosleep(&pause, NULL);
+}
+
+#endif
