@@ -35,7 +35,7 @@ def instructions_outside(path, program):
 def count_once(bench, allocator, program, arguments, operations):
     out = os.path.join(bench.work, "callgrind.out")
     binary = os.path.join(bench.programs, program)
-    command = [os.path.join(bench.programs, "launch"), "--preload", allocator.library, "--result", os.devnull, "--",
+    command = [os.path.join(bench.programs, "launch"), "--preload", allocator.interposer, "--result", os.devnull, "--",
                "valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--quiet", binary, *arguments,
                "--operations", str(operations)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -93,7 +93,7 @@ def cases_all(quick):
 @dataclass(frozen=True)
 class Allocator:
     name: str
-    library: str  # "" = none preloaded
+    interposer: str  # "" = none preloaded
     package: str = ""
 
     @property
@@ -139,7 +139,7 @@ def allocators_find(build, added):
         wanted.append(library_added(added, [a.name for a in wanted]))
     wanted += [Allocator("null", os.path.join(build, "bench", "libnull_malloc.so")),
                Allocator("empty", os.path.join(build, "bench", "libempty.so"))]
-    present = [a for a in wanted if not a.library or os.path.exists(a.library)]
-    missing = {a.name: f"`{os.path.relpath(a.library, ROOT) if a.library.startswith(ROOT) else a.library}` not found"
+    present = [a for a in wanted if not a.interposer or os.path.exists(a.interposer)]
+    missing = {a.name: f"`{os.path.relpath(a.interposer, ROOT) if a.interposer.startswith(ROOT) else a.interposer}` not found"
                + (f" (package {a.package})" if a.package else "") for a in wanted if a not in present}
     return present, missing

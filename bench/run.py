@@ -133,7 +133,7 @@ class Bench:
 
     def run(self, case, allocator, probe="", extra=None):
         """Runs a case once (or its copies at once), lightly if there are extra variables; returns what it used and printed."""
-        preload = ":".join(p for p in (probe, allocator.library or case.system_library) if p)
+        preload = ":".join(p for p in (probe, allocator.interposer or case.system_library) if p)
         paths = [os.path.join(self.work, f"result-{i}") for i in range(case.copies)]
         for path in paths:
             if os.path.exists(path):
@@ -198,9 +198,9 @@ def failure_text(status, errors):
 
 
 def owner_is(allocator, path):
-    if not allocator.library or allocator.name == "empty":
+    if not allocator.interposer or allocator.name == "empty":
         return os.path.basename(path) == "libc.so.6"
-    return os.path.realpath(path) == os.path.realpath(allocator.library)
+    return os.path.realpath(path) == os.path.realpath(allocator.interposer)
 
 
 def parts_join(parts):
@@ -330,7 +330,7 @@ def record_take(bench, record):
 # ---- going on with an interrupted run ----
 
 def signature_make(bench, repeats):
-    files = [a.library for a in bench.allocators if a.library] + [os.path.join(bench.programs, c.program)
+    files = [a.interposer for a in bench.allocators if a.interposer] + [os.path.join(bench.programs, c.program)
                                                                   for c in bench.cases if c.kind != "program"]
     stamps = [(f, os.stat(f).st_mtime_ns) for f in sorted(set(files)) if os.path.exists(f)]
     text = repr((bench.arguments.quick, repeats, [repr(c) for c in bench.cases],
@@ -372,7 +372,7 @@ def list_print(cases, allocators, missing):
     for case in cases:
         print(f"{case.kind:9} {case.name}")
     for allocator in allocators:
-        print(f"allocator {allocator.name:12} {allocator.library or '(none preloaded)'}")
+        print(f"allocator {allocator.name:12} {allocator.interposer or '(none preloaded)'}")
     for name, why in missing.items():
         print(f"missing   {name:12} {why}")
 

@@ -34,7 +34,7 @@ class Objects(Case):
         return {fields[-1].split("@")[0]: fields[-2] for fields in lines if len(fields) >= 2 and len(fields[-2]) == 1}
 
     def each_library(self):
-        for path in (built.library, built.hardened):
+        for path in (built.interposer, built.hardened):
             with self.subTest(library=os.path.basename(path)):
                 yield path
 
@@ -54,14 +54,14 @@ class Objects(Case):
         for header in glob.glob(os.path.join(built.include, "*.h")):
             with open(header, encoding="utf-8") as file:
                 text += file.read()
-        exported = {name for name in self.symbols(built.library, "-D", "--defined-only") if name.startswith("pm_")}
+        exported = {name for name in self.symbols(built.interposer, "-D", "--defined-only") if name.startswith("pm_")}
         for name in exported:
             self.assertRegex(text, r"\b%s\(" % name)
         declared = set(re.findall(r"\b(pm_\w+)\(", text))
         self.assertEqual({name for name in declared if name not in exported and name.islower() and "_t" not in name[-2:]}, set())
 
     def test_both_libraries_export_the_same(self):
-        first, second = (set(self.symbols(path, "-D", "--defined-only")) for path in (built.library, built.hardened))
+        first, second = (set(self.symbols(path, "-D", "--defined-only")) for path in (built.interposer, built.hardened))
         self.assertEqual(first, second)
 
     def test_needs_only_the_c_library(self):

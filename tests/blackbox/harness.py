@@ -43,7 +43,7 @@ class Case(unittest.TestCase):
 
     def run_preloaded(self, program, *arguments, preload=None, timeout=60, **settings):
         """A test program under the interposer with POOLMALLOC_… settings, given without the prefix."""
-        environment = clean_environment(LD_PRELOAD=preload or built.library)
+        environment = clean_environment(LD_PRELOAD=preload or built.interposer)
         environment.update({"POOLMALLOC_" + name: str(value) for name, value in settings.items()})
         return self.run_command([self.program(program), *map(str, arguments)], timeout, env=environment)
 
@@ -71,7 +71,7 @@ class Case(unittest.TestCase):
 
 def main():
     parser = argparse.ArgumentParser()
-    for option in ("library", "hardened", "core", "tool", "programs", "include", "cc"):
+    for option in ("interposer", "hardened", "core", "tool", "programs", "include", "cc"):
         parser.add_argument("--" + option)
     parsed, rest = parser.parse_known_args()
     built.__dict__.update(vars(parsed))

@@ -99,7 +99,7 @@ def main():
     parser.add_argument("--malloc", type=int, default=0)
     parser.add_argument("--free", type=int, default=0)
     options = parser.parse_args()
-    good = [judge(options.library, name, getattr(options, name)) for name in ("malloc", "free")]
+    good = [judge(options.interposer, name, getattr(options, name)) for name in ("malloc", "free")]
     sys.exit(0 if all(good) else "FAILED: a hit path is longer than its limit")
 
 

@@ -21,7 +21,7 @@ class Stacked(Case):
     def setUp(self):
         super().setUp()
         jemalloc = find_library("libjemalloc.so.2")
-        self.orders = {"in front": built.library + " " + jemalloc, "behind": jemalloc + ":" + built.library}
+        self.orders = {"in front": built.interposer + " " + jemalloc, "behind": jemalloc + ":" + built.interposer}
 
     def test_large_sizes_go_to_the_next_allocator(self):
         """jemalloc's own counter of this thread tells what reached it."""
@@ -57,7 +57,7 @@ class Sanitizer(Case):
         if not os.path.exists(probe):
             self.skipTest("the compiler has no AddressSanitizer")
         environment = harness.clean_environment(ASAN_OPTIONS="verify_asan_link_order=0:detect_leaks=0")
-        for preload in ("", built.library):
+        for preload in ("", built.interposer):
             environment["LD_PRELOAD"] = preload
             good = self.run_command([probe], env=environment)
             self.assertEqual((good.returncode, good.stdout), (0, "alive\n"), good.stderr)
@@ -74,13 +74,13 @@ class Privileged(Case):
         if os.geteuid() != 0:
             self.skipTest("only root can make a setuid program")
         os.chmod(self.scratch, 0o755)
-        self.library, self.probe = self.path("libpoolmalloc.so"), self.path("probe")
-        shutil.copy(built.library, self.library)
-        os.chmod(self.library, 0o755)
+        self.interposer, self.probe = self.path("libpoolmalloc.so"), self.path("probe")
+        shutil.copy(built.interposer, self.interposer)
+        os.chmod(self.interposer, 0o755)
         os.mkdir(self.path("out"))
         os.chmod(self.path("out"), 0o777)
         source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "where.c")
-        made = self.run_command([built.cc, "-O1", "-fno-builtin", source, "-o", self.probe, "-Wl,--no-as-needed", self.library,
+        made = self.run_command([built.cc, "-O1", "-fno-builtin", source, "-o", self.probe, "-Wl,--no-as-needed", self.interposer,
                                  "-Wl,-rpath," + self.scratch])
         self.assertEqual(made.returncode, 0, made.stderr)
 

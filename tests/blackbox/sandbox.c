@@ -58,21 +58,10 @@ static void *churn(void *context)
     return NULL;
 }
 
-/* The C library looks at /proc once, when a thread's heap shrinks for the first time. */
-static void *grow_and_shrink(void *unused)
-{
-    void *large[64];
-    for (int i = 0; i < 64; i++)
-        CHECK((large[i] = malloc(100000)) != NULL);
-    for (int i = 64; i-- > 0;)
-        free(large[i]);
-    return unused;
-}
-
 int main(void)
 {
     free(malloc(100));
-    thread_run(grow_and_shrink, NULL);
+    mallopt(M_ARENA_MAX, 1); /* the C library looks at /proc when the heap of a thread's arena shrinks */
     thread_run(churn, (void *)1); /* what the C library sets up at its first thread, it may */
     lock_in();
     for (size_t i = 0; i < 20; i += 2) {

@@ -100,12 +100,12 @@ class Effects(Case):
 
     def test_lazy_and_eager_binding(self):
         for binding in ({"LD_BIND_NOW": "1"}, {"LD_BIND_NOT": "1"}, {"GLIBC_TUNABLES": "glibc.malloc.check=0"}):
-            environment = harness.clean_environment(LD_PRELOAD=built.library, **binding)
+            environment = harness.clean_environment(LD_PRELOAD=built.interposer, **binding)
             result = self.run_command([self.program("where")], env=environment)
             self.assertEqual((result.returncode, result.stdout), (0, "0 pool\n"), result.stderr)
 
     def test_an_audit_library_does_no_harm(self):
-        environment = harness.clean_environment(LD_PRELOAD=built.library, LD_AUDIT=self.program("libaudit_probe.so"))
+        environment = harness.clean_environment(LD_PRELOAD=built.interposer, LD_AUDIT=self.program("libaudit_probe.so"))
         result = self.run_command([self.program("where")], env=environment)
         self.assertEqual((result.returncode, result.stdout), (0, "0 pool\n"), result.stderr)
 
@@ -141,14 +141,14 @@ class Effects(Case):
         command = ["setpriv", "--reuid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]
         if os.geteuid() != 0:
             command = []
-        environment = harness.clean_environment(LD_PRELOAD=built.library, POOLMALLOC_BLOCK_SIZES="1024:4096", POOLMALLOC_LOCK=1,
+        environment = harness.clean_environment(LD_PRELOAD=built.interposer, POOLMALLOC_BLOCK_SIZES="1024:4096", POOLMALLOC_LOCK=1,
                                                 POOLMALLOC_PROGRAMS="take_blocks")
         readable = self.path("take_blocks")
         with open(self.program("take_blocks"), "rb") as source, open(readable, "wb") as copy:
             copy.write(source.read())
         os.chmod(readable, 0o755)
         library = self.path("library.so")
-        with open(built.library, "rb") as source, open(library, "wb") as copy:
+        with open(built.interposer, "rb") as source, open(library, "wb") as copy:
             copy.write(source.read())
         os.chmod(library, 0o755)
         os.chmod(self.scratch, 0o755)

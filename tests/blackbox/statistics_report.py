@@ -125,13 +125,13 @@ class Destination(Case):
 
     def test_the_working_directory_may_be_gone(self):
         os.mkdir(self.path("gone"))
-        environment = harness.clean_environment(LD_PRELOAD=built.library, POOLMALLOC_STATS="exit", POOLMALLOC_STATS_FILE="relative")
+        environment = harness.clean_environment(LD_PRELOAD=built.interposer, POOLMALLOC_STATS="exit", POOLMALLOC_STATS_FILE="relative")
         command = ["sh", "-c", 'cd "$1" && rmdir "$1" && exec "$2"', "sh", self.path("gone"), self.program("where")]
         self.assertEqual(self.run_command(command, env=environment).returncode, 0)
 
     def closed(self, *arguments, **settings):
         """A program started with descriptors 0 to 2 closed, whose own file then takes their numbers."""
-        environment = harness.clean_environment(LD_PRELOAD=built.library)
+        environment = harness.clean_environment(LD_PRELOAD=built.interposer)
         environment.update({"POOLMALLOC_" + name: value for name, value in settings.items()})
         command = ["sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh", self.program("odd_descriptors"), self.path("own"), *arguments]
         status = subprocess.run(command, env=environment, timeout=60, check=False).returncode
@@ -159,7 +159,7 @@ class OnSignal(Case):
               "print('done', flush=True)\n"
 
     def start(self, before="", **settings):
-        environment = harness.clean_environment(LD_PRELOAD=built.library, POOLMALLOC_STATS="signal=SIGUSR1",
+        environment = harness.clean_environment(LD_PRELOAD=built.interposer, POOLMALLOC_STATS="signal=SIGUSR1",
                                                 POOLMALLOC_STATS_FORMAT="json", POOLMALLOC_STATS_FILE=self.path("report"), **settings)
         process = subprocess.Popen(["/usr/bin/env", "python3", "-c", before + self.COMMAND], env=environment, text=True,
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -122,10 +122,10 @@ class Active(Tool):
 
     def test_of_itself(self):
         self.assertEqual(self.tool("active").returncode, 1)
-        self.assertEqual(self.tool("active", LD_PRELOAD=built.library).returncode, 0)
+        self.assertEqual(self.tool("active", LD_PRELOAD=built.interposer).returncode, 0)
 
     def test_of_a_process(self):
-        self.assertEqual(self.tool("active", self.sleeper(LD_PRELOAD=built.library)).returncode, 0)
+        self.assertEqual(self.tool("active", self.sleeper(LD_PRELOAD=built.interposer)).returncode, 0)
         self.assertEqual(self.tool("active", self.sleeper(LD_PRELOAD=built.hardened)).returncode, 0)
         self.assertEqual(self.tool("active", self.sleeper()).returncode, 1)
 

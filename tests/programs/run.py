@@ -2,7 +2,7 @@
 same, and standard error free of our name. A program that is not installed fails the test.
 
 Where the statistics count operations, at least nine in ten requests of up to 32 KiB must have been served by pools.
-Usage: run.py NAME --library LIB --source REPOSITORY [--timeout SECONDS]
+Usage: run.py NAME --interposer LIB --source REPOSITORY [--timeout SECONDS]
 """
 import argparse
 import glob
@@ -348,7 +348,7 @@ def judge_share(command, timeout, library):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=sorted(PROGRAMS))
-    parser.add_argument("--library", required=True)
+    parser.add_argument("--interposer", required=True)
     parser.add_argument("--source", required=True)
     parser.add_argument("--timeout", type=int, default=120)
     options = parser.parse_args()
@@ -357,7 +357,7 @@ def main():
         for command in commands:
             if shutil.which(command) is None:
                 raise Failed("%s is not installed (scripts/packages/test.txt lists what the tests need)" % command)
-        library, command = os.path.abspath(options.library), build(os.path.abspath(options.source))
+        library, command = os.path.abspath(options.interposer), build(os.path.abspath(options.source))
         result = run_and_compare(command, options.timeout, library, status_only)
         if shared:
             judge_share(command, options.timeout, library)
