@@ -1,13 +1,13 @@
 /* idle_threads: what a thread that has allocated and now sleeps costs in resident memory.
  * few: ten blocks of each of five sizes (16 to 1024 B). every: as many blocks of every size class up
- * to 32 KiB as fill a cache of 64 KiB. All are freed again before the thread sleeps. The resident
+ * to 32 KiB as fill a cache of 12 KiB. All are freed again before the thread sleeps. The resident
  * memory of the same threads before they allocated is taken off.
  * Idea: thread-per-connection servers. Not part of the geometric means; it measures a goal. */
 #include "common.h"
 
 #include <pthread.h>
 
-enum { CACHE = 64 << 10 };
+enum { CACHE = 12 << 10 };
 
 static pthread_barrier_t turn; /* workers and the main worker meet before and after each step */
 static uint64_t before_kib, after_kib;

@@ -8,7 +8,7 @@
 
 #define PURGE_BATCH 8
 #define SLACK_BYTES (4 * MIB)
-#define REGRET_MS 1000
+#define REGRET_MS 100
 
 depot pm_depot;
 
@@ -19,15 +19,27 @@ static bool limit_allows(size_t more)
     return pm_config.limit == 0 || (pm_depot.holding + more) * SLAB_SIZE + bookkeeping <= pm_config.limit;
 }
 
-/* Huge pages for a unit about to be begun: only where what they waste, about half of each slab in use that was never
- * full and of this unit, is less than a tenth of what is in use. With a limit, never: it counts slabs, not units.
- * 25 to 31 % off pointer-chasing work, measured. */
+void depot_note_ripe(slab *s, int more)
+{
+    depot_note_unripe(s, false);
+    __atomic_fetch_add(&pm_depot.ripe, more, __ATOMIC_RELAXED);
+}
+
+void depot_note_unripe(slab *s, bool unripe)
+{
+    if (s->unripe != unripe)
+        __atomic_fetch_add(&pm_depot.unripe, unripe ? 1 : -1, __ATOMIC_RELAXED);
+    s->unripe = unripe;
+}
+
+/* Huge pages for a unit about to be begun: only where what they waste, about half of each slab in a huge unit that was
+ * never full, and half of this unit, is less than a tenth of what is in use for certain: the slabs that were full once.
+ * With a limit, never: it counts slabs, not units. 25 to 31 % off pointer-chasing work, measured. */
 static bool unit_wants_huge(void)
 {
-    int64_t used = (int64_t)pm_depot.used, unripe = used - LOAD(&pm_depot.ripe);
     if (pm_config.hugepages != HUGEPAGES_AUTO)
         return pm_config.hugepages == HUGEPAGES_ALWAYS;
-    return pm_config.limit == 0 && (unripe + (int64_t)UNIT_SLABS) * 5 <= used;
+    return pm_config.limit == 0 && (LOAD(&pm_depot.unripe) + (int64_t)UNIT_SLABS) * 5 <= LOAD(&pm_depot.ripe);
 }
 
 static slab *take_fresh(void)
@@ -55,8 +67,8 @@ static slab *take_clean(void)
         slab_list_remove(&d->clean, s);
         slab_unit(s)->unit_empty--;
         d->reuses++;
-        if (d->last_purge && os_now_ms() - d->last_purge < REGRET_MS)
-            d->slack += 2; /* what we just gave back is needed again: keep more */
+        if ((uint32_t)os_now_ms() - s->since < REGRET_MS)
+            d->regrets++; /* what we just gave back is needed again */
     } else if ((s = take_fresh()) == NULL) {
         return NULL;
     }
@@ -166,13 +178,14 @@ static void put_one(slab *s, uint64_t now)
 
 /* ---- purging: chosen under the lock, purged outside of it, then listed as clean ---- */
 
-/* Dirty slabs beyond which the oldest go back at once. */
+/* Empty slabs of one kind beyond which the oldest go back at once; more after regrets, so that a program that frees and
+ * takes the same memory again and again soon keeps it. */
 static size_t dirty_allowed(void)
 {
-    return size_max(SLACK_BYTES / SLAB_SIZE, pm_depot.used / 8) + pm_depot.slack;
+    return size_max(SLACK_BYTES / SLAB_SIZE, pm_depot.used / 8) + pm_depot.regrets / 4;
 }
 
-/* Whether the last entry of a list has to go, `over` the allowed amount, or by age. */
+/* Whether the last entry of a list has to go: by age, or because there are more than allowed. */
 static bool must_purge(const slab_list *l, uint64_t now, bool all)
 {
     depot *d = &pm_depot;
@@ -183,23 +196,28 @@ static bool must_purge(const slab_list *l, uint64_t now, bool all)
     if (pm_config.purge_delay == DELAY_NEVER)
         return false;
     if ((uint32_t)now - l->last->since >= pm_config.purge_delay) {
-        d->slack /= 2;
+        d->regrets /= 2;
         return true;
     }
-    if (d->dirty.count + d->whole.count * UNIT_SLABS <= dirty_allowed())
-        return false;
-    d->last_purge = now;
-    return true;
+    return (l == &d->broken ? l->count : d->dirty.count + d->whole.count * UNIT_SLABS) > dirty_allowed();
 }
 
+/* The oldest of the first list that has too much. A unit of which only a part is purged loses its huge page for good:
+ * the kernel frees the part's memory when it needs some, and must not put a huge page there again meanwhile. */
 static slab *choose(uint64_t now, bool all)
 {
     depot *d = &pm_depot;
-    slab_list *l = must_purge(&d->whole, now, all) ? &d->whole : must_purge(&d->dirty, now, all) ? &d->dirty : NULL;
-    slab *s = l ? l->last : NULL;
-    if (s)
-        slab_list_remove(l, s);
-    return s;
+    slab_list *const lists[] = {&d->whole, &d->dirty, &d->broken};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        if (!must_purge(lists[i], now, all))
+            continue;
+        slab *s = lists[i]->last;
+        slab_list_remove(lists[i], s);
+        if (lists[i] == &d->broken && slab_unit(s)->unit_huge)
+            unit_advise(slab_unit(s), false);
+        return s;
+    }
+    return NULL;
 }
 
 static size_t purge_one(slab *s)
@@ -220,6 +238,7 @@ static void purged(slab *s, size_t slabs, uint64_t now)
     d->purges += slabs;
     for (slab *each = s + slabs; each-- > s;) {
         each->state = SLAB_CLEAN;
+        each->since = (uint32_t)now;
         slab_list_push(&d->clean, each);
     }
 }

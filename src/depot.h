@@ -16,13 +16,13 @@ typedef struct depot {
     size_t waiting;       /* slabs on the classes' waiting lists */
     size_t holding;       /* slabs that hold pages */
     slab_list dirty;      /* empty, oldest last; purged one by one */
-    slab_list broken;     /* empty, of a huge unit other slabs of which are in use: purged never, taken first */
+    slab_list broken;     /* empty, of a huge unit other slabs of which are in use: taken first, purged last */
     slab_list whole;      /* first slabs of empty huge units, oldest last; purged unit by unit */
     slab_list clean;      /* empty, no pages */
-    size_t slack;         /* extra dirty slabs allowed, learnt from purging what was needed again at once */
-    uint64_t last_purge;  /* by amount, ms */
+    size_t regrets;       /* purged slabs that were needed again within 100 ms */
     uint64_t purges, reuses; /* slabs purged so far; purged ones taken again */
     int64_t ripe;         /* slabs in use that have been full once, that is: touched all over */
+    int64_t unripe;       /* slabs in use that have not, in huge units */
     uint64_t limit_hits;  /* requests for a slab refused because of the limit */
 } depot;
 
@@ -31,8 +31,10 @@ extern depot pm_depot;
 /* A slab for `klass` (its own waiting ones first), or NULL at the limit or out of memory. O(1) but for growth of the
  * region. The caller opens it. */
 slab *depot_take(unsigned klass);
-/* By how much the slabs that were full once have become more (or fewer). Relaxed, any time. */
-INLINE void depot_ripen(int64_t more) { __atomic_fetch_add(&pm_depot.ripe, more, __ATOMIC_RELAXED); }
+/* What the use of huge pages is decided by: a slab in use becomes full for the first time, or stops being in use, or is
+ * opened. By the holder of the slab. */
+void depot_note_ripe(slab *s, int more);
+void depot_note_unripe(slab *s, bool unripe);
 /* Takes back a chain of empty slabs linked by next; purges at most eight. O(chain). */
 void depot_put(slab *chain);
 /* Purges what is older than the delay, at most eight slabs or units; with `all`, everything purgeable.

@@ -64,6 +64,7 @@ void slab_open(slab *s, heap *h, unsigned klass)
     s->out = 0;
     s->high = 0;
     s->hint = 0;
+    depot_note_unripe(s, LOAD(&slab_unit(s)->unit_huge));
     slab_settle(s, h, klass);
 }
 
@@ -73,7 +74,8 @@ static void slab_emptied(heap *h, slab *s)
     partial_remove(s->bin, s);
     s->state = SLAB_USED; /* what was handed out no longer reads as zero */
     if (s->high == pm_classes[s->klass].per_slab)
-        depot_ripen(-1);
+        depot_note_ripe(s, -1);
+    depot_note_unripe(s, false);
     h->emptied++;
     bool keep = h->spares < SPARES && h->state == HEAP_LIVE && !pm_classes[s->klass].reserved && pm_config.purge_delay > 0;
     slab **to = keep ? &h->spare : &h->leaving;
@@ -145,7 +147,7 @@ static block **slab_take(slab *s, block **link, size_t most)
     if (s->high <= last) {
         s->high = (uint16_t)(last + 1);
         if (s->high == c->per_slab)
-            depot_ripen(1);
+            depot_note_ripe(s, 1);
     }
     s->out = (uint16_t)(s->out + taken);
     if (s->out == c->per_slab)

@@ -103,9 +103,9 @@ control *region_control(void) { return (control *)pm_region.records.base; }
 
 void unit_advise(slab *unit, bool huge)
 {
-    unit->unit_huge = huge;
-    if (huge)
-        os_huge(slab_memory(unit), UNIT_SIZE, true);
+    if (huge != unit->unit_huge)
+        os_huge(slab_memory(unit), UNIT_SIZE, huge);
+    STORE(&unit->unit_huge, huge);
 }
 
 static bool extent_cover(extent *e, size_t bytes, size_t step)

@@ -28,9 +28,10 @@ struct slab {
     heap *owner;        /* the heap whose free() may take the short way; the constant nobody in modes that count calls */
     bin *bin;           /* home's bin of this class */
     heap *home;         /* the heap it belongs to; nobody while in the depot */
-    uint32_t since;     /* in the depot: when it became empty, ms; wraps after 49 days */
+    uint32_t since;     /* in the depot: when it became empty, or was purged, ms; wraps after 49 days */
     uint8_t unit_empty; /* in a unit's first record: how many of its slabs are in the depot; depot lock */
-    bool unit_huge;     /* there too: huge pages were asked for; set before a slab of it is handed out */
+    bool unit_huge;     /* there too: huge pages were asked for; depot lock, but read by who opens a slab */
+    bool unripe;        /* counted in depot.unripe */
     slab *next, *prev;  /* neighbours on the one list it is on */
     block *remote;      /* explicit pools: blocks freed by other threads */
     uint16_t out;

@@ -95,7 +95,7 @@ def judge(library, name, limit):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("library")
+    parser.add_argument("interposer")
     parser.add_argument("--malloc", type=int, default=0)
     parser.add_argument("--free", type=int, default=0)
     options = parser.parse_args()
