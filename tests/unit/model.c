@@ -256,8 +256,10 @@ static bool report_met(void)
     all &= met("slab emptied", emptied);
     all &= met("purge", pm_depot.purges);
     all &= met("purged slab used again", pm_depot.reuses);
-    if (limited)
-        all &= met("limit hit", pm_depot.limit_hits) & met("request refused", refused);
+    if (limited) {
+        all &= met("limit hit", pm_depot.limit_hits);
+        all &= met("request refused", refused);
+    }
     return all;
 }
 
