@@ -97,7 +97,11 @@ static void start(void)
 #endif
     if (!os_privileged())
         config_load(&pm_config, environment, false, complain);
-    bool pools = !pm_config.disable && !tool_watches(environment) && program_wanted() && pools_init();
+    if (!program_wanted()) {
+        pm_config.disable = true;
+        pm_config.verbose = pm_config.stats.exit = false;
+    }
+    bool pools = !pm_config.disable && !tool_watches(environment) && pools_init();
     if (!next_find())
         report_abort("no other malloc in this process to forward to");
     if (pools && pm_config.stats.signal)

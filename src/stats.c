@@ -261,15 +261,20 @@ static int report_open(void)
     return fd;
 }
 
-/* One report at a time, from a buffer of its own: the caller's stack may be a signal's. */
+/* One report at a time, report_lock held; from a buffer of its own: the caller's stack may be a signal's. */
 static os_lock report_lock;
 static pm_stats report_stats;
+
+static bool report_write(int fd, stats_format format)
+{
+    stats_gather(&report_stats);
+    return stats_write(&report_stats, os_pid(), pm_next_name, format, fd);
+}
 
 bool stats_report_to(int fd, stats_format format)
 {
     os_lock_take(&report_lock);
-    stats_gather(&report_stats);
-    bool written = stats_write(&report_stats, os_pid(), pm_next_name, format, fd);
+    bool written = report_write(fd, format);
     os_lock_give(&report_lock);
     return written;
 }
@@ -279,7 +284,10 @@ void stats_report(void)
     int fd = report_open();
     if (fd < 0 || (fd == 2 && !pm_stderr_open))
         return;
-    stats_report_to(fd, pm_config.stats_format);
+    if (os_lock_try(&report_lock)) { /* held: the signal has come while this thread writes one, or another does */
+        report_write(fd, pm_config.stats_format);
+        os_lock_give(&report_lock);
+    }
     if (fd > 2)
         os_close(fd);
 }

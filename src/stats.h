@@ -16,7 +16,8 @@ void stats_gather(pm_stats *s);
 bool stats_write(const pm_stats *s, uint32_t pid, const char *next, stats_format format, int fd);
 /* Gathers and writes. False: fd takes no writes. */
 bool stats_report_to(int fd, stats_format format);
-/* To POOLMALLOC_STATS_FILE, or stderr, as POOLMALLOC_STATS_FORMAT says. */
+/* To POOLMALLOC_STATS_FILE, or stderr, as POOLMALLOC_STATS_FORMAT says; nothing when a report is being written. Fit
+ * for signal handlers. */
 void stats_report(void);
 /* `pattern` with each %p replaced by the process id; false when it does not fit. */
 bool path_expand(const char *pattern, char *path, size_t bytes);
