@@ -18,7 +18,7 @@ bool pm_pools_ready;
 static void check_freed(const block *p, const slab *s)
 {
     const size_class *c = &pm_classes[LOAD(&s->klass)];
-    size_t offset = (size_t)((const char *)p - slab_memory(s));
+    size_t offset = (size_t)((const char *)p - slab_first(s, c));
     if (offset % c->size != 0 || offset / c->size >= c->per_slab)
         report_abort("free(%p): inside a block of %u bytes that begins at %p", (const void *)p, c->size,
                      (const void *)((const char *)p - offset % c->size));

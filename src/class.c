@@ -1,8 +1,6 @@
 /* class.c: layer 5. See class.h. */
 #include "class.h"
 
-#include "region.h"
-
 #define BIN_BLOCKS 192
 #define BIN_BYTES (12 * KIB)
 #define REFILL_BLOCKS 32
@@ -26,6 +24,9 @@ void class_set(unsigned number, size_t size)
     c->size = (uint32_t)size;
     c->per_slab = (uint32_t)size_min(SLAB_SIZE / size, SLAB_BLOCKS_MAX);
     c->inverse = (uint32_t)((((uint64_t)1 << 32) + size - 1) / size);
+    c->colours = 0;
+    while (2 * c->colours + 1 < COLOURS_MAX && ((2 * c->colours + 1) << COLOUR_SHIFT) <= SLAB_SIZE - c->per_slab * size)
+        c->colours = 2 * c->colours + 1;
     c->limit = count_within(BIN_BLOCKS, BIN_BYTES, size);
     c->refill = count_within(REFILL_BLOCKS, REFILL_BYTES, size);
 }
@@ -48,7 +49,7 @@ unsigned class_aligned(size_t size, size_t align)
     size_t least = size_max(size, align); /* a multiple of align is no less than that */
     unsigned first = least > BLOCK_MAX ? CLASS_NONE : class_of(least);
     for (unsigned c = first; c < pm_class_count && c < first + 8 && pm_classes[c].size <= 2 * least; c++)
-        if (pm_classes[c].size % align == 0)
+        if (pm_classes[c].size % align == 0 && (align <= (size_t)1 << COLOUR_SHIFT || pm_classes[c].colours == 0))
             return c;
     return CLASS_NONE;
 }

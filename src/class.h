@@ -4,13 +4,17 @@
 
 #include "base.h"
 #include "config.h"
+#include "region.h"
 
+#define COLOUR_SHIFT 6
+#define COLOURS_MAX 64
 #define BIN_SIZE 32 /* sizeof(bin); bin c of a heap lies c * BIN_SIZE bytes into it */
 
 typedef struct size_class {
     uint32_t size;     /* bytes of a block; 0: no such class */
     uint32_t per_slab; /* blocks in a slab */
     uint32_t inverse;  /* 2^32 / size, rounded up: offset * inverse >> 32 is the number of the block that begins there */
+    uint32_t colours;  /* a power of two, less 1: blocks of slab i begin (i & colours) * 64 bytes into it, within its tail */
     uint16_t limit;    /* blocks that a bin keeps: 192 or 12 KiB; at least 1 */
     uint16_t refill;   /* blocks that a bin gets at once: 32 or 4 KiB; at least 1 */
     uint32_t reserved; /* slabs that pre-allocation keeps for this class; depot lock */
@@ -27,9 +31,16 @@ extern uint16_t pm_bin_offset[BLOCK_MAX / QUANTUM + 1];
 void classes_init(const size_list *sizes);
 void class_set(unsigned number, size_t size);
 
-/* Class that serves `size` bytes at `align` (a power of two), or CLASS_NONE. At most eight steps above the size's own
+/* Class that serves `size` bytes at `align` (a power of two, above 64 only where slabs have no colours), or CLASS_NONE. At most eight steps above the size's own
  * class, and no block over twice what is needed: beyond that the next allocator does better. */
 unsigned class_aligned(size_t size, size_t align);
+
+/* The first block of a slab of class c. Colours spread the first lines of large blocks, which programs touch most, over
+ * the sets of the caches: without them slab i and slab j would meet in the same ones. */
+INLINE char *slab_first(const slab *s, const size_class *c)
+{
+    return slab_memory(s) + ((slab_index(s) & c->colours) << COLOUR_SHIFT);
+}
 
 INLINE unsigned class_of(size_t size) { return pm_bin_offset[(size + QUANTUM - 1) / QUANTUM] / BIN_SIZE; }
 

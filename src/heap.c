@@ -131,13 +131,13 @@ static block **slab_take(slab *s, block **link, size_t most)
 {
     const size_class *c = &pm_classes[s->klass];
     uint64_t *bits = slab_bits(s);
-    char *memory = slab_memory(s);
+    char *first = slab_first(s, c);
     size_t w = s->hint, taken = 0, last = 0;
     for (size_t words = (c->per_slab + 63) / 64; taken < most && w < words; w += bits[w] == 0) {
         uint64_t word = bits[w];
         for (; word && taken < most; word &= word - 1, taken++) {
             last = w * 64 + (size_t)__builtin_ctzll(word);
-            block *p = (block *)(memory + last * c->size);
+            block *p = (block *)(first + last * c->size);
             *link = p;
             link = &p->next;
         }
@@ -198,7 +198,7 @@ block *heap_fill_zeroed(heap *h, bin *b)
         return NULL;
     uint16_t high = s->high;
     block *p = heap_fill(h, b);
-    size_t number = (size_t)((char *)p - slab_memory(s)) / pm_classes[b->klass].size;
+    size_t number = (size_t)((char *)p - slab_first(s, &pm_classes[b->klass])) / pm_classes[b->klass].size;
     p->next = NULL;
     return number >= high ? p : (block *)memset(p, 0, pm_classes[b->klass].size);
 }
@@ -206,9 +206,9 @@ block *heap_fill_zeroed(heap *h, bin *b)
 /* ---- blocks back to slabs ---- */
 
 /* Sets the free bit of p, a block of s. */
-static void bit_set(slab *s, const size_class *c, char *memory, uint64_t *bits, block *p)
+static void bit_set(slab *s, const size_class *c, char *first, uint64_t *bits, block *p)
 {
-    uint64_t number = (uint64_t)((char *)p - memory) * c->inverse >> 32, bit = (uint64_t)1 << number % 64;
+    uint64_t number = (uint64_t)((char *)p - first) * c->inverse >> 32, bit = (uint64_t)1 << number % 64;
     if (UNLIKELY(bits[number / 64] & bit))
         report_abort("free(%p): the block of %u bytes was freed before", (void *)p, c->size);
     bits[number / 64] |= bit;
@@ -229,7 +229,7 @@ static void slab_regain(heap *h, slab *s, const size_class *c, size_t count)
 void heap_give(heap *h, slab *s, block *p)
 {
     const size_class *c = &pm_classes[s->klass];
-    bit_set(s, c, slab_memory(s), slab_bits(s), p);
+    bit_set(s, c, slab_first(s, c), slab_bits(s), p);
     slab_regain(h, s, c, 1);
 }
 
@@ -239,13 +239,13 @@ void heap_give_back(heap *h, bin *b, size_t count)
     const size_class *c = &pm_classes[b->klass];
     while (count > 0 && b->free) {
         slab *s = slab_of(b->free);
-        char *memory = slab_memory(s);
+        char *memory = slab_memory(s), *first = slab_first(s, c);
         uint64_t *bits = slab_bits(s);
         block *p = b->free;
         size_t run = 0;
         for (; run < count && (size_t)((char *)p - memory) < SLAB_SIZE; run++) {
             block *next = p->next;
-            bit_set(s, c, memory, bits, p);
+            bit_set(s, c, first, bits, p);
             p = next;
         }
         b->free = p;
@@ -382,7 +382,8 @@ static size_t bin_length(const bin *b, const heap *h)
     size_t n = 0;
     for (const block *p = b->free; p; p = p->next, n++) {
         const slab *s = region_holds(p) ? slab_of(p) : NULL;
-        if (!s || LOAD(&s->home) != h || s->klass != b->klass || (size_t)((const char *)p - slab_memory(s)) % pm_classes[b->klass].size)
+        const size_class *c = &pm_classes[b->klass];
+        if (!s || LOAD(&s->home) != h || s->klass != b->klass || (size_t)((const char *)p - slab_first(s, c)) % c->size)
             report_abort("check: a bin of heap %u holds %p, which is no block of it", h->number, (const void *)p);
         if (n > SLAB_BLOCKS_MAX)
             report_abort("check: a bin of heap %u runs in a circle at %p: freed twice?", h->number, (const void *)p);

@@ -65,15 +65,17 @@ static void slot_take(slot *s, uint64_t r)
     s->size = size_random(r);
     size_t align = (r >> 40) % 8 == 0 ? (size_t)16 << (r >> 44) % 6 : 16;
     unsigned klass = class_aligned(s->size, align);
-    if (klass == CLASS_NONE)
+    if (klass == CLASS_NONE) {
         klass = class_of(s->size);
+        align = 16;
+    }
     bool zeroed = (r >> 50) % 4 == 0;
     s->p = zeroed ? alloc_zeroed(klass) : alloc_class(klass);
     if (!s->p) {
         __atomic_add_fetch(&refused, 1, __ATOMIC_RELAXED);
         return;
     }
-    if ((uintptr_t)s->p % 16 || (pm_classes[klass].size % align == 0 && !limited && (uintptr_t)s->p % align))
+    if ((uintptr_t)s->p % (limited ? 16 : align)) /* at the limit a larger class may serve */
         die("misaligned", s);
     for (uint32_t i = 0; zeroed && i < s->size; i++)
         if (s->p[i])

@@ -60,6 +60,37 @@ static void aligned_classes_are_aligned(void **state)
     assert_int_equal(class_aligned(40000, 64), CLASS_NONE);
 }
 
+static void aligned_blocks_are_aligned(void **state)
+{
+    (void)state;
+    static void *p[300];
+    for (size_t align = 16; align <= 4096; align *= 2)
+        for (size_t size = 1; size <= 8192; size = size * 2 + 7) {
+            unsigned c = class_aligned(size, align);
+            for (int i = 0; i < 300 && c != CLASS_NONE; i++)
+                assert_int_equal((uintptr_t)(p[i] = alloc_class(c)) % align, 0);
+            for (int i = 0; i < 300 && c != CLASS_NONE; i++)
+                free_block(p[i]);
+        }
+    pools_check();
+}
+
+/* The first blocks of large classes do not all fall into the same sets of a cache. */
+static void slabs_have_colours(void **state)
+{
+    (void)state;
+    static void *p[400];
+    unsigned c = class_of(5000), different = 0;
+    for (int i = 0; i < 400; i++)
+        p[i] = alloc_class(c);
+    for (int i = 1; i < 400; i++)
+        different += slab_of(p[i]) != slab_of(p[i - 1]) && (uintptr_t)p[i] % SLAB_SIZE != (uintptr_t)p[0] % SLAB_SIZE;
+    assert_true(different > 10);
+    for (int i = 0; i < 400; i++)
+        free_block(p[i]);
+    pools_check();
+}
+
 static void last_freed_comes_first(void **state)
 {
     (void)state;
@@ -219,6 +250,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_size_has_its_class),
         cmocka_unit_test(aligned_classes_are_aligned),
+        cmocka_unit_test(aligned_blocks_are_aligned),
+        cmocka_unit_test(slabs_have_colours),
         cmocka_unit_test(last_freed_comes_first),
         cmocka_unit_test(a_slab_fills_and_empties),
         cmocka_unit_test(zeroed_is_zero),
