@@ -185,12 +185,11 @@ void *alloc_zeroed(unsigned klass)
 
 /* ---- free ---- */
 
-/* Half of the bin goes back to its slabs under one hold of the lock; when it holds a whole slab's list and more than
- * it should, only this block does. */
+/* This block and half of the bin go back to their slabs under one hold of the lock. */
 NOINLINE void free_full(void *p, bin *b)
 {
     heap *h = my_heap;
-    int32_t room = ++b->room;
+    b->room++;
     if (UNLIKELY(!heap_enter(h))) {
         ((block *)p)->next = NULL;
         heap_send(h, p);
@@ -198,8 +197,7 @@ NOINLINE void free_full(void *p, bin *b)
     }
     os_lock_take(&h->lock);
     heap_give(h, slab_of(p), p);
-    if (room >= 0)
-        heap_give_back(h, b, b->limit / 2);
+    heap_give_back(h, b, b->limit / 2);
     heap_unlock(h);
     heap_housekeep(h);
     heap_leave(h);

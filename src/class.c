@@ -29,6 +29,7 @@ void class_set(unsigned number, size_t size)
         c->colours = 2 * c->colours + 1;
     c->limit = count_within(BIN_BLOCKS, BIN_BYTES, size);
     c->refill = count_within(REFILL_BLOCKS, REFILL_BYTES, size);
+    assert(c->refill <= c->limit);
 }
 
 void classes_init(const size_list *sizes)

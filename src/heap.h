@@ -10,7 +10,7 @@
 #include "region.h"
 
 /* Blocks of one class at hand. free and room belong to the thread alone; partial to the holder of heap.lock.
- *   blocks in the bin = limit - room. room < 0 while it holds more than it should keep. */
+ *   blocks in the bin = limit - room;  0 <= room <= limit, but for the moment in which free() finds it full. */
 struct bin {
     block *free;
     int32_t room;
