@@ -265,13 +265,8 @@ void heap_calm_bin(heap *h, bin *b)
 void heap_empty_bins(heap *h)
 {
     os_lock_take(&h->lock);
-    for (unsigned c = 0; c < CLASS_MAX; c++) {
-        if (c == pm_class_count)
-            c = CLASS_EXPLICIT;
-        if (c >= CLASS_EXPLICIT && h->bins[c].limit == 0)
-            break;
+    for (unsigned c = 0; c < pm_class_count; c++)
         heap_give_back(h, &h->bins[c], SIZE_MAX);
-    }
     heap_unlock(h);
 }
 

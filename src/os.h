@@ -36,11 +36,9 @@ INLINE bool os_lock_held(const os_lock *l) { return LOAD(&l->state) != 0; }
 
 /* Maps `bytes` read-write exactly at `at`; false when anything lies there or the system refuses. */
 bool os_map_at(void *at, size_t bytes);
-/* Reserves (PROT_NONE) or maps somewhere; NULL when refused. */
+/* Reserves (PROT_NONE) somewhere; NULL when refused. */
 void *os_reserve(size_t bytes);
 bool os_commit(void *at, size_t bytes);
-void *os_map(size_t bytes);
-void *os_map_file(int fd, size_t bytes);
 void os_unmap(void *at, size_t bytes);
 
 bool os_purge(void *at, size_t bytes);                /* pages go back and read as zero; false: nothing changed */
@@ -53,7 +51,6 @@ size_t os_resident(void *at, size_t bytes);           /* bytes of [at, at + byte
 int os_open(const char *path, int flags, int mode);
 long os_read(int fd, void *to, size_t bytes);
 bool os_write(int fd, const void *from, size_t bytes); /* all of it, or false */
-int os_truncate(int fd, size_t bytes);
 void os_close(int fd);
 long os_readlink(const char *path, char *to, size_t bytes);
 

@@ -106,8 +106,6 @@ bool os_map_at(void *at, size_t bytes)
 }
 
 void *os_reserve(size_t bytes) { return map(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1); }
-void *os_map(size_t bytes) { return map(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1); }
-void *os_map_file(int fd, size_t bytes) { return map(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd); }
 bool os_commit(void *at, size_t bytes) { return CALL3(SYS_mprotect, at, bytes, PROT_READ | PROT_WRITE) == 0; }
 void os_unmap(void *at, size_t bytes) { CALL3(SYS_munmap, at, bytes, 0); }
 bool os_purge(void *at, size_t bytes) { return CALL3(SYS_madvise, at, bytes, MADV_DONTNEED) == 0; }
@@ -154,7 +152,6 @@ size_t os_resident(void *at, size_t bytes)
 int os_open(const char *path, int flags, int mode) { return (int)CALL4(SYS_openat, AT_FDCWD, path, flags, mode); }
 long os_read(int fd, void *to, size_t bytes) { return CALL3(SYS_read, fd, to, bytes); }
 void os_close(int fd) { CALL3(SYS_close, fd, 0, 0); }
-int os_truncate(int fd, size_t bytes) { return (int)CALL3(SYS_ftruncate, fd, bytes, 0); }
 
 bool os_write(int fd, const void *from, size_t bytes)
 {

@@ -33,7 +33,7 @@ struct slab {
     bool unit_huge;     /* there too: huge pages were asked for; depot lock, but read by who opens a slab */
     bool unripe;        /* counted in depot.unripe */
     slab *next, *prev;  /* neighbours on the one list it is on */
-    block *remote;      /* explicit pools: blocks freed by other threads */
+    block *remote;      /* not used yet: for explicit pools, blocks freed by other threads */
     uint16_t out;
     uint16_t high;
     uint16_t klass;
@@ -73,7 +73,7 @@ typedef struct control {
     uint32_t layout;      /* changes with any structure that the live view reads */
     uint32_t pid;
     const region *region;
-    const void *classes, *class_count, *registry, *depot, *config, *pools, *next_name;
+    const void *classes, *class_count, *registry, *depot, *config;
 } control;
 
 #define CONTROL_MAGIC "poolmalloc-live"

@@ -90,6 +90,13 @@ static void slot_release(slot *s)
     s->p = NULL;
 }
 
+static void slots_release(slot *s, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (s[i].p)
+            slot_release(&s[i]);
+}
+
 static void slot_resize(slot *s, uint64_t r)
 {
     slot old = *s;
@@ -137,9 +144,7 @@ static void fork_and_go_on(slot *own, uint64_t r)
     if (child == 0) {
         for (int i = 0; i < 2000; i++)
             step(own, next_random(&r));
-        for (int i = 0; i < SLOTS; i++)
-            if (own[i].p)
-                slot_release(&own[i]);
+        slots_release(own, SLOTS);
         pools_trim();
         _exit(0);
     }
@@ -157,9 +162,7 @@ static void *work(void *argument)
         if (i % 1000 == 0)
             __atomic_add_fetch(&done, 1000, __ATOMIC_RELAXED);
     }
-    for (int i = 0; i < SLOTS; i++)
-        if (own[i].p)
-            slot_release(&own[i]);
+    slots_release(own, SLOTS);
     free(own);
     return NULL;
 }
@@ -189,18 +192,9 @@ static void *fork_among(void *unused)
         fork_and_go_on(own, r);
         usleep(2000);
     }
-    for (int i = 0; i < SLOTS; i++)
-        if (own[i].p)
-            slot_release(&own[i]);
+    slots_release(own, SLOTS);
     free(own);
     return unused;
-}
-
-static void shared_drain(void)
-{
-    for (int i = 0; i < SHARED; i++)
-        if (shared[i].p)
-            slot_release(&shared[i]);
 }
 
 #define BURST 80000 /* blocks of 320 bytes: more than the slabs that purging may not touch */
@@ -283,7 +277,7 @@ int main(int argc, char **argv)
     run_generations();
     if (forks)
         pthread_join(forker, NULL);
-    shared_drain();
+    slots_release(shared, SHARED);
     adopt_from_the_gone();
     pools_trim();
     pools_check();
