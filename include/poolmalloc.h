@@ -71,6 +71,123 @@ PM_API void pm_check(void);
 /* The calling thread will not allocate for a while: what it keeps at hand goes back where other threads can use it. */
 PM_API void pm_thread_idle(void);
 
+/* ---- Explicit pools: blocks of one size ---- */
+
+/* How many threads use a pool at once.
+ *   THREADS  any; each keeps some blocks at hand and meets the others once in a few dozen calls. max_blocks and high_water
+ *            count the blocks at hand too, so an allocation may fail while other threads have blocks at hand.
+ *   LOCKED   any, one after the other under a lock: gives out exactly max_blocks, whatever the threads.
+ *   NONE     one at a time, as the caller sees to: the fastest. Exact as LOCKED. */
+typedef enum { PM_SHARING_THREADS, PM_SHARING_LOCKED, PM_SHARING_NONE } pm_sharing;
+
+/* What an allocation does when no block is free.
+ *   GROW     takes more memory, up to max_blocks; then NULL with errno ENOMEM.
+ *   FORWARD  the same, but beyond max_blocks, or where memory is out, the block comes from malloc. It is the caller's like
+ *            any other and goes back by pm_pool_free, but the pool does not know it: reset and destroy leave it alone.
+ *   FAIL     never grows: NULL with ENOMEM beyond max_blocks, or, where that is 0, beyond initial_blocks. */
+typedef enum { PM_OVERFLOW_GROW, PM_OVERFLOW_FORWARD, PM_OVERFLOW_FAIL } pm_overflow;
+
+typedef struct pm_pool pm_pool;
+
+/* Fields left zero take their defaults. */
+typedef struct pm_pool_options {
+    size_t struct_size;     /* sizeof(pm_pool_options): older callers keep working */
+    const char *name;       /* copied, cut at 31 bytes; shown in statistics. NULL: "pool" */
+    size_t block_size;      /* bytes, 1 to 65536; rounded up to 16, then to a multiple of block_align */
+    size_t block_align;     /* a power of two, 8 to 4096; 0: 16. With 8, blocks lie on multiples of 8 */
+    size_t initial_blocks;  /* made ready by pm_pool_create */
+    size_t max_blocks;      /* 0: no maximum */
+    pm_sharing sharing;
+    pm_overflow overflow;
+    size_t high_water;      /* blocks in use at which on_high_water is called; 0: never */
+    /* Called once for each time that the use rises to high_water, in the thread that allocates, with no lock held: it may
+     * use the pool. */
+    void (*on_high_water)(pm_pool *, void *context);
+    void *context;
+} pm_pool_options;
+
+typedef struct pm_pool_stats {
+    size_t struct_size;  /* in: sizeof(pm_pool_stats) */
+    size_t block_size;   /* bytes, as rounded */
+    size_t capacity;     /* max_blocks, or, where that is 0, the blocks that the pool's slabs have room for */
+    size_t used;         /* blocks in the program's hands; exact when no other thread is inside a call on this pool */
+    size_t free;         /* capacity - used */
+    size_t high_water;   /* the most in use so far, or since pm_pool_high_water_reset; THREADS: blocks at hand count */
+    size_t failures;     /* allocations that returned NULL, or fewer than asked for */
+    size_t forwarded;    /* blocks that came from malloc */
+} pm_pool_stats;
+
+/* A pool, or NULL with errno EINVAL (NULL, a struct_size below that of block_size's end, a size, alignment, maximum below
+ * initial_blocks, or policy that does not exist) or ENOMEM. O(initial blocks). */
+PM_API pm_pool *pm_pool_create(const pm_pool_options *options);
+/* A block, aligned as asked for, or NULL with errno ENOMEM (EINVAL: pool is NULL). O(1). */
+PM_API void *pm_pool_alloc(pm_pool *pool);
+/* The same, all of its bytes zero. O(block size). */
+PM_API void *pm_pool_zalloc(pm_pool *pool);
+/* Gives a block back, in any thread (NONE: one at a time). NULL is fine. O(1). Under the interposer free() does it too. In
+ * the hardened build and with POOLMALLOC_CHECK=1, what is no block in use of this pool is reported, and aborts. */
+PM_API void pm_pool_free(pm_pool *pool, void *block);
+/* Up to n blocks; returns how many, with errno ENOMEM when fewer. O(n). */
+PM_API size_t pm_pool_alloc_bulk(pm_pool *pool, void **blocks, size_t n);
+PM_API void pm_pool_free_bulk(pm_pool *pool, void **blocks, size_t n);
+/* All blocks are free again; the memory stays with the pool. No thread may be inside a call on it. O(slabs + heaps). */
+PM_API void pm_pool_reset(pm_pool *pool);
+/* Ends the pool: its memory may serve others at once. No thread may be inside a call on it. NULL is fine. With
+ * POOLMALLOC_VERBOSE=1 blocks still in use are reported by count. O(slabs + heaps). */
+PM_API void pm_pool_destroy(pm_pool *pool);
+/* Whether p points into memory of this pool. O(1). */
+PM_API bool pm_pool_owns(const pm_pool *pool, const void *p);
+/* The pool whose memory p points into, or NULL. O(1). */
+PM_API pm_pool *pm_pool_of(const void *p);
+/* Calls `each` for every block in use. No other thread may use the pool meanwhile; `each` may free the block that it is
+ * given, and others. O(slabs + heaps + blocks). */
+PM_API void pm_pool_visit(pm_pool *pool, void (*each)(void *block, void *context), void *context);
+/* Fills the first struct_size bytes. O(heaps). */
+PM_API void pm_pool_stats_get(const pm_pool *pool, pm_pool_stats *stats);
+/* The high-water mark starts again from what is in use now. */
+PM_API void pm_pool_high_water_reset(pm_pool *pool);
+/* Empty slabs beyond initial_blocks go back; returns their bytes. The calling thread's blocks at hand, and no other's, are
+ * given back first. O(slabs). */
+PM_API size_t pm_pool_trim(pm_pool *pool);
+
+/* ---- Arenas: allocate, and give all of it back at once ---- */
+
+/* One thread at a time. */
+typedef struct pm_arena pm_arena;
+
+/* A place in an arena, for pm_arena_rewind. */
+typedef struct pm_arena_mark {
+    void *chunk, *at;
+} pm_arena_mark;
+
+/* The first fields of every arena: what lies between them is free. For inline allocation, as poolmalloc.hpp does it. */
+typedef struct pm_arena_room {
+    char *at, *end;
+} pm_arena_room;
+
+/* An arena over the caller's buffer, which it never outgrows (its own record takes 64 bytes of it, where it is large
+ * enough), or, without a buffer, a growing one, with `bytes` made ready. NULL with errno EINVAL (a buffer of 0 bytes, or
+ * absurd sizes) or ENOMEM. */
+PM_API pm_arena *pm_arena_create(void *buffer, size_t bytes);
+/* `size` bytes at a multiple of `align` (a power of two to 2 MiB; 0: 16), or NULL with errno ENOMEM or EINVAL. Size 0
+ * gives a pointer that may equal the next one. O(1) but for new memory. */
+PM_API void *pm_arena_alloc(pm_arena *arena, size_t size, size_t align);
+PM_API pm_arena_mark pm_arena_save(const pm_arena *arena);
+/* Gives back all that was allocated since the mark was saved; marks saved since then are void. The memory stays. O(1). */
+PM_API void pm_arena_rewind(pm_arena *arena, pm_arena_mark mark);
+/* Gives back all; the memory stays with the arena. O(1). */
+PM_API void pm_arena_reset(pm_arena *arena);
+/* NULL is fine. O(chunks). */
+PM_API void pm_arena_destroy(pm_arena *arena);
+
+#if defined(__GNUC__)
+static inline void pm_pool_end(pm_pool **pool) { pm_pool_destroy(*pool); }
+static inline void pm_arena_end(pm_arena **arena) { pm_arena_destroy(*arena); }
+/* PM_POOL_AUTO pm_pool *nodes = pm_pool_create(&options);  destroyed where the scope of `nodes` ends. */
+#define PM_POOL_AUTO __attribute__((cleanup(pm_pool_end)))
+#define PM_ARENA_AUTO __attribute__((cleanup(pm_arena_end)))
+#endif
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,7 +1,8 @@
 /* poolmalloc.c: the command-line tool: one function a command. */
-#include "config.h"
 #include "class.h"
+#include "config.h"
 #include "live.h"
+#include "tool.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -13,11 +14,9 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { EXIT_NOT_SO = 1, EXIT_USAGE = 2, EXIT_CANNOT_RUN = 126, EXIT_NOT_FOUND = 127 };
-
 static void complain(const char *line) { fprintf(stderr, "poolmalloc: %s\n", line); }
 
-static int usage_error(const char *command)
+int usage_error(const char *command)
 {
     fprintf(stderr, "Try 'poolmalloc %s%s--help'.\n", command, *command ? " " : "");
     return EXIT_USAGE;
@@ -76,7 +75,7 @@ static bool library_find(bool hardened, char *path, size_t bytes)
     return false;
 }
 
-static bool preload_add(bool hardened)
+bool preload_add(bool hardened)
 {
     char path[PATH_MAX + 64], *list;
     const char *before = getenv("LD_PRELOAD");
@@ -103,7 +102,7 @@ static void programs_limit(const config *c, const char *command)
         setenv("POOLMALLOC_PROGRAMS", slash ? slash + 1 : command, 1);
 }
 
-static int command_exec(char **command)
+int command_exec(char **command)
 {
     execvp(command[0], command);
     int status = errno == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN;
@@ -185,7 +184,7 @@ static int config_command(int argc, char **argv)
 
 /* ---- active ---- */
 
-static bool pid_parse(const char *from, pid_t *pid)
+bool pid_parse(const char *from, pid_t *pid)
 {
     char *end;
     errno = 0;

@@ -1,0 +1,18 @@
+/* tool.h: what the files of the command-line tool share. A command takes its own name as argv[0] and returns an exit status. */
+#ifndef PM_TOOL_H
+#define PM_TOOL_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+enum { EXIT_NOT_SO = 1, EXIT_USAGE = 2, EXIT_CANNOT_RUN = 126, EXIT_NOT_FOUND = 127 };
+
+/* "Try 'poolmalloc COMMAND --help'." Returns EXIT_USAGE. */
+int usage_error(const char *command);
+bool pid_parse(const char *from, pid_t *pid);
+/* Puts the library in front of LD_PRELOAD; false, with one line, when it is not found. */
+bool preload_add(bool hardened);
+/* execvp; returns the exit status, with one line, when that fails. */
+int command_exec(char **command);
+
+#endif
