@@ -1,4 +1,4 @@
-/* alloc.c: layer 9. See alloc.h: the slow paths, and the start of the pools. */
+/* alloc.c: layer 12. See alloc.h: the slow paths, and the start of the pools. */
 #include "alloc.h"
 
 #include "config.h"
@@ -196,17 +196,17 @@ NOINLINE void free_full(void *p, bin *b)
         return;
     }
     os_lock_take(&h->lock);
-    heap_give(h, slab_of(p), p);
+    heap_give(h, p);
     heap_give_back(h, b, b->limit / 2);
     heap_unlock(h);
     heap_housekeep(h);
     heap_leave(h);
 }
 
-static void free_mine(heap *h, void *p, slab *s)
+static void free_mine(heap *h, void *p)
 {
     os_lock_take(&h->lock);
-    heap_give(h, s, p);
+    heap_give(h, p);
     heap_unlock(h);
     if (pm_config.check)
         check_now_and_then(h);
@@ -225,7 +225,7 @@ NOINLINE void free_other(void *p, slab *s)
         return;
     }
     if (home == h)
-        free_mine(h, p, s);
+        free_mine(h, p);
     else
         heap_post(h, home, p, pm_classes[s->klass].size);
     heap_leave(h);

@@ -1,8 +1,9 @@
-/* alloc.h: layer 9. malloc and free of pool blocks: the two short ways, inline, and what they fall back to. */
+/* alloc.h: layer 12. malloc and free of pool blocks: the two short ways, inline, and what they fall back to. */
 #ifndef PM_ALLOC_H
 #define PM_ALLOC_H
 
 #include "heap.h"
+#include "pool.h"
 
 /* Exact counts, kept only with STATS=full: atomic, relaxed. */
 typedef struct class_count {

@@ -1,4 +1,4 @@
-/* api.c: layer 11. The public functions on the pools behind malloc. */
+/* api.c: layer 15. The public functions on the pools behind malloc. */
 #include "alloc.h"
 #include "registry.h"
 #include "stats.h"

@@ -56,8 +56,8 @@ static_assert(sizeof(void *) == 8 && sizeof(size_t) == 8, "64-bit only: names of
 
 #define CLASS_MALLOC_MAX 63                 /* size classes that malloc may have */
 #define CLASS_NONE 63                       /* the bin that is always empty: sizes beyond the pools point at it */
-#define CLASS_EXPLICIT 64                   /* first number of a pool made by pm_pool_create */
-#define CLASS_MAX (CLASS_EXPLICIT + 1024)
+#define CLASS_MAX 64
+#define POOL_BINS 1024                      /* pools of PM_SHARING_THREADS at once: a bin in every heap for each */
 
 /* A free block: its link lies in its own first word; a message between heaps uses the second one too. */
 typedef struct block {
@@ -69,6 +69,7 @@ static_assert(sizeof(block) <= QUANTUM, "the smallest block holds both links");
 typedef struct heap heap;
 typedef struct slab slab;
 typedef struct bin bin;
+typedef struct pm_pool pm_pool;
 
 INLINE size_t size_min(size_t a, size_t b) { return a < b ? a : b; }
 INLINE size_t size_max(size_t a, size_t b) { return a > b ? a : b; }

@@ -18,14 +18,14 @@ static uint16_t count_within(size_t most, size_t bytes, size_t size)
     return (uint16_t)size_max(1, size_min(most, bytes / size));
 }
 
-void class_set(unsigned number, size_t size)
+void class_shape(size_class *c, size_t size, size_t align)
 {
-    size_class *c = &pm_classes[number];
     c->size = (uint32_t)size;
     c->per_slab = (uint32_t)size_min(SLAB_SIZE / size, SLAB_BLOCKS_MAX);
     c->inverse = (uint32_t)((((uint64_t)1 << 32) + size - 1) / size);
+    size_t tail = align > (size_t)1 << COLOUR_SHIFT ? 0 : SLAB_SIZE - c->per_slab * size;
     c->colours = 0;
-    while (2 * c->colours + 1 < COLOURS_MAX && ((2 * c->colours + 1) << COLOUR_SHIFT) <= SLAB_SIZE - c->per_slab * size)
+    while (2 * c->colours + 1 < COLOURS_MAX && ((2 * c->colours + 1) << COLOUR_SHIFT) <= tail)
         c->colours = 2 * c->colours + 1;
     c->limit = count_within(BIN_BLOCKS, BIN_BYTES, size);
     c->refill = count_within(REFILL_BLOCKS, REFILL_BYTES, size);
@@ -36,7 +36,7 @@ void classes_init(const size_list *sizes)
 {
     size_t step = 0;
     for (unsigned c = 0; c < sizes->length; c++) {
-        class_set(c, sizes->at[c].size);
+        class_shape(&pm_classes[c], sizes->at[c].size, QUANTUM);
         for (; step <= sizes->at[c].size / QUANTUM; step++)
             pm_bin_offset[step] = (uint16_t)(c * BIN_SIZE);
     }

@@ -29,10 +29,11 @@ extern uint32_t pm_class_count; /* malloc's classes: 0 … count - 1, sizes asce
 extern uint16_t pm_bin_offset[BLOCK_MAX / QUANTUM + 1];
 
 void classes_init(const size_list *sizes);
-void class_set(unsigned number, size_t size);
+/* Blocks of `size` bytes, of which as many as fit go into a slab. Above an alignment of 64 without colours. */
+void class_shape(size_class *c, size_t size, size_t align);
 
-/* Class that serves `size` bytes at `align` (a power of two, above 64 only where slabs have no colours), or CLASS_NONE. At most eight steps above the size's own
- * class, and no block over twice what is needed: beyond that the next allocator does better. */
+/* Class that serves `size` bytes at `align` (a power of two, above 64 only where slabs have no colours), or CLASS_NONE. At
+ * most eight steps above the size's own class, and no block over twice what is needed: beyond that the next does better. */
 unsigned class_aligned(size_t size, size_t align);
 
 /* The first block of a slab of class c. Colours spread the first lines of large blocks, which programs touch most, over

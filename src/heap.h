@@ -1,4 +1,4 @@
-/* heap.h: layer 7. One thread's view of all pools: bins, slabs, messages to and from other heaps.
+/* heap.h: layer 8. One thread's view of all pools: bins, slabs, messages to and from other heaps.
  * malloc and free touch my_heap and one bin of it; all else happens on the slow paths of heap.c. */
 #ifndef PM_HEAP_H
 #define PM_HEAP_H
@@ -32,7 +32,6 @@ typedef struct outbox {
 #define OUTBOX_BLOCKS 32
 #define OUTBOX_BYTES (16 * KIB)
 #define DRAIN_BLOCKS 64  /* what a slow path takes in, and one message more: twice what it hands out */
-#define REFILL_SLABS 4
 #define SPARES 2         /* empty slabs that a heap keeps for its next need */
 #define TICK 256         /* slow paths between two looks at the clock */
 #define CALM 16          /* slow paths between two looks at a bin, one after the other: blocks at rest pin slabs */
@@ -40,7 +39,7 @@ typedef struct outbox {
 typedef enum { HEAP_UNUSED, HEAP_LIVE, HEAP_IDLE, HEAP_CLOSED } heap_state;
 
 struct heap {
-    bin bins[CLASS_MAX]; /* first: the table of bin offsets counts from here */
+    bin bins[CLASS_MAX]; /* malloc's; first: the table of bin offsets counts from here */
 
     os_lock lock;    /* guards the bins' partial, pending, spare, leaving, and the slabs whose home this is */
     bool inside;     /* the thread is on a slow path: a signal handler that comes here must not */
@@ -62,6 +61,8 @@ struct heap {
     /* Messages from other threads: chains linked by next, chained by next_message. Push by compare-and-swap (release),
      * taken whole by exchange (acquire). On a line of its own: every other thread writes here. */
     _Alignas(64) block *inbox;
+
+    bin pool_bins[POOL_BINS]; /* of explicit pools; limit 0 while not in use */
 };
 
 extern __thread heap *my_heap __attribute__((visibility("hidden")));
@@ -87,7 +88,13 @@ INLINE void *bin_pop(bin *b)
     return p;
 }
 
-INLINE size_t block_size_of(const void *p) { return pm_classes[LOAD(&slab_of(p)->klass)].size; }
+/* After a fork, which may have come between the two stores of a push or pop. */
+INLINE void bin_recount(bin *b)
+{
+    b->room = b->limit;
+    for (const block *p = b->free; p; p = p->next)
+        b->room--;
+}
 
 /* Marks the thread as being on a slow path; false: it is on one already, and a signal handler has come in between. */
 INLINE bool heap_enter(heap *h)
@@ -111,7 +118,7 @@ void heap_init(heap *h, uint32_t number);
 /* With h->lock held. */
 block *heap_fill(heap *h, bin *b); /* a block, with more left in the bin; NULL: the heap has none of this class */
 block *heap_fill_zeroed(heap *h, bin *b);                /* a block that reads as zero, or NULL */
-void heap_give(heap *h, slab *s, block *p);              /* one block of this heap goes to its slab */
+void heap_give(heap *h, block *p);                       /* one block of this heap goes to its slab */
 void heap_give_back(heap *h, bin *b, size_t count);      /* up to count blocks of the bin go to their slabs */
 void heap_calm_bin(heap *h, bin *b);                     /* all of them, when the bin has not been used for a while */
 bool heap_drain(heap *h, size_t blocks);                 /* takes in so many and the rest of the message; false: none came */
@@ -122,7 +129,7 @@ void heap_check(heap *h, bool bins);                     /* aborts at the first 
 void heap_unlock(heap *h); /* gives the lock back, and what leaves to the depot */
 
 /* Without it. */
-void slab_open(slab *s, heap *h, unsigned klass); /* a slab that nobody else knows starts anew as h's */
+void heap_open_slab(heap *h, slab *s, unsigned klass); /* a slab that nobody else knows starts anew as h's */
 void heap_empty_bins(heap *h); /* all blocks go to their slabs; by the heap's own thread, or after that has gone */
 void heap_recount_bins(heap *h); /* after a fork: room from the blocks that are there */
 void heap_post(heap *h, heap *to, block *p, size_t size); /* into an outbox, which is sent when full */

@@ -1,4 +1,4 @@
-/* malloc.c: layer 13. The malloc family and the C++ operators, exported. Everything small goes to the pools, everything
+/* malloc.c: layer 17. The malloc family and the C++ operators, exported. Everything small goes to the pools, everything
  * else to the next allocator. malloc and free are the two functions whose instructions are counted by a test. */
 #include "alloc.h"
 #include "config.h"

@@ -1,4 +1,4 @@
-/* next.c: layer 11. See next.h. */
+/* next.c: layer 15. See next.h. */
 #include "next.h"
 
 #include "stats.h"

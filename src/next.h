@@ -1,4 +1,4 @@
-/* next.h: layer 11. The next allocator: all of its functions from one library, found once; and the arena that serves
+/* next.h: layer 15. The next allocator: all of its functions from one library, found once; and the arena that serves
  * what is asked of us while we look for them. */
 #ifndef PM_NEXT_H
 #define PM_NEXT_H

@@ -15,15 +15,16 @@ typedef enum {
     SLAB_DIRTY,   /* depot.dirty or depot.broken: empty, holds pages */
     SLAB_WHOLE,   /* one of the slabs of a free unit; the unit's first slab is on depot.whole */
     SLAB_WAITING, /* reserved for one class, on its waiting list */
-    SLAB_USED,    /* in a heap (or a pool), or on the way to one */
+    SLAB_USED,    /* in a heap, a pool or an arena, or on the way to one */
     SLAB_ZEROED   /* as USED, and what was not handed out yet reads as zero */
 } slab_state;
 
 /* One record a slab, outside the slab. Which of its blocks are free say its bits: one a block, set when free.
  *   blocks in use, in bins or under way = out;  bits set = per_slab - out.
- *   On its bin's partial list exactly when out < per_slab, and empty (about to leave its heap) exactly when out == 0.
+ *   On its bin's partial list exactly when out < per_slab; empty, and about to leave its heap, exactly when out == 0.
  *   No bit is set in a word before hint. Blocks from high on have never been handed out since the slab was opened.
- * Written by the holder of home's lock (depot lock while in the depot); owner, bin, home, klass may be read any time. */
+ * A pool's slabs are on its one list, those with free blocks first.
+ * Written by the holder of home's lock (depot lock while in the depot); owner, bin, home, pool, klass may be read any time. */
 struct slab {
     heap *owner;        /* the heap whose free() may take the short way; the constant nobody in modes that count calls */
     bin *bin;           /* home's bin of this class */
@@ -33,7 +34,7 @@ struct slab {
     bool unit_huge;     /* there too: huge pages were asked for; depot lock, but read by who opens a slab */
     bool unripe;        /* counted in depot.unripe */
     slab *next, *prev;  /* neighbours on the one list it is on */
-    block *remote;      /* not used yet: for explicit pools, blocks freed by other threads */
+    pm_pool *pool;      /* whose it is, when home is HEAP_POOL; NULL: an arena's. NULL in all other slabs */
     uint16_t out;
     uint16_t high;
     uint16_t klass;
@@ -73,11 +74,11 @@ typedef struct control {
     uint32_t layout;      /* changes with any structure that the live view reads */
     uint32_t pid;
     const region *region;
-    const void *classes, *class_count, *registry, *depot, *config;
+    const void *classes, *class_count, *registry, *depot, *config, *pools;
 } control;
 
 #define CONTROL_MAGIC "poolmalloc-live"
-#define CONTROL_LAYOUT 1u
+#define CONTROL_LAYOUT 2u
 
 /* Finds a place and maps the control page; false: no pools. Called once, before any other thread may come here. */
 bool region_init(void);
@@ -88,6 +89,7 @@ void region_populate(size_t slabs);
 /* `bytes` more of the heaps' extent, zeroed, or NULL. Registry lock. */
 void *region_more_heap(size_t bytes);
 control *region_control(void);
+INLINE bool region_is_up(void) { return LOAD(&pm_region.slabs) != NULL; }
 
 INLINE size_t region_offset(const void *p) { return (uintptr_t)p - READ(&pm_region.base); }
 INLINE bool region_holds(const void *p) { return region_offset(p) < READ(&pm_region.size); }
@@ -101,7 +103,7 @@ INLINE bool slab_in_use(const slab *s) { return s->state >= SLAB_USED; }
 /* Asks for (or refuses) huge pages behind the unit that begins with this slab. */
 void unit_advise(slab *unit, bool huge);
 
-/* Doubly linked list of slabs; `first` is the newest. A slab is on one list at a time. */
+/* Doubly linked list of slabs. A slab is on one list at a time. */
 typedef struct slab_list {
     slab *first, *last;
     size_t count;
@@ -113,6 +115,14 @@ INLINE void slab_list_push(slab_list *l, slab *s)
     s->next = l->first;
     *(l->first ? &l->first->prev : &l->last) = s;
     l->first = s;
+    l->count++;
+}
+INLINE void slab_list_append(slab_list *l, slab *s)
+{
+    s->next = NULL;
+    s->prev = l->last;
+    *(l->last ? &l->last->next : &l->first) = s;
+    l->last = s;
     l->count++;
 }
 INLINE void slab_list_remove(slab_list *l, slab *s)

@@ -1,8 +1,9 @@
-/* registry.c: layer 8. See registry.h. */
+/* registry.c: layer 10. See registry.h. */
 #include "registry.h"
 
 #include "config.h"
 #include "depot.h"
+#include "pool.h"
 
 #include <pthread.h>
 
@@ -85,8 +86,10 @@ static void forked_collect(int most)
             continue;
         }
         heap_recount_bins(h);
+        pools_recount_bins(h);
         heap_flush(h);
         heap_empty_bins(h);
+        pools_empty_bins(h);
         idle_push(h);
     }
 }
@@ -132,6 +135,7 @@ static void heap_drop_all(heap *h)
 {
     heap_flush(h);
     heap_empty_bins(h);
+    pools_empty_bins(h);
     os_lock_take(&h->lock);
     heap_shed(h);
     heap_unlock(h);
@@ -228,6 +232,16 @@ static void strip_others(heap *mine)
     os_lock_give(&r->lock);
 }
 
+slab *registry_pool_slab(heap *mine)
+{
+    slab *s = pool_slab();
+    if (!s) {
+        strip_others(mine);
+        s = pool_slab();
+    }
+    return s;
+}
+
 slab *registry_obtain(heap *mine, unsigned klass)
 {
     slab *s = depot_take(klass);
@@ -236,7 +250,7 @@ slab *registry_obtain(heap *mine, unsigned klass)
         s = depot_take(klass);
     }
     if (s)
-        slab_open(s, mine, klass);
+        heap_open_slab(mine, s, klass);
     return s;
 }
 
@@ -282,12 +296,14 @@ void registry_fork_prepare(void)
 {
     os_lock_take(&pm_registry.gate);
     os_lock_take(&pm_registry.lock);
+    pools_fork_prepare();
     os_lock_take(&pm_depot.lock);
 }
 
 void registry_fork_parent(void)
 {
     os_lock_give(&pm_depot.lock);
+    pools_fork_parent();
     os_lock_give(&pm_registry.lock);
     os_lock_give(&pm_registry.gate);
 }
@@ -301,6 +317,7 @@ void registry_fork_child(void)
     if (heap_is_real(h))
         h->epoch = r->epoch;
     os_lock_reset(&pm_depot.lock);
+    pools_fork_child();
     os_lock_reset(&r->lock);
     os_lock_reset(&r->gate);
 }

@@ -1,4 +1,4 @@
-/* registry.h: layer 8. All heaps: who has one, who may take one over, what a fork leaves of them. */
+/* registry.h: layer 10. All heaps: who has one, who may take one over, what a fork leaves of them. */
 #ifndef PM_REGISTRY_H
 #define PM_REGISTRY_H
 
@@ -6,7 +6,7 @@
 
 /* Guarded by lock; count and base may be read any time. Heaps are never unmapped. Heap 0 is the orphan: it serves the
  * threads that have ended their own, one at a time, under gate.
- * Lock order: gate, registry.lock, heap.lock (another heap's: try only, when one's own is held), depot.lock. */
+ * Lock order: gate, registry.lock, the pools', a pool's, heap.lock (another heap's: try only, when one's own is held), depot.lock. */
 typedef struct registry {
     os_lock lock, gate;
     heap *heaps;
@@ -30,6 +30,8 @@ heap *registry_my_heap(void);
 bool registry_adopt(heap *mine, unsigned klass);
 /* An empty slab, opened for mine but not accepted yet: from the depot, at the limit from other heaps; or NULL. */
 slab *registry_obtain(heap *mine, unsigned klass);
+/* The same for an explicit pool or an arena; mine may be NULL. */
+slab *registry_pool_slab(heap *mine);
 /* Now and then, on a slow path: one other heap's inbox is taken in and its empty slabs go to the depot, so that an
  * owner that sleeps does not hold memory for ever. */
 void registry_visit_one(heap *mine);

@@ -1,4 +1,4 @@
-/* start.c: layer 12. See start.h. Nothing here may allocate but dlsym, whose wishes the boot arena serves. */
+/* start.c: layer 16. See start.h. Nothing here may allocate but dlsym, whose wishes the boot arena serves. */
 #include "start.h"
 
 #include "alloc.h"

@@ -1,4 +1,4 @@
-/* start.h: layer 12. Bringing the interposer up: settings, pools, the next allocator, in this order. */
+/* start.h: layer 16. Bringing the interposer up: settings, pools, the next allocator, in this order. */
 #ifndef PM_START_H
 #define PM_START_H
 

@@ -1,4 +1,4 @@
-/* stats.c: layer 10. See stats.h.
+/* stats.c: layer 13. See stats.h.
  *   used of a pool = what its slabs have out - what lies in bins - what is on its way between heaps. */
 #include "stats.h"
 

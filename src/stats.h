@@ -1,4 +1,4 @@
-/* stats.h: layer 10. What the pools hold, as numbers and as text. Reads only: other threads go on meanwhile. */
+/* stats.h: layer 13. What the pools hold, as numbers and as text. Reads only: other threads go on meanwhile. */
 #ifndef PM_STATS_H
 #define PM_STATS_H
 
