@@ -5,6 +5,7 @@
 #include "config.h"
 #include "next.h"
 #include "os.h"
+#include "profile.h"
 #include "stats.h"
 #include "text.h"
 
@@ -101,7 +102,10 @@ static void start(void)
         pm_config.disable = true;
         pm_config.verbose = pm_config.stats.exit = false;
     }
-    bool pools = !pm_config.disable && !tool_watches(environment) && pools_init();
+    bool wanted = !pm_config.disable && !tool_watches(environment);
+    if (wanted)
+        profile_init();
+    bool pools = wanted && pools_init();
     if (!next_find())
         report_abort("no other malloc in this process to forward to");
     if (pools && pm_config.stats.signal)
