@@ -307,7 +307,7 @@ PM_EXPORT size_t malloc_usable_size(void *p)
     if (!p)
         return 0;
     if (region_holds(p))
-        return block_size_of(p);
+        return UNLIKELY(pm_profiling) ? profile_usable(p, block_size_of(p)) : block_size_of(p);
     if (boot_holds(p))
         return boot_size(p);
     return pm_next.malloc_usable_size ? pm_next.malloc_usable_size(p) : 0;

@@ -276,6 +276,16 @@ void profile_resize(const void *p, size_t size)
     profile_alloc(p, size);
 }
 
+size_t profile_usable(const void *p, size_t most)
+{
+    if (!enter())
+        return most;
+    const uint16_t *shadow = shadow_of(p);
+    size_t size = shadow && *shadow && *shadow < UINT16_MAX ? *shadow : most;
+    leave();
+    return size;
+}
+
 /* The child's blocks of before the fork are its parent's to count. */
 static void fork_child(void)
 {

@@ -56,6 +56,9 @@ void profile_free(const void *p);
 void profile_free_large(void);
 /* A block that stays where it is answers another request. */
 void profile_resize(const void *p, size_t size);
+/* What malloc_usable_size says of a block: no more than was asked for, else a program that uses all of its blocks would
+ * tell what the block sizes are, not what it needs. `most` where that is not known. */
+size_t profile_usable(const void *p, size_t most);
 
 INLINE void *profiled(void *p, size_t size)
 {
