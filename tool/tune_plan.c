@@ -159,7 +159,7 @@ void plan_count(plan *p, const demand *each, size_t n)
 {
     uint32_t below = 0;
     for (unsigned i = 0; i < p->pools; below = p->size[i++]) {
-        uint64_t most = 0;
+        uint64_t most = 1;
         for (size_t k = 0; k < n; k++) {
             uint64_t live = live_between(&each[k], below, p->size[i]);
             most = live > most ? live : most;

@@ -62,7 +62,8 @@ uint64_t search_waste(const search *s, unsigned pools);
 /* The best plan with `pools` pools, at most s->pools. Without counts. */
 plan search_plan(const search *s, unsigned pools);
 
-/* For each pool, what the most demanding of the n demands has live at its peak, and an eighth more. */
+/* For each pool, what the most demanding of the n demands has live at its peak, at least one, and an eighth
+ * more: a pool without any would begin a fresh unit of slabs, and perhaps a huge page, for its few blocks. */
 void plan_count(plan *p, const demand *each, size_t n);
 /* 16, 32, 48, 64, then `steps` a doubling (1 or 4), to max: powers of two, jemalloc's classes. */
 plan plan_ladder(unsigned steps, size_t max);
