@@ -78,15 +78,16 @@ static void block_add(uint16_t *shadow, size_t size)
     }
 }
 
-static void block_remove(uint16_t *shadow)
+static bool block_remove(uint16_t *shadow)
 {
     if (*shadow == 0)
-        return;
+        return false;
     profile_row *r = row_of(*shadow);
     row_hold(r);
     r->live--;
     file->head.live_bytes -= *shadow;
     *shadow = 0;
+    return true;
 }
 
 /* ---- the file ---- */
@@ -124,8 +125,8 @@ static file_owner file_ask(int fd)
     return head.pid != os_pid() ? FILE_TAKEN : head.version == PROFILE_VERSION ? FILE_MINE : FILE_LEFT;
 }
 
-/* Zeros in all of it: a full disk must say so now, not kill the program later, when a page is touched. Its size does not
- * change where it is a profile already: another process may have it mapped. */
+/* Zeros in all of it: a full disk must say so now, not kill the program later, when a page is touched. Its size does
+ * not change where it is a profile already: another process may have it mapped. */
 static bool file_clear(const char *path)
 {
     static const char zeros[4096];
@@ -248,15 +249,17 @@ void profile_alloc(const void *p, size_t size)
     leave();
 }
 
-void profile_free(const void *p)
+static bool forget(const void *p)
 {
     if (!enter())
-        return;
+        return false;
     uint16_t *shadow = file ? shadow_of(p) : NULL;
-    if (shadow)
-        block_remove(shadow);
+    bool recorded = shadow && block_remove(shadow);
     leave();
+    return recorded;
 }
+
+void profile_free(const void *p) { forget(p); }
 
 void profile_free_large(void)
 {
@@ -272,8 +275,8 @@ void profile_free_large(void)
 
 void profile_resize(const void *p, size_t size)
 {
-    profile_free(p);
-    profile_alloc(p, size);
+    if (forget(p))
+        profile_alloc(p, size);
 }
 
 size_t profile_usable(const void *p, size_t most)

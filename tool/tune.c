@@ -11,18 +11,19 @@
 
 static int help(void)
 {
-    puts("Usage: poolmalloc tune [OPTION…] -- CMD [ARG…]\n"
-         "       poolmalloc tune [OPTION…] PROFILE…\n"
-         "Finds the block sizes that waste least on a run of CMD and of the processes it starts, or on profiles that\n"
-         "POOLMALLOC_PROFILE recorded. One line on stdout, POOLMALLOC_BLOCK_SIZES=SIZE:COUNT,…; everything else, CMD's\n"
-         "stdout too, goes to stderr. COUNT is what was live at the peak of the largest process, and an eighth more.\n\n"
-         "  --pools K      so many block sizes (1 to 63), instead of as many as pay\n"
-         "  --max SIZE     the largest block size to consider, to 64K; larger requests are forwarded (32K)\n"
-         "  --check FILE   tell what the sizes waste on another profile, too\n"
-         "  --plot FILE    draw the request sizes and the block sizes, as SVG\n"
-         "  --output FILE  write the line to FILE, too, for poolmalloc run --config FILE\n"
-         "  --help\n\n"
-         "Exit status: CMD's own; 1 nothing was recorded or written; 2 wrong usage or no profile.");
+    puts(
+        "Usage: poolmalloc tune [OPTION…] -- CMD [ARG…]\n"
+        "       poolmalloc tune [OPTION…] PROFILE…\n"
+        "Finds the block sizes that waste least on a run of CMD and of the processes it starts, or on profiles that\n"
+        "POOLMALLOC_PROFILE recorded. One line on stdout, POOLMALLOC_BLOCK_SIZES=SIZE:COUNT,…; everything else, CMD's\n"
+        "stdout too, goes to stderr. COUNT is what was live at the peak of the largest process, and an eighth more.\n\n"
+        "  --pools K      so many block sizes (1 to 63), instead of as many as pay\n"
+        "  --max SIZE     the largest block size to consider, to 64K; larger requests are forwarded (32K)\n"
+        "  --check FILE   tell what the sizes waste on another profile, too\n"
+        "  --plot FILE    draw the request sizes and the block sizes, as SVG\n"
+        "  --output FILE  write the line to FILE, too, for poolmalloc run --config FILE\n"
+        "  --help\n\n"
+        "Exit status: CMD's own; 1 nothing was recorded or written; 2 wrong usage or no profile.");
     return 0;
 }
 
@@ -42,9 +43,12 @@ static bool number_of(const char *name, const char *from, size_t least, size_t m
 
 static bool wishes_parse(int argc, char **argv, wishes *w)
 {
-    static const struct option options[] = {{"pools", required_argument, NULL, 'k'},  {"max", required_argument, NULL, 'm'},
-                                            {"check", required_argument, NULL, 'c'},  {"plot", required_argument, NULL, 'p'},
-                                            {"output", required_argument, NULL, 'o'}, {"help", no_argument, NULL, 'h'},
+    static const struct option options[] = {{"pools", required_argument, NULL, 'k'},
+                                            {"max", required_argument, NULL, 'm'},
+                                            {"check", required_argument, NULL, 'c'},
+                                            {"plot", required_argument, NULL, 'p'},
+                                            {"output", required_argument, NULL, 'o'},
+                                            {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
     bool good = true;
     for (int o; good && (o = getopt_long(argc, argv, "+h", options, NULL)) != -1;) {
@@ -66,7 +70,8 @@ static bool wishes_parse(int argc, char **argv, wishes *w)
 static bool output_write(const char *path, const char *line)
 {
     FILE *to = fopen(path, "we");
-    bool good = to && fprintf(to, "# Block sizes chosen by poolmalloc tune; for poolmalloc run --config.\n%s\n", line) > 0;
+    bool good =
+        to && fprintf(to, "# Block sizes chosen by poolmalloc tune; for poolmalloc run --config.\n%s\n", line) > 0;
     if (to && fclose(to) == 0 && good)
         return true;
     fprintf(stderr, "poolmalloc: tune: '%s': %s\n", path, strerror(errno));

@@ -29,7 +29,7 @@ void profiles_free(profiles *all);
 
 /* What was asked for, in groups of sizes: what the histogram and the plot show. */
 typedef struct group {
-    uint32_t above, to; /* bytes: sizes above + 1 … to */
+    uint32_t above, to;     /* bytes: sizes above + 1 … to */
     uint64_t bytes, blocks; /* live at the peak */
 } group;
 #define GROUPS_MAX 48

@@ -82,8 +82,8 @@ static void sizes_collect(search *s, const demand *d, size_t max, uint64_t *befo
     }
 }
 
-/* least[j], with the first j sizes served by one pool less, becomes that with one more, the last of them as large as size
- * j. Downwards, so that one row is enough. */
+/* least[j], with the first j sizes served by one pool less, becomes that with one more, the last of them as large as
+ * size j. Downwards, so that one row is enough. */
 static void pool_add(const search *s, const uint64_t *before, uint64_t *least, uint16_t *from)
 {
     for (unsigned j = s->sizes; j > 0; j--) {
@@ -183,6 +183,7 @@ size_t plan_print(const plan *p, char *to, size_t bytes)
 {
     size_t used = 0;
     for (unsigned i = 0; i < p->pools && used < bytes; i++)
-        used += (size_t)snprintf(to + used, bytes - used, "%s%u:%llu", i ? "," : "", p->size[i], (unsigned long long)p->count[i]);
+        used += (size_t)snprintf(to + used, bytes - used, "%s%u:%llu", i ? "," : "", p->size[i],
+                                 (unsigned long long)p->count[i]);
     return size_min(used, bytes - 1);
 }

@@ -8,9 +8,10 @@
 #define PLAN_STEPS (BLOCK_MAX / QUANTUM)
 #define PLAN_POOLS CLASS_MALLOC_MAX
 
-/* What one more pool costs whatever it holds: of the slab that it fills last, what is touched before it is needed. A bin
- * keeps up to 12 KiB at hand, and the last page is half used on average. */
-#define PLAN_POOL_BYTES (14 * KIB)
+/* What one more pool costs whatever it holds: of the slab that it fills last, what is touched before it is needed. A
+ * bin has up to 12 KiB at hand, half of it on average, and the last page is half used; python3 and sqlite3 came to 8
+ * to 10. */
+#define PLAN_POOL_BYTES (8 * KIB)
 #define PLAN_SLAB_BYTES (SLAB_SIZE + sizeof(slab) + SLAB_BITS_BYTES) /* a slab with its record and bits */
 
 /* What programs ask for. Index s: requests of 16 s - 15 … 16 s bytes; 0 is not used. */
@@ -42,13 +43,14 @@ typedef struct waste {
 waste plan_waste(const demand *d, const plan *p);
 INLINE uint64_t waste_sum(const waste *w) { return w->rounding + w->tails + w->parts; }
 
-/* The exact optimum for every number of pools, by dynamic programming over the sizes asked for (a block size that nobody
- * asks for is never better than the next smaller one that somebody does). Time O(pools * sizes²), memory O(pools * sizes). */
+/* The exact optimum for every number of pools, by dynamic programming over the sizes asked for (a block size that
+ * nobody asks for is never better than the next smaller one that somebody does). Time O(pools * sizes²), memory O(pools
+ * * sizes). */
 typedef struct search {
-    unsigned sizes, pools;          /* sizes asked for up to the maximum; most pools looked at */
+    unsigned sizes, pools; /* sizes asked for up to the maximum; most pools looked at */
     uint32_t size[PLAN_STEPS];
-    uint64_t asked;                 /* bytes of the requests, to the next 16, that the costs are of */
-    uint64_t cost[PLAN_POOLS + 1];  /* least memory with so many pools, in bytes * 256 */
+    uint64_t asked;                   /* bytes of the requests, to the next 16, that the costs are of */
+    uint64_t cost[PLAN_POOLS + 1];    /* least memory with so many pools, in bytes * 256 */
     uint16_t (*from)[PLAN_STEPS + 1]; /* [pools][sizes]: how many sizes the pools before the last one serve */
 } search;
 

@@ -28,12 +28,14 @@ static void print_processes(FILE *to, const profiles *all)
     fprintf(to, "%-24s %10s %14s %18s\n", "program", "process", "requests", "peak, bytes");
     for (size_t i = 0; i < shown; i++) {
         const process_profile *p = &all->process[order[i]];
-        fprintf(to, "%-24.24s %10u %14" PRIu64 " %18" PRIu64 "\n", p->program, p->pid, p->calls, all->each[order[i]].peak_bytes);
+        fprintf(to, "%-24.24s %10u %14" PRIu64 " %18" PRIu64 "\n", p->program, p->pid, p->calls,
+                all->each[order[i]].peak_bytes);
     }
     if (all->n > shown)
         fprintf(to, "and %zu more\n", all->n - shown);
     if (all->sum.large_calls)
-        fprintf(to, "%" PRIu64 " requests were larger than any pool's blocks (%zu bytes)\n", all->sum.large_calls, BLOCK_MAX);
+        fprintf(to, "%" PRIu64 " requests were larger than any pool's blocks (%zu bytes)\n", all->sum.large_calls,
+                BLOCK_MAX);
     free(order);
 }
 
@@ -89,37 +91,41 @@ static plan plan_default(size_t max)
 static void print_waste(FILE *to, const char *name, const demand *d, plan p)
 {
     waste w = plan_waste(d, &p);
-    fprintf(to, "%-22s %5u %12" PRIu64 " %12" PRIu64 " %12" PRIu64 " %12" PRIu64 " %7.1f%%\n", name, p.pools, w.rounding, w.tails,
-            w.parts, waste_sum(&w), percent(waste_sum(&w), w.requested));
+    fprintf(to, "%-22s %5u %12" PRIu64 " %12" PRIu64 " %12" PRIu64 " %12" PRIu64 " %7.1f%%\n", name, p.pools,
+            w.rounding, w.tails, w.parts, waste_sum(&w), percent(waste_sum(&w), w.requested));
 }
 
 static void print_comparison(FILE *to, const char *title, const demand *d, const tuning *t)
 {
     waste w = plan_waste(d, t->chosen);
-    fprintf(to, "\n%s\n%-22s %5s %12s %12s %12s %12s %8s\n", title, "block sizes", "pools", "rounding", "slab tails", "part-filled",
-            "waste", "of peak");
+    fprintf(to, "\n%s\n%-22s %5s %12s %12s %12s %12s %8s\n", title, "block sizes", "pools", "rounding", "slab tails",
+            "part-filled", "waste", "of peak");
     print_waste(to, "tuned", d, *t->chosen);
     print_waste(to, "default", d, plan_default(t->max));
     print_waste(to, "jemalloc's classes", d, plan_ladder(4, t->max));
     print_waste(to, "powers of two", d, plan_ladder(1, t->max));
     if (w.beyond)
-        fprintf(to, "%" PRIu64 " bytes at the peak are in larger requests, which the next allocator serves\n", w.beyond);
+        fprintf(to, "%" PRIu64 " bytes at the peak are in larger requests, which the next allocator serves\n",
+                w.beyond);
 }
 
 /* The numbers of pools around the knee, and some on the way. */
 static void print_knee(FILE *to, const tuning *t)
 {
     const search *s = t->found;
-    fprintf(to, "\npools   least waste*  of peak   (* beyond multiples of 16; a size not in use at the peak counts as one block)\n");
+    fprintf(to, "\npools   least waste*  of peak   (* beyond multiples of 16; a size not in use at the peak counts as "
+                "one block)\n");
     for (unsigned k = 1; k <= s->pools; k++) {
-        if (k > 4 && k % 8 != 0 && k != t->knee && k != t->knee + 1 && k + 1 != t->knee && k != t->chosen->pools && k != s->pools)
+        if (k > 4 && k % 8 != 0 && k != t->knee && k != t->knee + 1 && k + 1 != t->knee && k != t->chosen->pools &&
+            k != s->pools)
             continue;
         fprintf(to, "%5u %14" PRIu64 " %8.1f%%%s%s\n", k, search_waste(s, k), percent(search_waste(s, k), s->asked),
                 k == t->knee ? "  one more pool does not pay" : "", k == t->chosen->pools ? "  chosen" : "");
     }
 }
 
-/* The error of the sizes on a run that they were not made for: what they waste beyond the best that as many pools could do there. */
+/* The error of the sizes on a run that they were not made for: what they waste beyond the best that as many pools could
+ * do there. */
 static void print_check(FILE *to, const tuning *t)
 {
     const demand *d = &t->check->sum;

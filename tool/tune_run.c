@@ -58,7 +58,24 @@ static int command_wait(char **command)
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-/* Reads the profiles in the folder, and removes them and it. A process that has not allocated left none worth having. */
+/* By its full path: the command's processes may be elsewhere. With /%p.profile behind it, it must fit a setting. */
+#define FOLDER_BYTES 200
+
+static bool folder_make(char folder[FOLDER_BYTES])
+{
+    const char *place = getenv("TMPDIR");
+    char *full = realpath(place && *place ? place : "/tmp", NULL);
+    int length = full ? snprintf(folder, FOLDER_BYTES, "%s/poolmalloc-XXXXXX", full) : 0;
+    free(full);
+    if (full && length >= FOLDER_BYTES)
+        errno = ENAMETOOLONG;
+    else if (full && mkdtemp(folder))
+        return true;
+    fprintf(stderr, "poolmalloc: tune: no folder for profiles in TMPDIR: %s\n", strerror(errno));
+    return false;
+}
+
+/* Reads the profiles in the folder, and removes them and it. */
 static void folder_collect(const char *folder, profiles *all)
 {
     char path[600];
@@ -78,25 +95,24 @@ static void folder_collect(const char *folder, profiles *all)
 static void tell_end(const char *command, int status)
 {
     if (status > 128)
-        fprintf(stderr, "poolmalloc: tune: '%s' was ended by signal %d (%s)\n", command, status - 128, strsignal(status - 128));
+        fprintf(stderr, "poolmalloc: tune: '%s' was ended by signal %d (%s)\n", command, status - 128,
+                strsignal(status - 128));
     else if (status)
         fprintf(stderr, "poolmalloc: tune: '%s' ended with exit status %d\n", command, status);
 }
 
 int tune_run(char **command, profiles *all)
 {
-    char folder[200];
-    const char *place = getenv("TMPDIR");
-    int length = snprintf(folder, sizeof folder, "%s/poolmalloc-XXXXXX", place && *place ? place : "/tmp");
-    if (length >= (int)sizeof folder || !mkdtemp(folder)) {
-        fprintf(stderr, "poolmalloc: tune: no folder for profiles in '%s': %s\n", place ? place : "/tmp", strerror(errno));
+    char folder[FOLDER_BYTES];
+    if (!folder_make(folder))
         return EXIT_NOT_SO;
-    }
     bool good = settings_prepare(folder);
     int status = good ? command_wait(command) : EXIT_USAGE;
     folder_collect(folder, all);
     if (all->n == 0 && status == 0) {
-        fprintf(stderr, "poolmalloc: tune: '%s' left no profile (a static or setuid program, or built with a sanitizer?)\n", command[0]);
+        fprintf(stderr,
+                "poolmalloc: tune: '%s' left no profile (a static or setuid program, or built with a sanitizer?)\n",
+                command[0]);
         return EXIT_NOT_SO;
     }
     if (all->n)

@@ -1,4 +1,5 @@
-/* Known numbers of requests of sizes that nothing else here asks for: profiled MODE. profile.py knows what they come to. */
+/* Known numbers of requests of sizes that nothing else here asks for: profiled MODE. profile.py knows what they come
+ * to. */
 #include "check.h"
 #include "threads.h"
 
@@ -45,7 +46,7 @@ static void family(void)
     CHECK(memalign(32, 13001) != NULL);
     CHECK(malloc(65536) != NULL);
     *(void **)&new = dlsym(RTLD_DEFAULT, "_Znwm");
-    CHECK(new(14001) != NULL);
+    CHECK(new (14001) != NULL);
     CHECK(strdup("") != NULL);
 }
 
