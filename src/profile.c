@@ -294,6 +294,8 @@ static void fork_child(void)
 {
     os_lock_reset(&lock);
     busy = false;
+    if (file)
+        os_unmap(file, sizeof *file);
     file = NULL;
     for (size_t i = 0; i < CHUNKS; i++)
         if (chunks[i])
@@ -313,7 +315,7 @@ static void sizes_raise(size_list *l)
 
 void profile_init(void)
 {
-    if (!*pm_config.profile || !file_open())
+    if (!file_open())
         return;
     sizes_raise(&pm_config.sizes);
     pthread_atfork(NULL, NULL, fork_child);

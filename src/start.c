@@ -102,10 +102,9 @@ static void start(void)
         pm_config.disable = true;
         pm_config.verbose = pm_config.stats.exit = false;
     }
-    bool wanted = !pm_config.disable && !tool_watches(environment);
-    if (wanted)
+    if (*pm_config.profile && !pm_config.disable && !tool_watches(environment))
         profile_init();
-    bool pools = wanted && pools_init();
+    bool pools = !pm_config.disable && !tool_watches(environment) && pools_init();
     if (!next_find())
         report_abort("no other malloc in this process to forward to");
     if (pools && pm_config.stats.signal)

@@ -51,11 +51,15 @@ static void demand_of(const profile_file *f, demand *d, process_profile *p)
     p->program[sizeof p->program - 1] = 0;
 }
 
+/* Room for one more: there is for the next power of two. */
 static bool profiles_grow(profiles *all)
 {
-    demand *each = realloc(all->each, (all->n + 1) * sizeof *each);
+    size_t room = all->n ? 2 * all->n : 1;
+    if (all->n && !is_power_of_two(all->n))
+        return true;
+    demand *each = realloc(all->each, room * sizeof *each);
     all->each = each ? each : all->each;
-    process_profile *process = realloc(all->process, (all->n + 1) * sizeof *process);
+    process_profile *process = realloc(all->process, room * sizeof *process);
     all->process = process ? process : all->process;
     return each && process;
 }
