@@ -178,7 +178,7 @@ void *alloc_zeroed(unsigned klass)
 
 /* ---- free ---- */
 
-/* This block and half of the bin go back to their slabs under one hold of the lock. */
+/* This block and half of the bin, but no more than bounds the call's work, go back to their slabs under one hold of the lock. */
 NOINLINE void free_full(void *p, bin *b)
 {
     heap *h = my_heap;
@@ -190,7 +190,8 @@ NOINLINE void free_full(void *p, bin *b)
     }
     os_lock_take(&h->lock);
     heap_give(h, p);
-    heap_give_back(h, b, b->limit / 2);
+    heap_give_back(h, b, size_min(b->limit / 2, SPILL_BLOCKS));
+    b->spilled = true;
     heap_unlock(h);
     heap_housekeep(h);
     heap_leave(h);

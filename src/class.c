@@ -1,14 +1,17 @@
 /* class.c: layer 5. See class.h. */
 #include "class.h"
 
+#include <string.h>
+
 #define BIN_BLOCKS 192
-#define BIN_BYTES (12 * KIB)
+#define BIN_BYTES (8 * KIB)
 #define REFILL_BLOCKS 32
 #define REFILL_BYTES (4 * KIB)
 
 size_class pm_classes[CLASS_MAX];
 uint32_t pm_class_count;
 uint16_t pm_bin_offset[BLOCK_MAX / QUANTUM + 1];
+uint8_t pm_aligned_class[ALIGN_SHIFTS][CLASS_MAX];
 
 static_assert(CLASS_MAX * BIN_SIZE <= UINT16_MAX, "bin offsets fit the table");
 static_assert((uint64_t)SLAB_SIZE * BLOCK_MAX <= (uint64_t)1 << 33 && SLAB_SIZE < (uint64_t)1 << 32, "inverse is exact");
@@ -32,6 +35,19 @@ void class_shape(size_class *c, size_t size, size_t align)
     assert(c->refill <= c->limit);
 }
 
+/* One row, from the largest class down: a class that lies so serves itself and, within twice their size, those below it. */
+static void aligned_init(uint8_t *row, size_t align)
+{
+    bool colours_do = align <= (size_t)1 << COLOUR_SHIFT;
+    unsigned above = CLASS_NONE;
+    memset(row, CLASS_NONE, CLASS_MAX);
+    for (unsigned c = pm_class_count; c-- > 0;) {
+        if ((pm_classes[c].size & (align - 1)) == 0 && (colours_do || pm_classes[c].colours == 0))
+            above = c;
+        row[c] = (uint8_t)(above != CLASS_NONE && pm_classes[above].size <= 2 * pm_classes[c].size ? above : CLASS_NONE);
+    }
+}
+
 void classes_init(const size_list *sizes)
 {
     size_t step = 0;
@@ -43,14 +59,6 @@ void classes_init(const size_list *sizes)
     for (; step <= BLOCK_MAX / QUANTUM; step++)
         pm_bin_offset[step] = CLASS_NONE * BIN_SIZE;
     pm_class_count = sizes->length;
-}
-
-unsigned class_aligned(size_t size, size_t align)
-{
-    size_t least = size_max(size, align); /* a multiple of align is no less than that */
-    unsigned first = least > BLOCK_MAX ? CLASS_NONE : class_of(least);
-    for (unsigned c = first; c < pm_class_count && c < first + 8 && pm_classes[c].size <= 2 * least; c++)
-        if (pm_classes[c].size % align == 0 && (align <= (size_t)1 << COLOUR_SHIFT || pm_classes[c].colours == 0))
-            return c;
-    return CLASS_NONE;
+    for (unsigned shift = 0; shift < ALIGN_SHIFTS; shift++)
+        aligned_init(pm_aligned_class[shift], QUANTUM << shift);
 }

@@ -15,7 +15,7 @@ typedef struct size_class {
     uint32_t per_slab; /* blocks in a slab */
     uint32_t inverse;  /* 2^32 / size, rounded up: offset * inverse >> 32 is the number of the block that begins there */
     uint32_t colours;  /* a power of two, less 1: blocks of slab i begin (i & colours) * 64 bytes into it, within its tail */
-    uint16_t limit;    /* blocks that a bin keeps: 192 or 12 KiB; at least 1 */
+    uint16_t limit;    /* blocks that a bin keeps, at first: 192 or 8 KiB; at least 1 */
     uint16_t refill;   /* blocks that a bin gets at once: 32 or 4 KiB; at least 1 */
     uint32_t reserved; /* slabs that pre-allocation keeps for this class; depot lock */
     uint32_t waiting_count;
@@ -32,10 +32,6 @@ void classes_init(const size_list *sizes);
 /* Blocks of `size` bytes, of which as many as fit go into a slab. Above an alignment of 64 without colours. */
 void class_shape(size_class *c, size_t size, size_t align);
 
-/* Class that serves `size` bytes at `align` (a power of two, above 64 only where slabs have no colours), or CLASS_NONE. At
- * most eight steps above the size's own class, and no block over twice what is needed: beyond that the next does better. */
-unsigned class_aligned(size_t size, size_t align);
-
 /* The first block of a slab of class c. Colours spread the first lines of large blocks, which programs touch most, over
  * the sets of the caches: without them slab i and slab j would meet in the same ones. */
 INLINE char *slab_first(const slab *s, const size_class *c)
@@ -44,5 +40,21 @@ INLINE char *slab_first(const slab *s, const size_class *c)
 }
 
 INLINE unsigned class_of(size_t size) { return pm_bin_offset[(size + QUANTUM - 1) / QUANTUM] / BIN_SIZE; }
+
+/* By alignment (16, 32, … 4096) and class of the size: the class that serves both, or CLASS_NONE: its blocks are
+ * at most twice as large as the size's own class's, beyond that the next allocator does better. Above an alignment of 64 only
+ * classes whose slabs have no colours will do. */
+#define ALIGN_SHIFTS 9
+#define ALIGN_POOLED (QUANTUM << (ALIGN_SHIFTS - 1))
+extern uint8_t pm_aligned_class[ALIGN_SHIFTS][CLASS_MAX];
+
+/* size <= BLOCK_MAX; align a power of two <= ALIGN_POOLED. */
+INLINE unsigned class_aligned(size_t size, size_t align)
+{
+    align = size_max(align, QUANTUM);
+    size = size_max(size, align); /* a multiple of align is no less than that */
+    return pm_aligned_class[__builtin_ctzl(align) - 4][class_of(size)];
+}
+static_assert(QUANTUM == 1 << 4, "");
 
 #endif

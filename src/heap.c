@@ -16,9 +16,10 @@ bool pm_every_call_slow;
 void heap_init(heap *h, uint32_t number)
 {
     h->number = number;
+    h->budget = BIN_BUDGET;
     for (unsigned c = 0; c < pm_class_count; c++) {
         bin *b = &h->bins[c];
-        b->klass = (uint16_t)c;
+        b->klass = (uint8_t)c;
         b->limit = pm_every_call_slow ? 0 : pm_classes[c].limit;
         b->room = b->limit;
     }
@@ -127,6 +128,29 @@ static bool heap_open_spare(heap *h, bin *b)
     return true;
 }
 
+/* The bin is empty; a bin that was full and empty in turn grows. */
+static void bin_grow(heap *h, bin *b)
+{
+    const size_class *c = &pm_classes[b->klass];
+    size_t more = size_min(b->limit, BIN_GROWTH * (size_t)c->limit - b->limit);
+    b->spilled = false;
+    if (more * c->size > h->budget)
+        return;
+    h->budget -= (uint32_t)(more * c->size);
+    b->limit = (uint16_t)(b->limit + more);
+    b->room = b->limit;
+}
+
+static void bin_ungrow(heap *h, bin *b)
+{
+    const size_class *c = &pm_classes[b->klass];
+    if (b->limit <= c->limit)
+        return;
+    h->budget += (uint32_t)(b->limit - c->limit) * c->size;
+    b->limit = c->limit;
+    b->room = b->limit;
+}
+
 static void bin_refill(bin *b, size_t most)
 {
     const size_class *c = &pm_classes[b->klass];
@@ -147,6 +171,8 @@ static void bin_refill(bin *b, size_t most)
 
 block *heap_fill(heap *h, bin *b)
 {
+    if (UNLIKELY(b->spilled) && b->free == NULL)
+        bin_grow(h, b);
     if (b->free == NULL && (b->partial || heap_open_spare(h, b)))
         bin_refill(b, pm_every_call_slow ? 1 : pm_classes[b->klass].refill);
     return bin_pop(b);
@@ -196,10 +222,16 @@ void heap_give_back(heap *h, bin *b, size_t count)
     }
 }
 
+static void bin_empty(heap *h, bin *b)
+{
+    heap_give_back(h, b, SIZE_MAX);
+    bin_ungrow(h, b);
+}
+
 void heap_calm_bin(heap *h, bin *b)
 {
     if (b->free && b->free == b->seen)
-        heap_give_back(h, b, SIZE_MAX);
+        bin_empty(h, b);
     b->seen = b->free;
 }
 
@@ -207,7 +239,7 @@ void heap_empty_bins(heap *h)
 {
     os_lock_take(&h->lock);
     for (unsigned c = 0; c < pm_class_count; c++)
-        heap_give_back(h, &h->bins[c], SIZE_MAX);
+        bin_empty(h, &h->bins[c]);
     heap_unlock(h);
 }
 

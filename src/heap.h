@@ -15,7 +15,8 @@ struct bin {
     block *free;
     int32_t room;
     uint16_t limit;   /* 0 until the class is used here, and always in modes that count every call */
-    uint16_t klass;
+    uint8_t klass;
+    bool spilled;     /* it was full since it was last empty: more room would have saved both ways to the slabs */
     slab *partial;    /* a ring of slabs with free blocks; the first is taken from, one that gets its first goes last */
     block *seen;      /* the first block at the last look: the same at the next one means that the bin is at rest */
 };
@@ -28,6 +29,9 @@ typedef struct outbox {
     uint32_t count, bytes;
 } outbox;
 
+#define BIN_GROWTH 4             /* times its class's limit that a bin may come to keep */
+#define BIN_BUDGET (176 * KIB)   /* for all bins of a heap: with their 410 KiB of limits, below 600 KiB for a thread that filled all */
+#define SPILL_BLOCKS 96          /* that a full bin gives back at most */
 #define OUTBOXES 8
 #define OUTBOX_BLOCKS 32
 #define OUTBOX_BYTES (16 * KIB)
@@ -55,6 +59,7 @@ struct heap {
     slab *spare;     /* empty slabs, linked by next */
     slab *leaving;   /* empty slabs that go to the depot when the lock is given back */
     uint32_t spares;
+    uint32_t budget; /* bytes by which bins may still grow beyond their classes' limits */
     bool spare_idle; /* no spare was used since the last tick */
     outbox out[OUTBOXES];
 

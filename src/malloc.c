@@ -235,12 +235,17 @@ PM_EXPORT void *realloc(void *p, size_t size)
 
 /* ---- aligned ---- */
 
-/* From a pool all of whose blocks lie so, or NULL: then it is the next allocator's. */
-static void *alloc_aligned(size_t align, size_t size)
+/* The class all of whose blocks lie so. */
+INLINE unsigned aligned_class(size_t align, size_t size)
+{
+    return LIKELY(is_power_of_two(align) && align <= ALIGN_POOLED && size <= BLOCK_MAX) ? class_aligned(size, align) : CLASS_NONE;
+}
+
+static NOINLINE void *alloc_aligned_slow(size_t align, size_t size)
 {
     if (!start_done() || !pm_pools_ready)
         return NULL;
-    unsigned klass = is_power_of_two(align) && align <= 4 * KIB ? class_aligned(size, align) : CLASS_NONE;
+    unsigned klass = aligned_class(align, size);
     void *p = klass == CLASS_NONE ? NULL : alloc_class(klass);
     if (UNLIKELY((uintptr_t)p & (align - 1))) { /* at the limit, a block of a larger class */
         free_block(p);
@@ -249,12 +254,19 @@ static void *alloc_aligned(size_t align, size_t size)
     return profiled(p, size);
 }
 
+/* NULL: it is the next allocator's. */
+INLINE void *alloc_aligned(size_t align, size_t size)
+{
+    void *p = bin_pop(&my_heap->bins[aligned_class(align, size)]);
+    return LIKELY(p != NULL) ? p : alloc_aligned_slow(align, size);
+}
+
 /* Nothing aligned is asked for while we start; if it were, the arena's 16 bytes are what there is. */
 static bool aligned_refused(size_t align, size_t size)
 {
     if (UNLIKELY(!start_done()))
         return true;
-    bool pool = pm_pools_ready && is_power_of_two(align) && align <= 4 * KIB && class_aligned(size, align) != CLASS_NONE;
+    bool pool = pm_pools_ready && aligned_class(align, size) != CLASS_NONE;
     forwarded(pool);
     return pool && !overflow_forwards(size);
 }
