@@ -213,7 +213,7 @@ static void free_explicit(void *p, pm_pool *pool)
     pm_pool_free(pool, p);
 }
 
-NOINLINE void free_other(void *p, slab *s)
+static NOINLINE void free_odd(void *p, slab *s)
 {
     heap *home = LOAD(&s->home), *h = registry_my_heap();
     if (UNLIKELY(home == HEAP_NOBODY || home == NULL))
@@ -233,6 +233,17 @@ NOINLINE void free_other(void *p, slab *s)
         free_mine(h, p);
     else
         heap_post(h, home, p, pm_classes[s->klass].size);
+    heap_leave(h);
+}
+
+NOINLINE void free_other(void *p, slab *s)
+{
+    heap *home = LOAD(&s->home), *h = my_heap;
+    if (UNLIKELY(!heap_is_real(home) || !heap_is_real(h) || pm_every_call_slow || !heap_enter(h))) {
+        free_odd(p, s);
+        return;
+    }
+    heap_post(h, home, p, pm_classes[LOAD(&s->klass)].size);
     heap_leave(h);
 }
 

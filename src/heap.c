@@ -259,7 +259,7 @@ void heap_send(heap *to, block *chain)
     } while (!__atomic_compare_exchange_n(&to->inbox, &head, chain, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
 }
 
-static void outbox_send(heap *h, outbox *o)
+static NOINLINE void outbox_send(heap *h, outbox *o)
 {
     heap_send(o->to, o->chain);
     h->messages_sent++;
@@ -267,17 +267,14 @@ static void outbox_send(heap *h, outbox *o)
     *o = (outbox){.chain = NULL};
 }
 
-void heap_post(heap *h, heap *to, block *p, size_t size)
+/* o was changed; it is sent when full. */
+void heap_post_rest(heap *h, outbox *o, heap *to, block *p, size_t size)
 {
-    outbox *o = &h->out[to->number % OUTBOXES];
     if (o->chain && o->to != to)
         outbox_send(h, o);
     o->to = to;
-    p->next = o->chain;
-    o->chain = p;
-    o->count++;
-    o->bytes += (uint32_t)size;
-    if (o->count < OUTBOX_BLOCKS && o->bytes < OUTBOX_BYTES)
+    outbox_add(o, p, size);
+    if (!outbox_is_full(o))
         return;
     *(o->count == OUTBOX_BLOCKS ? &h->sent_by_count : &h->sent_by_bytes) += 1;
     outbox_send(h, o);
@@ -290,8 +287,18 @@ void heap_flush(heap *h)
             outbox_send(h, o);
 }
 
-/* Every block goes to its slab, or, when the slab has moved on since it was sent, on to where that is now. Returns how
- * many there were. */
+/* By the heap's own thread, into the bin while that has room: 246 → 130 instructions a remote free, all told. */
+static void block_take(heap *h, slab *s, block *p)
+{
+    bin *b = s->bin;
+    if (h == my_heap && LIKELY(b->room > 0))
+        bin_push(b, p);
+    else
+        heap_give(h, p);
+}
+
+/* Every block comes home, or, when its slab has moved on since it was sent, goes on to where that is now. Returns how many
+ * there were. */
 static size_t message_take(heap *h, block *message)
 {
     size_t n = 0;
@@ -300,7 +307,7 @@ static size_t message_take(heap *h, block *message)
         slab *s = slab_of(p);
         heap *home = LOAD(&s->home);
         if (LIKELY(home == h)) {
-            heap_give(h, p);
+            block_take(h, s, p);
         } else {
             p->next = NULL;
             heap_send(home, p);

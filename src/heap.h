@@ -93,6 +93,14 @@ INLINE void *bin_pop(bin *b)
     return p;
 }
 
+INLINE void bin_push(bin *b, void *p)
+{
+    b->room--;
+    ((block *)p)->next = b->free;
+    __atomic_signal_fence(__ATOMIC_RELEASE);
+    b->free = p;
+}
+
 /* After a fork, which may have come between the two stores of a push or pop. */
 INLINE void bin_recount(bin *b)
 {
@@ -137,8 +145,28 @@ void heap_unlock(heap *h); /* gives the lock back, and what leaves to the depot 
 void heap_open_slab(heap *h, slab *s, unsigned klass); /* a slab that nobody else knows starts anew as h's */
 void heap_empty_bins(heap *h); /* all blocks go to their slabs; by the heap's own thread, or after that has gone */
 void heap_recount_bins(heap *h); /* after a fork: room from the blocks that are there */
-void heap_post(heap *h, heap *to, block *p, size_t size); /* into an outbox, which is sent when full */
 void heap_flush(heap *h);      /* sends what the outboxes hold */
 void heap_send(heap *to, block *chain); /* one message; any thread, any time */
+
+INLINE void outbox_add(outbox *o, block *p, size_t size)
+{
+    p->next = o->chain;
+    o->chain = p;
+    o->count++;
+    o->bytes += (uint32_t)size;
+}
+INLINE bool outbox_is_full(const outbox *o) { return o->count >= OUTBOX_BLOCKS || o->bytes >= OUTBOX_BYTES; }
+
+void heap_post_rest(heap *h, outbox *o, heap *to, block *p, size_t size);
+
+/* Into an outbox, which is sent when full. */
+INLINE void heap_post(heap *h, heap *to, block *p, size_t size)
+{
+    outbox *o = &h->out[to->number % OUTBOXES];
+    if (LIKELY(o->to == to && o->count < OUTBOX_BLOCKS - 1 && o->bytes + size < OUTBOX_BYTES))
+        outbox_add(o, p, size);
+    else
+        heap_post_rest(h, o, to, p, size);
+}
 
 #endif

@@ -153,14 +153,6 @@ size_t pm_pool_alloc_bulk(pm_pool *pool, void **blocks, size_t n)
 
 /* ---- back ---- */
 
-INLINE void bin_push(bin *b, void *p)
-{
-    b->room--;
-    ((block *)p)->next = b->free;
-    __atomic_signal_fence(__ATOMIC_RELEASE);
-    b->free = p;
-}
-
 /* With the lock. */
 static void give(pm_pool *pool, bin *b, void *p)
 {
