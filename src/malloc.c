@@ -4,6 +4,7 @@
 #include "config.h"
 #include "next.h"
 #include "os.h"
+#include "print.h"
 #include "start.h"
 #include "stats.h"
 #include "text.h"

@@ -5,7 +5,7 @@
 #include "config.h"
 #include "next.h"
 #include "os.h"
-#include "stats.h"
+#include "print.h"
 #include "text.h"
 
 #include <errno.h>
