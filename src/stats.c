@@ -135,7 +135,7 @@ static PEEKS void heap_subtract(const heap *h, transit *t)
     s->heaps++;
 }
 
-static PEEKS size_t heaps_busy(const view *v)
+PEEKS size_t view_busy(const view *v)
 {
     size_t busy = 0;
     for (uint32_t i = 0; i < v->watched; i++)
@@ -324,7 +324,7 @@ PEEKS void stats_gather_from(const view *v, pm_stats *s)
     pools_add(v, s);
     rows_end(v, s);
     depot_add(v, s);
-    s->busy = heaps_busy(v);
+    s->busy = view_busy(v);
 }
 
 void stats_gather(pm_stats *s)

@@ -32,6 +32,7 @@ struct view {
     uint64_t forwarded;     /* calls forwarded by threads without a heap */
     const char *next;       /* name of the next allocator's file */
     uint32_t pid;
+    const void *context;    /* of the two functions */
     /* Copies what the process has at `from`, aligned to 8; false: that is no address within the region, or not readable. */
     bool (*peek)(const view *v, const void *from, void *to, size_t bytes);
     /* Bytes in memory of the slabs [from, from + count). */
@@ -42,6 +43,9 @@ struct view {
 
 /* The calling process, seen from inside; slow: room for HEAPS_WATCHED numbers. */
 void view_here(view *v, uint64_t *slow);
+
+/* Heaps on whose slow paths something happened between the two times that they were read. */
+size_t view_busy(const view *v);
 
 void stats_gather_from(const view *v, pm_stats *s);
 void stats_gather(pm_stats *s); /* of the calling process */

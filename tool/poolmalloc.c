@@ -225,6 +225,7 @@ static const struct {
     {"run", "run a program on pools", run},
     {"config", "check and print the settings and block sizes", config_command},
     {"active", "whether a process runs on pools", active},
+    {"stat", "how full the pools of a running process are", stat_command},
 };
 #define COMMANDS (sizeof commands / sizeof *commands)
 

@@ -2,14 +2,21 @@
 #ifndef PM_TOOL_H
 #define PM_TOOL_H
 
+#include "live.h"
+
 #include <stdbool.h>
 #include <sys/types.h>
 
 enum { EXIT_NOT_SO = 1, EXIT_USAGE = 2, EXIT_CANNOT_RUN = 126, EXIT_NOT_FOUND = 127 };
 
+int stat_command(int argc, char **argv);
+int top_command(int argc, char **argv);
+
 /* "Try 'poolmalloc COMMAND --help'." Returns EXIT_USAGE. */
 int usage_error(const char *command);
 bool pid_parse(const char *from, pid_t *pid);
+/* One line on stderr: what is the matter with process pid. Returns EXIT_NOT_SO. */
+int live_error(const char *command, pid_t pid, const live *l, live_result result);
 /* Puts the library in front of LD_PRELOAD; false, with one line, when it is not found. */
 bool preload_add(bool hardened);
 /* execvp; returns the exit status, with one line, when that fails. */
