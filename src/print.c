@@ -57,14 +57,36 @@ static size_t utf8_length(const char *at)
     return wrong ? 0 : n;
 }
 
-/* What no terminal, JSON or Prometheus parser stumbles over: control characters and broken UTF-8 become question marks. */
+/* Moves *from behind its first character; returns the bytes of *shown: that character, or, where no terminal, JSON or
+ * Prometheus parser could stand it (control characters, broken UTF-8), a question mark. */
+static size_t char_clean(const char **from, const char **shown)
+{
+    const char *at = *from;
+    size_t n = utf8_length(at);
+    bool odd = n == 0 || (unsigned char)*at < 32 || *at == 127;
+    *from += size_max(n, 1);
+    *shown = odd ? "?" : at;
+    return odd ? 1 : n;
+}
+
+void name_clean(const char *from, char *to, size_t bytes)
+{
+    const char *shown;
+    for (size_t n; *from; to += n, bytes -= n) {
+        n = char_clean(&from, &shown);
+        if (n >= bytes)
+            break;
+        memcpy(to, shown, n);
+    }
+    *to = 0;
+}
+
 static void write_clean(text *t, const char *from, bool escape)
 {
-    for (size_t n; *from; from += n) {
-        n = utf8_length(from);
-        bool odd = n == 0 || (unsigned char)*from < 32 || *from == 127;
-        n = size_max(n, 1);
-        text_add(t, "%s%.*s", escape && (*from == '"' || *from == '\\') ? "\\" : "", (int)n, odd ? "?" : from);
+    const char *shown;
+    while (*from) {
+        size_t n = char_clean(&from, &shown);
+        text_add(t, "%s%.*s", escape && (*shown == '"' || *shown == '\\') ? "\\" : "", (int)n, shown);
     }
 }
 
@@ -79,10 +101,8 @@ static void write_string(text *t, const char *from)
 
 static void write_text_row(text *t, const pm_stats_row *r, bool counts)
 {
-    char name[sizeof r->name * 4];
-    text named = {.fd = -1};
-    write_clean(&named, r->name, false);
-    snprintf(name, sizeof name, "%.*s", (int)named.used, named.bytes);
+    char name[sizeof r->name];
+    name_clean(r->name, name, sizeof name);
     double use = r->capacity ? 100.0 * (double)r->used / (double)r->capacity : 0;
     text_add(t, "%-14s %10zu %7zu %10zu %10zu %10zu %6.1f %10zu %12zu", name, r->block_size, r->slabs + r->waiting_slabs,
              r->capacity, r->used, r->free, use, r->slab_tail_bytes, r->resident_bytes);

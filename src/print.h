@@ -13,6 +13,8 @@ bool stats_report_to(int fd, stats_format format);
 /* To POOLMALLOC_STATS_FILE, or stderr, as POOLMALLOC_STATS_FORMAT says; nothing when a report is being written. Fit
  * for signal handlers. */
 void stats_report(void);
+/* A name of whatever bytes, fit to be shown; cut where it does not fit. */
+void name_clean(const char *from, char *to, size_t bytes);
 /* `pattern` with each %p replaced by the process id; false when it does not fit. */
 bool path_expand(const char *pattern, char *path, size_t bytes);
 

@@ -226,6 +226,7 @@ static const struct {
     {"config", "check and print the settings and block sizes", config_command},
     {"active", "whether a process runs on pools", active},
     {"stat", "how full the pools of a running process are", stat_command},
+    {"top", "the same, live, on the whole screen", top_command},
 };
 #define COMMANDS (sizeof commands / sizeof *commands)
 
