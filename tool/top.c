@@ -177,17 +177,17 @@ static void draw_list(screen *s)
     qsort(s->all.at, s->all.count, sizeof *s->all.at, process_order);
     if (s->chosen >= s->all.count)
         s->chosen = s->all.count ? s->all.count - 1 : 0;
-    line(0, A_BOLD, "poolmalloc: %zu processes on pools; %zu processes may not be read", s->all.count, s->all.denied);
-    line(2, A_REVERSE, "%8s %8s %8s %8s %8s %6s %9s %7s %s", "PID", "IN USE", "RESIDENT", "COMMIT", "GROWTH/s", "USE", "FORWARD/s",
+    line(0, A_BOLD, "poolmalloc: processes on pools: %zu; not readable: %zu", s->all.count, s->all.denied);
+    line(2, A_REVERSE, "%7s %8s %8s %8s %8s %6s %9s %7s %s", "PID", "IN USE", "RESIDENT", "COMMIT", "GROWTH/s", "USE", "FORWARD/s",
          "THREADS", "COMMAND");
     size_t lines = LINES > 5 ? (size_t)LINES - 5 : 0, first = s->chosen >= lines && lines ? s->chosen - lines + 1 : 0;
     for (size_t i = first; i < s->all.count && i - first < lines; i++) {
         const process *p = &s->all.at[i];
-        line(3 + (int)(i - first), i == s->chosen ? A_REVERSE : A_NORMAL, "%8d %8s %8s %8s %8s %5.1f%% %9s %7zu %s", (int)p->pid,
+        line(3 + (int)(i - first), i == s->chosen ? A_REVERSE : A_NORMAL, "%7d %8s %8s %8s %8s %5.1f%% %9s %7zu %s", (int)p->pid,
              HUMAN(p->used), HUMAN(p->resident), HUMAN(p->committed), RATE(p->used_rate),
              p->committed ? 100.0 * (double)p->used / (double)p->committed : 0, RATE(p->forwarded_rate), p->threads, p->command);
     }
-    line(LINES - 1, A_REVERSE, " q quit  Enter one  sort: u in use  r resident  g growth  f forwards  n name  p pid");
+    line(LINES - 1, A_REVERSE, " q quit  Enter one  sort: u in use  r resident  g growth  f forward  n name p pid");
 }
 
 /* Change a second of a figure since the last look. */
@@ -240,7 +240,7 @@ static void draw_one(const screen *s)
     line(5, A_REVERSE, "%-14s %6s %6s %8s %8s %8s %8s %6s", "POOL", "BLOCK", "SLABS", "USED", "CAPACITY", "USED/s", "RESIDENT", "USE");
     for (size_t i = 0; i < count && (int)i + 7 < LINES; i++)
         draw_row(s, 6 + (int)i, rows[i]);
-    line(LINES - 1, A_REVERSE, " q quit %s sort: b block  u used bytes  %% use  r resident  g growth  n name", s->only ? "" : " Esc list ");
+    line(LINES - 1, A_REVERSE, " q quit %s sort: b block  u bytes  %% use  r resident  g growth  n name", s->only ? "" : " Esc list ");
 }
 
 static void draw(screen *s)

@@ -14,7 +14,7 @@ static const struct {
     long count; /* kept */
     long given; /* allocated besides, and freed: by this thread, and by another one */
 } known[] = {{1700, 777, 5}, {5000, 64, 1}, {32768, 9, 0}, {600, 12345, 100}};
-enum { KNOWN = sizeof known / sizeof *known, MOST = 13000, HELD = 2000, BUSY_SIZE = 300, WORKERS_MOST = 16 };
+enum { KNOWN = sizeof known / sizeof *known, MOST = 13000, HELD = 2000, BURST = 400, BUSY_SIZE = 300, WORKERS_MOST = 16 };
 
 static void *kept[KNOWN][MOST], *given[MOST];
 static volatile int stop;
@@ -50,6 +50,7 @@ static void take_known(void)
     }
 }
 
+/* Up to BURST blocks less at times: bins fill and empty, and slow paths come all the time. */
 static void *churn(void *unused)
 {
     void *blocks[HELD];
@@ -57,9 +58,11 @@ static void *churn(void *unused)
     take(blocks, BUSY_SIZE, HELD);
     while (!stop) {
         random = random * 1103515245 + 12345;
-        void **p = &blocks[random / 65536 % HELD];
-        free(*p);
-        CHECK((*p = malloc(BUSY_SIZE)) != NULL);
+        unsigned first = random / 65536 % (HELD - BURST), burst = random / 256 % BURST;
+        for (unsigned i = first; i < first + burst; i++)
+            free(blocks[i]);
+        for (unsigned i = first; i < first + burst; i++)
+            CHECK((blocks[i] = malloc(BUSY_SIZE)) != NULL);
     }
     for (int i = 0; i < HELD; i++)
         free(blocks[i]);
