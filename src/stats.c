@@ -9,6 +9,32 @@
 #include <stdio.h>
 #include <string.h>
 
+/* What scripts/poolmalloc-gdb.py reads by, without debug information. Where one of these no longer holds, the script
+ * follows, and CONTROL_LAYOUT counts up. */
+#define AT(type, field, offset) static_assert(offsetof(type, field) == (offset), "see scripts/poolmalloc-gdb.py")
+AT(control, region, 40);
+AT(control, registry, 120);
+AT(region, slabs, 16);
+AT(region, bits, 24);
+AT(depot, fresh, 8);
+AT(registry, heaps, 8);
+AT(registry, count, 24);
+AT(slab, pool, 48);
+AT(slab, state, 63);
+AT(size_class, colours, 12);
+AT(heap, state, 2053);
+AT(heap, pending, 2136);
+AT(heap, out, 2168);
+AT(heap, inbox, 2368);
+AT(heap, pool_bins, 2376);
+AT(pm_pool, own, 48);
+AT(pm_pool, slabs.count, 128);
+AT(pm_pool, out, 144);
+AT(pm_pool, next, 208);
+AT(pm_pool, name, 232);
+AT(pool_table, first, 8);
+static_assert(sizeof(size_class) == 40 && sizeof(outbox) == 24 && sizeof(pm_pool) == 264, "see scripts/poolmalloc-gdb.py");
+
 /* ---- the view ---- */
 
 static PEEKS bool peek_here(const view *v, const void *from, void *to, size_t bytes)

@@ -16,7 +16,7 @@ static const struct {
 } known[] = {{1700, 777, 5}, {5000, 64, 1}, {32768, 9, 0}, {600, 12345, 100}};
 enum { KNOWN = sizeof known / sizeof *known, MOST = 13000, HELD = 2000, BURST = 400, BUSY_SIZE = 300, WORKERS_MOST = 16 };
 
-static void *kept[KNOWN][MOST], *given[MOST];
+void *kept[KNOWN][MOST], *given[MOST]; /* seen by a debugger, too */
 static volatile int stop;
 
 static void take(void **blocks, size_t size, long count)

@@ -193,6 +193,48 @@ class Redis(Live):
         self.assertAlmostEqual((ours + int(found.group(1))) / account, 1, delta=0.05)
 
 
+class Debugger(Live):
+    """The gdb script, on a process and on its core file: the same figures."""
+
+    SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../scripts/poolmalloc-gdb.py")
+
+    def gdb(self, *arguments):
+        result = self.run_command(["gdb", "-nx", "-batch", "-iex", "set debuginfod enabled off", *arguments])
+        self.assertNotIn("Traceback", result.stderr)
+        return result
+
+    def check(self, text):
+        for size, count in KNOWN.items():
+            row = re.search(r"(?m)^malloc-%d .*$" % BLOCK_SIZES[size], text)
+            self.assertTrue(row, text)
+            self.assertEqual(row.group().split()[4], str(count), text)
+        self.assertRegex(text, r"heap 1 +live at 0x\w+: \d+ bytes at hand, [1-9]\d* blocks on their way")
+
+    def test_process_and_core(self):
+        if not shutil.which("gdb"):
+            self.skipTest("no gdb")
+        process = self.start(self.program("known_blocks"), "quiet")
+        core = self.path("core")
+        live = self.gdb("-p", str(process.pid), "-x", self.SCRIPT, "-ex", "poolmalloc", "-ex", "generate-core-file " + core)
+        if "ptrace" in live.stderr:
+            self.skipTest("no process may be traced here")
+        self.check(live.stdout)
+        start = re.search(r"heap 1 +live at (0x\w+)", live.stdout).group(1)
+        dead = self.gdb(self.program("known_blocks"), core, "-x", self.SCRIPT, "-ex", "poolmalloc", "-ex", "poolmalloc *(long *)((char *)&kept + 8 * (3 * 13000 + 5))",
+                        "-ex", "poolmalloc *(long *)&given + 3", "-ex", "poolmalloc " + start)
+        self.check(dead.stdout)
+        self.assertRegex(dead.stdout, r"lies 0 bytes into block \d+ of slab \d+, of malloc-640; home: heap 1; the block is in use")
+        self.assertRegex(dead.stdout, r"lies 3 bytes into block")
+        self.assertIn(start + " lies in no slab", dead.stdout)
+
+    def test_a_process_without_pools(self):
+        if not shutil.which("gdb"):
+            self.skipTest("no gdb")
+        process = self.start("sh", "-c", "echo; read line; :", DISABLE=1)
+        result = self.gdb("-p", str(process.pid), "-x", self.SCRIPT, "-ex", "poolmalloc")
+        self.assertRegex(result.stderr, "no pools in this process|ptrace")
+
+
 class Metrics(Live):
     LINE = re.compile(r'^([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)+)\})? (\d+)$')
 
