@@ -16,7 +16,7 @@ MAGIC, LAYOUT = b"poolmalloc-live\0", 3
 SLAB, RECORD, BITS, BIN, CLASS, UNIT = 1 << 17, 64, 512, 32, 40, 1 << 21
 USED = 5  # states from here on: in a heap, a pool or an arena
 HEAP = {"state": 2053, "pending": 2136, "out": 2168, "inbox": 2368, "pool_bins": 2376}
-POOL = {"bin_offset": 40, "own": 48, "slabs": 128, "out": 144, "next": 208, "name": 232, "bytes": 264}
+POOL = {"bin_offset": 40, "own": 64, "slabs": 128, "out": 144, "next": 208, "name": 240, "bytes": 272}
 OUTBOXES, OUTBOX = 8, 24
 STATES = {1: "live", 2: "idle", 3: "closed"}
 
@@ -161,9 +161,9 @@ def explicit_rows(pools, heaps):
 def show_pools(pools):
     heaps = [pools.heap(i) for i in range(pools.heap_count)]
     print("poolmalloc %s; all sizes in bytes" % pools.version)
-    print("%-20s %10s %7s %10s %10s %6s" % ("pool", "block size", "slabs", "capacity", "used", "use %"))
+    print("%-31s %10s %7s %10s %10s %6s" % ("pool", "block size", "slabs", "capacity", "used", "use %"))
     for name, size, slabs, capacity, used in [*malloc_rows(pools, heaps), *explicit_rows(pools, heaps)]:
-        print("%-20s %10d %7d %10d %10d %6.1f" % (name, size, slabs, capacity, used, 100 * used / capacity if capacity else 0))
+        print("%-31s %10d %7d %10d %10d %6.1f" % (name, size, slabs, capacity, used, 100 * used / capacity if capacity else 0))
     for number, heap in enumerate(heaps):
         state = STATES.get(heap[HEAP["state"]])
         if state:

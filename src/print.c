@@ -99,25 +99,36 @@ static void write_string(text *t, const char *from)
 
 /* ---- text ---- */
 
-static void write_text_row(text *t, const pm_stats_row *r, bool counts)
+static bool row_shows(const pm_stats_row *r) { return r->slabs + r->waiting_slabs + r->allocations > 0; }
+
+static int names_width(const pm_stats *s)
+{
+    size_t width = strlen("malloc-32768");
+    for (const pm_stats_row *r = s->row; r < s->row + s->pools; r++)
+        width = row_shows(r) ? size_max(width, strlen(r->name)) : width;
+    return (int)width;
+}
+
+static void write_text_row(text *t, const pm_stats_row *r, int width, bool counts)
 {
     char name[sizeof r->name];
     name_clean(r->name, name, sizeof name);
     double use = r->capacity ? 100.0 * (double)r->used / (double)r->capacity : 0;
-    text_add(t, "%-14s %10zu %7zu %10zu %10zu %10zu %6.1f %10zu %12zu", name, r->block_size, r->slabs + r->waiting_slabs,
-             r->capacity, r->used, r->free, use, r->slab_tail_bytes, r->resident_bytes);
+    text_add(t, "%-*s %10zu %7zu %10zu %10zu %10zu %6.1f %10zu %12zu", width, name, r->block_size,
+             r->slabs + r->waiting_slabs, r->capacity, r->used, r->free, use, r->slab_tail_bytes, r->resident_bytes);
     text_add(t, counts ? " %12zu %10zu\n" : "\n", r->allocations, r->peak);
 }
 
 static void write_text_rows(text *t, const pm_stats *s)
 {
     bool counts = s->pool_calls > 0;
-    text_add(t, "%-14s %10s %7s %10s %10s %10s %6s %10s %12s", "pool", "block size", "slabs", "capacity", "used", "free",
+    int width = names_width(s);
+    text_add(t, "%-*s %10s %7s %10s %10s %10s %6s %10s %12s", width, "pool", "block size", "slabs", "capacity", "used", "free",
              "use %", "tail waste", "resident");
     text_add(t, counts ? " %12s %10s\n" : "\n", "allocations", "peak");
     for (const pm_stats_row *r = s->row; r < s->row + s->pools; r++)
-        if (r->slabs + r->waiting_slabs + r->allocations > 0)
-            write_text_row(t, r, counts);
+        if (row_shows(r))
+            write_text_row(t, r, width, counts);
 }
 
 #define HEAP_LINES 32

@@ -27,13 +27,13 @@ AT(heap, pending, 2136);
 AT(heap, out, 2168);
 AT(heap, inbox, 2368);
 AT(heap, pool_bins, 2376);
-AT(pm_pool, own, 48);
+AT(pm_pool, own, 64);
 AT(pm_pool, slabs.count, 128);
 AT(pm_pool, out, 144);
 AT(pm_pool, next, 208);
-AT(pm_pool, name, 232);
+AT(pm_pool, name, 240);
 AT(pool_table, first, 8);
-static_assert(sizeof(size_class) == 40 && sizeof(outbox) == 24 && sizeof(pm_pool) == 264, "see scripts/poolmalloc-gdb.py");
+static_assert(sizeof(size_class) == 40 && sizeof(outbox) == 24 && sizeof(pm_pool) == 272, "see scripts/poolmalloc-gdb.py");
 
 /* ---- the view ---- */
 
@@ -278,7 +278,7 @@ static PEEKS void pools_add(const view *v, pm_stats *s)
     pm_pool pool;
     size_t n = LOAD(&v->pools->count);
     for (const pm_pool *p = LOAD(&v->pools->first); n > 0 && v->peek(v, p, &pool, sizeof pool); n--, p = pool.next)
-        if (pool.shape.size <= BLOCK_MAX && pool.slabs.count <= v->slab_count)
+        if (pool.shape.size - 1 < BLOCK_MAX && pool.slabs.count <= v->slab_count)
             pool_add(v, &pool, s);
 }
 

@@ -47,6 +47,38 @@ class Live(Case):
         pools = {pool["block_size"]: pool["used"] for pool in document["pools"]}
         return {size: pools[BLOCK_SIZES[size]] for size in KNOWN}
 
+    LINE = re.compile(r'^([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)+)\})? (\d+)$')
+
+    def families(self, text):
+        """A strict reader of the text format: HELP, TYPE, then that metric's series; nothing twice."""
+        families, series = {}, set()
+        self.assertTrue(text.endswith("\n"))
+        lines = iter(text.split("\n")[:-1])
+        name = None
+        for line in lines:
+            if line.startswith("# HELP "):
+                name = line.split(" ")[2]
+                self.assertRegex(line, r"^# HELP poolmalloc_[a-z_]+ [A-Z].*\.$")
+                self.assertNotIn(name, families, "two families of one name")
+                found = re.match(r"^# TYPE (\S+) (gauge|counter)$", next(lines))
+                self.assertEqual(found.group(1), name)
+                families[name] = found.group(2)
+                continue
+            found = self.LINE.match(line)
+            self.assertTrue(found, line)
+            self.assertEqual(found.group(1), name, "a series outside of its family")
+            self.assertNotIn((name, found.group(2)), series)
+            series.add((name, found.group(2)))
+        self.assertEqual(set(families), {name for name, _ in series}, "a family without series")
+        return families
+
+    def check_metrics(self, text):
+        for name, kind in self.families(text).items():
+            self.assertTrue(name.startswith("poolmalloc_"))
+            self.assertEqual(name.endswith("_total"), kind == "counter", name)
+        self.assertIn("poolmalloc_used_bytes", self.families(text))
+        self.assertIn("poolmalloc_forwarded_calls_total", self.families(text))
+
 
 class Quiet(Live):
     def test_all_readers_agree(self):
@@ -130,6 +162,52 @@ class Quiet(Live):
         process = self.start(self.program("known_blocks"), "quiet", preload=copy)
         os.unlink(copy)
         self.assertEqual(self.used(self.document(process)), KNOWN)
+
+
+class ExplicitPools(Live):
+    USED = 5001
+
+    def rows(self, document):
+        return {pool["name"]: pool for pool in document["pools"] if not pool["name"].startswith("malloc-")}
+
+    def test_rows(self):
+        """One row a pool, by name; arenas have one together; inside, outside and at exit the same."""
+        report = self.path("report")
+        process = self.start(self.program("known_pools"), STATS="exit", STATS_FORMAT="json", STATS_FILE=report)
+        seen = self.document(process)
+        rows = self.rows(seen)
+        names = ["nodes of threads", 'locked "quoted" \\ ?', "nobody's, cut within a letter ?"]
+        self.assertEqual(sorted(rows), sorted([*names, "arenas"]))
+        for name in names:
+            pool = rows[name]
+            self.assertEqual((pool["used"], pool["block_size"], pool["used"] + pool["free"]), (self.USED, 80, pool["capacity"]))
+            self.assertGreaterEqual(pool["peak"], self.USED)
+            self.assertGreater(pool["resident_bytes"], self.USED * 80)
+        self.assertGreaterEqual(rows["arenas"]["slabs"], 8)
+        *inside, used_bytes = map(int, self.first_line.split())
+        self.assertEqual(inside, [self.USED] * 3)
+        self.assertEqual(seen["totals"]["used_bytes"], used_bytes)
+        self.check_elsewhere(process)
+        self.finish(process)
+        with open(report, encoding="utf-8") as file:
+            self.assertEqual(self.rows(json.load(file)), rows)
+
+    def check_elsewhere(self, process):
+        self.assertRegex(self.stat(process).stdout, r"(?m)^nodes of threads +80 +\d+ +\d+ +5001 ")
+        self.assertIn('{pool="locked \\"quoted\\" \\\\ ?"} 5001\n', self.stat(process, "--prometheus").stdout)
+        if shutil.which("gdb"):
+            result = self.run_command(["gdb", "-nx", "-batch", "-p", str(process.pid), "-x", Debugger.SCRIPT, "-ex", "poolmalloc"])
+            if "ptrace" not in result.stderr:
+                self.assertRegex(result.stdout, r"(?m)^nodes of threads +80 +\d+ +\d+ +5001 ")
+
+    def test_more_pools_than_rows(self):
+        """They count in the totals; and pools of one name are series of their own."""
+        process = self.start(self.program("known_pools"), "1500")
+        seen = self.document(process)
+        self.assertEqual(len(seen["pools"]), 128)
+        self.assertEqual(seen["totals"]["used_bytes"], int(self.first_line.split()[-1]))
+        self.assertGreaterEqual(seen["totals"]["used_bytes"], (3 * self.USED + 1500) * 80)
+        self.check_metrics(self.stat(process, "--prometheus").stdout)
 
 
 class Busy(Live):
@@ -236,44 +314,12 @@ class Debugger(Live):
 
 
 class Metrics(Live):
-    LINE = re.compile(r'^([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)+)\})? (\d+)$')
-
-    def families(self, text):
-        """A strict reader of the text format: HELP, TYPE, then that metric's series; nothing twice."""
-        families, series = {}, set()
-        self.assertTrue(text.endswith("\n"))
-        lines = iter(text.split("\n")[:-1])
-        name = None
-        for line in lines:
-            if line.startswith("# HELP "):
-                name = line.split(" ")[2]
-                self.assertRegex(line, r"^# HELP poolmalloc_[a-z_]+ [A-Z].*\.$")
-                self.assertNotIn(name, families, "two families of one name")
-                found = re.match(r"^# TYPE (\S+) (gauge|counter)$", next(lines))
-                self.assertEqual(found.group(1), name)
-                families[name] = found.group(2)
-                continue
-            found = self.LINE.match(line)
-            self.assertTrue(found, line)
-            self.assertEqual(found.group(1), name, "a series outside of its family")
-            self.assertNotIn((name, found.group(2)), series)
-            series.add((name, found.group(2)))
-        self.assertEqual(set(families), {name for name, _ in series}, "a family without series")
-        return families
-
-    def check(self, text):
-        for name, kind in self.families(text).items():
-            self.assertTrue(name.startswith("poolmalloc_"))
-            self.assertEqual(name.endswith("_total"), kind == "counter", name)
-        self.assertIn("poolmalloc_used_bytes", self.families(text))
-        self.assertIn("poolmalloc_forwarded_calls_total", self.families(text))
-
     def test_format(self):
-        self.check(self.stat(self.start(self.program("known_blocks"), "quiet"), "--prometheus").stdout)
+        self.check_metrics(self.stat(self.start(self.program("known_blocks"), "quiet"), "--prometheus").stdout)
 
     def test_exit_report(self):
         result = self.run_preloaded("where", STATS="exit", STATS_FORMAT="prometheus")
-        self.check(result.stderr)
+        self.check_metrics(result.stderr)
 
 
 class Errors(Live):
