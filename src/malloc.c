@@ -56,6 +56,7 @@ static NOINLINE void *malloc_forward(size_t size)
 static bool overflow_forwards(size_t size)
 {
     heap *h = my_heap;
+    PROBE(overflow, size, h);
     if (!pm_pools_ready || pm_config.overflow == OVERFLOW_FORWARD || (heap_is_real(h) && h->inside))
         return true;
     if (pm_config.overflow == OVERFLOW_ABORT)

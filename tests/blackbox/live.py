@@ -14,6 +14,7 @@ from harness import Case, built
 
 KNOWN = {600: 12345, 1700: 777, 5000: 64, 32768: 9}
 BLOCK_SIZES = {600: 640, 1700: 1792, 5000: 5120, 32768: 32768, 300: 320}
+ROUNDS = int(os.environ.get("CORRUPT_ROUNDS", 300))
 TOTALS = ("reserved_bytes", "committed_bytes", "used_bytes", "forwarded_calls", "forwarded_small_calls", "heaps", "idle_heaps",
           "spare_slabs", "empty_slabs", "purged_slabs", "purges", "limit_hits", "remote_frees", "remote_messages", "busy")
 
@@ -305,6 +306,14 @@ class Debugger(Live):
         self.assertRegex(dead.stdout, r"lies 3 bytes into block")
         self.assertIn(start + " lies in no slab", dead.stdout)
 
+    def test_probes(self):
+        """Where sys/sdt.h was there when the library was built: its probes, with two arguments each."""
+        notes = self.run_command(["readelf", "-n", "--wide", built.interposer]).stdout
+        if "stapsdt" not in notes:
+            self.skipTest("built without probes")
+        found = re.findall(r"Provider: poolmalloc\s+Name: (\w+)\s.*\s+Arguments: \S+ \S+\n", notes)
+        self.assertEqual(set(found), {"slab_take", "slab_put", "purge", "overflow", "remote_flush"})
+
     def test_a_process_without_pools(self):
         if not shutil.which("gdb"):
             self.skipTest("no gdb")
@@ -422,7 +431,7 @@ class Corrupt(Live):
         places = [(region, 176), (registry, 56), (depot, 200), (pools, 64), (heaps, 2816), (heaps + 36864, 2816), (start + 40, 88),
                   (start + 65536, 4096), (pointers[1], 2560)]
         random.seed(6)
-        for _ in range(300):
+        for _ in range(ROUNDS):
             place, span = random.choice(places)
             at = place + random.randrange(span // 8) * 8
             before = self.read(process.pid, at, 8)
@@ -431,6 +440,7 @@ class Corrupt(Live):
             result = self.stat(process, random.choice(["--json", "--prometheus"]))
             self.copy(True, process.pid, at, ctypes.create_string_buffer(before, 8))
             self.assertIn(result.returncode, (0, 1), "%#x at %#x" % (word, at))
+            self.assertEqual(result.stderr.count("\n"), result.returncode, result.stderr)
         self.assertEqual(self.used(self.document(process)), KNOWN)
 
 
