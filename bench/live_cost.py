@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """What `poolmalloc stat` costs the process that it looks at.
 
-redis-server serves the same requests again and again, in pairs: with stat looking every 100 ms, and without, in turns. Prints
-the server's own CPU time per request and the requests a second, each as the median of the pairs' ratios.
+redis-server serves requests without pause; in every other window of time stat looks at it every 100 ms. Prints the server's CPU
+time per request, and requests a second: the median of the ratios of neighbouring windows, with and without.
 """
 import argparse
 import os
+import re
 import shutil
+import socket
 import statistics
 import subprocess
 import tempfile
@@ -14,62 +16,69 @@ import time
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--build", default="build", help="build folder (default: %(default)s)")
-parser.add_argument("--pairs", type=int, default=15)
-parser.add_argument("--requests", type=int, default=400000, help="a round (default: %(default)s)")
+parser.add_argument("--pairs", type=int, default=60, help="of windows (default: %(default)s)")
+parser.add_argument("--window", type=float, default=1, help="seconds (default: %(default)s)")
 parser.add_argument("--every", default="0.1", help="seconds between two looks (default: %(default)s)")
 options = parser.parse_args()
 
 
-def cpu_seconds(pid):
-    with open("/proc/%d/stat" % pid, encoding="ascii") as file:
-        fields = file.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def requests(path):
+    """Served so far."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        connection.sendall(b"INFO stats\r\n")
+        return int(re.search(rb"total_commands_processed:(\d+)", connection.recv(16384)).group(1))
 
 
-def load(socket, requests):
-    began = time.monotonic()
-    subprocess.run(["redis-benchmark", "-s", socket, "-t", "set", "-n", str(requests), "-r", "200000", "-d", "100", "-P", "16", "-q"],
-                   check=True, stdout=subprocess.DEVNULL)
-    return time.monotonic() - began
+def state(server, path):
+    with open("/proc/%d/schedstat" % server.pid, encoding="ascii") as file:
+        return time.monotonic(), int(file.read().split()[0]), requests(path)
 
 
-def measure(server, socket, watched):
+def measure(server, path, watched):
+    """CPU nanoseconds a request; requests a second."""
     watcher = None
     if watched:
-        watcher = subprocess.Popen([os.path.join(options.build, "poolmalloc"), "stat", str(server.pid), "--json", "--watch",
-                                    options.every], stdout=subprocess.DEVNULL)
-    before = cpu_seconds(server.pid)
-    seconds = load(socket, options.requests)
-    cpu = cpu_seconds(server.pid) - before
+        command = [os.path.join(options.build, "poolmalloc"), "stat", str(server.pid), "--json", "--watch", options.every]
+        watcher = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    began, cpu, served = state(server, path)
+    time.sleep(options.window)
+    ended, cpu_after, served_after = state(server, path)
     if watcher:
         watcher.kill()
         watcher.wait()
-    return cpu, seconds
+    return (cpu_after - cpu) / (served_after - served), (served_after - served) / (ended - began)
 
 
 def tell(what, pairs, column):
-    ratios = sorted(with_stat[column] / without[column] for with_stat, without in pairs)
-    print("%-28s median of %d pairs %.3f, quartiles %.3f to %.3f" %
-          (what, len(ratios), statistics.median(ratios), ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]))
+    ratios = sorted(watched[column] / alone[column] for watched, alone in pairs)
+    print("%-24s with stat / without: %.4f (median of %d pairs; quartiles %.4f, %.4f)" %
+          (what, statistics.median(ratios), len(ratios), ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]))
 
 
 folder = tempfile.mkdtemp()
-socket_path = os.path.join(folder, "socket")
+path = os.path.join(folder, "socket")
 library = os.path.abspath(os.path.join(options.build, "libpoolmalloc.so"))
-server_process = subprocess.Popen(["redis-server", "--port", "0", "--unixsocket", socket_path, "--save", "", "--dir", folder],
-                                  env={**os.environ, "LD_PRELOAD": library}, stdout=subprocess.DEVNULL)
+server = subprocess.Popen(["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder],
+                          env={**os.environ, "LD_PRELOAD": library}, stdout=subprocess.DEVNULL)
+load = None
 try:
-    while not os.path.exists(socket_path):
+    while not os.path.exists(path):
         time.sleep(0.1)
-    load(socket_path, options.requests)
+    command = ["redis-benchmark", "-s", path, "-t", "set", "-r", "200000", "-d", "100", "-P", "16", "-q"]
+    subprocess.run([*command, "-n", "600000"], check=True, stdout=subprocess.DEVNULL)
+    load = subprocess.Popen([*command, "-n", "100000000", "-l"], stdout=subprocess.DEVNULL)
+    time.sleep(1)
     measured = []
     for pair in range(options.pairs):
         order = (True, False) if pair % 2 else (False, True)
-        both = {watched: measure(server_process, socket_path, watched) for watched in order}
+        both = {watched: measure(server, path, watched) for watched in order}
         measured.append((both[True], both[False]))
-    tell("server's CPU per request", measured, 0)
-    tell("time for the requests", measured, 1)
+    tell("CPU time per request", measured, 0)
+    tell("requests a second", measured, 1)
 finally:
-    server_process.terminate()
-    server_process.wait()
+    for process in (load, server):
+        if process:
+            process.terminate()
+            process.wait()
     shutil.rmtree(folder)

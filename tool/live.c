@@ -1,6 +1,8 @@
 /* live.c: see live.h. Whatever the process says may be nonsense: sizes are checked before anything is read by them. */
 #include "live.h"
 
+#include "print.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -112,6 +114,19 @@ const char *live_explain(live_result result)
         [LIVE_NO_MEMORY] = "there is no memory for a copy of its bookkeeping",
     };
     return texts[result];
+}
+
+void command_read(pid_t pid, char *command, size_t bytes)
+{
+    char path[40], line[64];
+    snprintf(path, sizeof path, "/proc/%d/comm", (int)pid);
+    FILE *file = fopen(path, "re");
+    if (!file || !fgets(line, sizeof line, file))
+        strcpy(line, "?");
+    if (file)
+        fclose(file);
+    line[strcspn(line, "\n")] = 0;
+    name_clean(line, command, bytes);
 }
 
 /* ---- what the view asks for ---- */

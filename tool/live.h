@@ -21,6 +21,8 @@ typedef enum {
 /* Finds the control page of pid by its magic, of whatever version. */
 live_result live_find(pid_t pid, control *found);
 const char *live_explain(live_result result);
+/* The name of its program, fit to be shown. */
+void command_read(pid_t pid, char *command, size_t bytes);
 
 typedef struct buffer {
     void *at;

@@ -1,26 +1,12 @@
 /* processes.c: see processes.h. */
 #include "processes.h"
 
-#include "print.h"
 #include "tool.h"
 
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-void command_read(pid_t pid, char *command, size_t bytes)
-{
-    char path[40], line[64];
-    snprintf(path, sizeof path, "/proc/%d/comm", (int)pid);
-    FILE *file = fopen(path, "re");
-    if (!file || !fgets(line, sizeof line, file))
-        strcpy(line, "?");
-    if (file)
-        fclose(file);
-    line[strcspn(line, "\n")] = 0;
-    name_clean(line, command, bytes);
-}
 
 /* NULL: no memory. */
 static process *process_find(processes *all, pid_t pid)

@@ -20,6 +20,5 @@ typedef struct processes {
 
 /* `seconds`: since the last look. */
 void processes_look(processes *all, double seconds);
-void command_read(pid_t pid, char *command, size_t bytes);
 
 #endif

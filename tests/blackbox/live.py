@@ -1,4 +1,5 @@
 """`poolmalloc stat`: a running process seen from outside says exactly what it says itself; and what goes wrong is one line."""
+import csv
 import ctypes
 import json
 import os
@@ -8,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import time
+import xml.etree.ElementTree
 
 import harness
 from harness import Case, built
@@ -236,6 +238,46 @@ class Busy(Live):
                 json.loads(result.stdout)
             else:
                 self.assert_one_line(result, str(process.pid), status=1)
+
+
+class Pictures(Live):
+    def drawing(self, path):
+        """Every text of a well-formed SVG."""
+        return [element.text for element in xml.etree.ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")]
+
+    def test_bars(self):
+        process = self.start(self.program("known_blocks"), "quiet")
+        self.assert_silent(self.stat(process, "--plot", self.path("bars.svg")))
+        texts = self.drawing(self.path("bars.svg"))
+        self.assertIn("process %d, known_blocks" % process.pid, texts[0])
+        row = texts[texts.index("malloc-640") + 1]
+        self.assertRegex(row, r"^97\.6 %: 12345 of 12648 blocks, \d+(\.\d)? KiB in memory$")
+
+    def test_names_are_escaped(self):
+        process = self.start(self.program("known_pools"))
+        self.stat(process, "--plot", self.path("bars.svg"))
+        self.assertIn('locked "quoted" \\ ?', self.drawing(self.path("bars.svg")))
+
+    def test_record(self):
+        process = self.start(self.program("known_blocks"), "quiet")
+        for _ in range(3):
+            self.assert_silent(self.stat(process, "--record", self.path("record.csv")))
+        with open(self.path("record.csv"), encoding="utf-8", newline="") as file:
+            samples = list(csv.DictReader(file))
+        self.assertEqual([int(line["used"]) for line in samples if line["pool"] == "malloc-640"], [KNOWN[600]] * 3)
+        result = self.run_command([built.tool, "stat", "--record", self.path("record.csv"), "--plot", self.path("time.svg")])
+        self.assert_silent(result)
+        self.assertIn("malloc-640", self.drawing(self.path("time.svg")))
+
+    def test_files_that_do_not_do(self):
+        process = self.start(self.program("known_blocks"), "quiet")
+        self.assert_one_line(self.stat(process, "--plot", self.path("no/where")), "no/where", status=1)
+        self.assert_one_line(self.stat(process, "--record", "/dev/full"), "/dev/full", status=1)
+        for content in ("", "a,b\n", "time,block_size,slabs,capacity,used,resident_bytes,pool\n"):
+            with open(self.path("odd.csv"), "w", encoding="utf-8") as file:
+                file.write(content)
+            result = self.run_command([built.tool, "stat", "--record", self.path("odd.csv"), "--plot", self.path("x.svg")])
+            self.assert_one_line(result, "no record", status=1)
 
 
 class Redis(Live):
