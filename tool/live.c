@@ -222,6 +222,7 @@ static void pages_guess(live *l, size_t slabs)
 static live_result heads_read(live *l)
 {
     const control *c = &l->control;
+    char name[sizeof l->next] = "";
     const char *next = NULL;
     const part parts[] = {
         {c->region, &l->region, sizeof l->region},
@@ -236,9 +237,10 @@ static live_result heads_read(live *l)
     };
     live_result result = parts_read(l->pid, parts, sizeof parts / sizeof *parts);
     if (result == LIVE_FOUND)
-        for (size_t i = 0; i < sizeof l->next - 1; i++) /* byte by byte: it may end where its mapping does */
-            if (part_read(l->pid, next + i, &l->next[i], 1) != LIVE_FOUND || !l->next[i])
+        for (size_t i = 0; i < sizeof name - 1; i++) /* byte by byte: it may end where its mapping does */
+            if (part_read(l->pid, next + i, &name[i], 1) != LIVE_FOUND || !name[i])
                 break;
+    name_clean(name, l->next, sizeof l->next);
     l->pools.count = size_min(l->pools.count, POOLS_MOST);
     return result;
 }

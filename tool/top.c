@@ -26,7 +26,8 @@ typedef struct screen {
     pid_t pid;         /* the one process in depth; 0: the list */
     bool only;         /* ... was asked for on the command line: there is no list to go back to */
     processes all;
-    size_t chosen;     /* line of the list */
+    size_t chosen;     /* line of the list, and which process stands there: it stays chosen when the order changes */
+    pid_t chosen_pid;
     live one;
     bool open, ended;  /* the copy is open; the process is no more, and the last figures stay */
     pm_stats now, before;
@@ -171,12 +172,25 @@ static void line(int row, attr_t how, const char *format, ...)
     attroff(how);
 }
 
+static void list_choose(screen *s, size_t wanted)
+{
+    s->chosen = s->all.count == 0 ? 0 : wanted < s->all.count ? wanted : s->all.count - 1;
+    s->chosen_pid = s->all.count ? s->all.at[s->chosen].pid : 0;
+}
+
+static void list_find_chosen(screen *s)
+{
+    size_t i = 0;
+    while (i < s->all.count && s->all.at[i].pid != s->chosen_pid)
+        i++;
+    list_choose(s, i < s->all.count ? i : s->chosen);
+}
+
 static void draw_list(screen *s)
 {
     sorted = s;
     qsort(s->all.at, s->all.count, sizeof *s->all.at, process_order);
-    if (s->chosen >= s->all.count)
-        s->chosen = s->all.count ? s->all.count - 1 : 0;
+    list_find_chosen(s);
     line(0, A_BOLD, "poolmalloc: processes on pools: %zu; not readable: %zu", s->all.count, s->all.denied);
     line(2, A_REVERSE, "%7s %8s %8s %8s %8s %6s %9s %7s %s", "PID", "IN USE", "RESIDENT", "COMMIT", "GROWTH/s", "USE", "FORWARD/s",
          "THREADS", "COMMAND");
@@ -258,9 +272,9 @@ static void draw(screen *s)
 static void list_key(screen *s, int key)
 {
     if (key == KEY_UP && s->chosen > 0)
-        s->chosen--;
+        list_choose(s, s->chosen - 1);
     if (key == KEY_DOWN)
-        s->chosen++;
+        list_choose(s, s->chosen + 1);
     if ((key == KEY_ENTER || key == '\n' || key == '\r') && s->chosen < s->all.count) {
         one_open(s, s->all.at[s->chosen].pid);
         s->key = 'b';
