@@ -54,7 +54,7 @@ typedef struct pm_stats {
     size_t purges;           /* slabs whose pages went back to the system, so far */
     size_t limit_hits;       /* times that POOLMALLOC_LIMIT refused a slab */
     size_t remote_frees, remote_messages; /* blocks sent home to another thread's heap; atomic exchanges for them */
-    size_t busy;             /* heaps whose thread allocated while this was read: 0 means that it is exact */
+    size_t busy;             /* heaps whose threads were on a slow path meanwhile; 0: exact (seen from inside: of 256 heaps) */
     size_t pools;            /* rows filled; pools beyond PM_STATS_ROWS are in the totals only */
     pm_stats_row row[PM_STATS_ROWS];
 } pm_stats;
