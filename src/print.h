@@ -15,7 +15,5 @@ bool stats_report_to(int fd, stats_format format);
 void stats_report(void);
 /* A name of whatever bytes, fit to be shown; cut where it does not fit. */
 void name_clean(const char *from, char *to, size_t bytes);
-/* `pattern` with each %p replaced by the process id; false when it does not fit. */
-bool path_expand(const char *pattern, char *path, size_t bytes);
 
 #endif

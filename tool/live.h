@@ -53,5 +53,7 @@ live_result live_open(live *l, pid_t pid);
 /* Copies anew; a few times, as long as threads allocate meanwhile. */
 live_result live_take(live *l);
 void live_close(live *l);
+/* One line on stderr: what is the matter with process pid. Returns the exit status. */
+int live_error(const char *command, pid_t pid, const live *l, live_result result);
 
 #endif

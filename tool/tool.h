@@ -2,8 +2,6 @@
 #ifndef PM_TOOL_H
 #define PM_TOOL_H
 
-#include "live.h"
-
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -15,11 +13,13 @@ int top_command(int argc, char **argv);
 /* "Try 'poolmalloc COMMAND --help'." Returns EXIT_USAGE. */
 int usage_error(const char *command);
 bool pid_parse(const char *from, pid_t *pid);
-/* One line on stderr: what is the matter with process pid. Returns EXIT_NOT_SO. */
-int live_error(const char *command, pid_t pid, const live *l, live_result result);
 /* Puts the library in front of LD_PRELOAD; false, with one line, when it is not found. */
 bool preload_add(bool hardened);
 /* execvp; returns the exit status, with one line, when that fails. */
 int command_exec(char **command);
+/* Sets the variables that a file names, lines POOLMALLOC_NAME=VALUE with comments after #; false, with one line. */
+bool settings_load(const char *path);
+
+int tune(int argc, char **argv);
 
 #endif
