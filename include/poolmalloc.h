@@ -26,7 +26,7 @@ PM_API const char *pm_version(void);
 #define PM_STATS_ROWS 128
 
 typedef struct pm_stats_row {
-    char name[32];                /* "malloc-64", or the name given to pm_pool_create */
+    char name[32];                /* "malloc-64", the name given to pm_pool_create, or "arenas": slabs of all pm_arenas */
     size_t block_size;            /* bytes */
     size_t slabs;                 /* slabs that hold blocks of it */
     size_t capacity;              /* blocks that these slabs, and the waiting ones, have room for */
@@ -34,7 +34,8 @@ typedef struct pm_stats_row {
     size_t free;                  /* capacity - used */
     size_t resident_bytes;        /* bytes of these slabs that are in memory */
     size_t waiting_slabs;         /* pre-allocated slabs not in use yet */
-    size_t allocations, peak;     /* exact, with POOLMALLOC_STATS=full; else 0 */
+    size_t allocations, peak;     /* exact, with POOLMALLOC_STATS=full; else 0. A pm_pool's peak is always there */
+    size_t slab_tail_bytes;       /* of these slabs, what is too small for one more block */
 } pm_stats_row;
 
 typedef struct pm_stats {
@@ -49,9 +50,11 @@ typedef struct pm_stats {
     size_t heaps, idle_heaps; /* heaps made; heaps without a thread */
     size_t spare_slabs;      /* empty slabs kept by heaps */
     size_t empty_slabs;      /* empty slabs that hold pages, kept by no heap */
+    size_t purged_slabs;     /* empty slabs that hold no pages */
     size_t purges;           /* slabs whose pages went back to the system, so far */
     size_t limit_hits;       /* times that POOLMALLOC_LIMIT refused a slab */
     size_t remote_frees, remote_messages; /* blocks sent home to another thread's heap; atomic exchanges for them */
+    size_t busy;             /* heaps whose threads were on a slow path meanwhile; 0: exact (seen from inside: of 256 heaps) */
     size_t pools;            /* rows filled; pools beyond PM_STATS_ROWS are in the totals only */
     pm_stats_row row[PM_STATS_ROWS];
 } pm_stats;

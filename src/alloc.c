@@ -11,6 +11,8 @@
 #include <string.h>
 
 class_count pm_class_counts[CLASS_MAX];
+uint64_t pm_forwarded_elsewhere;
+const char *pm_next_name = "none";
 bool pm_pools_ready;
 
 /* ---- modes that count or check every call ---- */
@@ -284,10 +286,14 @@ static void tell_readers(void)
     control *c = region_control();
     c->classes = pm_classes;
     c->class_count = &pm_class_count;
-    c->registry = &pm_registry;
+    c->class_counts = pm_class_counts;
     c->depot = &pm_depot;
     c->config = &pm_config;
     c->pools = &pm_pools;
+    c->pool_home = HEAP_POOL;
+    c->forwarded = &pm_forwarded_elsewhere;
+    c->next = &pm_next_name;
+    __atomic_store_n(&c->registry, &pm_registry, __ATOMIC_RELEASE); /* last: whoever finds it finds all */
 }
 
 bool pools_init(void)

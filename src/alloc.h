@@ -11,6 +11,11 @@ typedef struct class_count {
 } class_count;
 extern class_count pm_class_counts[CLASS_MAX];
 
+/* Calls forwarded by threads without a heap. */
+extern uint64_t pm_forwarded_elsewhere;
+/* Name of the next allocator's file, for reports. */
+extern const char *pm_next_name;
+
 /* Brings the pools up with pm_config; false: there are none, and all is forwarded. Before any other thread runs. */
 bool pools_init(void);
 extern bool pm_pools_ready;

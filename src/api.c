@@ -1,5 +1,6 @@
 /* api.c: layer 15. The public functions on the pools behind malloc. */
 #include "alloc.h"
+#include "print.h"
 #include "registry.h"
 #include "stats.h"
 

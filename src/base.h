@@ -36,6 +36,14 @@ static_assert(sizeof(void *) == 8 && sizeof(size_t) == 8, "64-bit only: names of
 #define PM_SANITIZED 0
 #endif
 
+/* Probes for perf, bpftrace, systemtap and gdb (provider poolmalloc), on slow paths only: a no-op instruction each. */
+#ifdef PM_PROBES
+#include <sys/sdt.h>
+#define PROBE(name, a, b) DTRACE_PROBE2(poolmalloc, name, a, b)
+#else
+#define PROBE(name, a, b) ((void)0)
+#endif
+
 #define KIB ((size_t)1 << 10)
 #define MIB ((size_t)1 << 20)
 #define GIB ((size_t)1 << 30)

@@ -124,6 +124,7 @@ slab *depot_take(unsigned klass)
         s = take_clean();
     pm_depot.used += s != NULL;
     os_lock_give(&pm_depot.lock);
+    PROBE(slab_take, klass, s);
     return s;
 }
 
@@ -160,6 +161,7 @@ static void put_one(slab *s, uint64_t now)
 {
     size_class *c = &pm_classes[s->klass];
     pm_depot.used--;
+    PROBE(slab_put, s->klass, s);
     STORE(&s->owner, HEAP_NOBODY);
     STORE(&s->home, HEAP_NOBODY);
     STORE(&s->bin, NULL);
@@ -223,6 +225,7 @@ static slab *choose(uint64_t now, bool all)
 static size_t purge_one(slab *s)
 {
     size_t slabs = s->state == SLAB_WHOLE ? UNIT_SLABS : 1;
+    PROBE(purge, slab_memory(s), slabs);
     return os_purge(slab_memory(s), slabs * SLAB_SIZE) ? slabs : 0;
 }
 

@@ -4,6 +4,7 @@
 #include "config.h"
 #include "next.h"
 #include "os.h"
+#include "print.h"
 #include "profile.h"
 #include "start.h"
 #include "stats.h"
@@ -56,6 +57,7 @@ static NOINLINE void *malloc_forward(size_t size)
 static bool overflow_forwards(size_t size)
 {
     heap *h = my_heap;
+    PROBE(overflow, size, h);
     if (!pm_pools_ready || pm_config.overflow == OVERFLOW_FORWARD || (heap_is_real(h) && h->inside))
         return true;
     if (pm_config.overflow == OVERFLOW_ABORT)

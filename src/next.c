@@ -1,7 +1,7 @@
 /* next.c: layer 15. See next.h. */
 #include "next.h"
 
-#include "stats.h"
+#include "alloc.h"
 
 #include <dlfcn.h>
 #include <errno.h>

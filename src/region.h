@@ -74,11 +74,15 @@ typedef struct control {
     uint32_t layout;      /* changes with any structure that the live view reads */
     uint32_t pid;
     const region *region;
-    const void *classes, *class_count, *registry, *depot, *config, *pools;
+    const void *classes, *class_count, *class_counts, *depot, *config, *pools;
+    const void *pool_home;   /* HEAP_POOL */
+    const void *forwarded;   /* pm_forwarded_elsewhere */
+    const void *next;        /* pm_next_name: a pointer to a string */
+    const void *registry;    /* set last, when the pools are up; NULL until then */
 } control;
 
 #define CONTROL_MAGIC "poolmalloc-live"
-#define CONTROL_LAYOUT 2u
+#define CONTROL_LAYOUT 3u
 
 /* Finds a place and maps the control page; false: no pools. Called once, before any other thread may come here. */
 bool region_init(void);

@@ -5,8 +5,8 @@
 #include "config.h"
 #include "next.h"
 #include "os.h"
+#include "print.h"
 #include "profile.h"
-#include "stats.h"
 #include "text.h"
 
 #include <errno.h>

@@ -1,47 +1,158 @@
 /* stats.c: layer 13. See stats.h.
- *   used of a pool = what its slabs have out - what lies in bins - what is on its way between heaps. */
+ *   used of a malloc pool = what its slabs have out - what lies in bins - what is on its way between heaps.
+ *   used of an explicit pool = what its slabs have out - what lies in its bins.
+ * Everything read may change meanwhile, or be nonsense: every index is checked, every walk bounded. */
 #include "stats.h"
 
-#include "alloc.h"
-#include "depot.h"
 #include "os.h"
-#include "registry.h"
-#include "text.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
-uint64_t pm_forwarded_elsewhere;
-const char *pm_next_name = "none";
+/* What scripts/poolmalloc-gdb.py reads by, without debug information. Where one of these no longer holds, the script
+ * follows, and CONTROL_LAYOUT counts up. */
+#define AT(type, field, offset) static_assert(offsetof(type, field) == (offset), "see scripts/poolmalloc-gdb.py")
+AT(control, region, 40);
+AT(control, registry, 120);
+AT(region, slabs, 16);
+AT(region, bits, 24);
+AT(depot, fresh, 8);
+AT(registry, heaps, 8);
+AT(registry, count, 24);
+AT(slab, pool, 48);
+AT(slab, state, 63);
+AT(size_class, colours, 12);
+AT(heap, state, 2053);
+AT(heap, pending, 2136);
+AT(heap, out, 2168);
+AT(heap, inbox, 2368);
+AT(heap, pool_bins, 2376);
+AT(pm_pool, own, 64);
+AT(pm_pool, slabs.count, 128);
+AT(pm_pool, out, 144);
+AT(pm_pool, next, 208);
+AT(pm_pool, name, 240);
+AT(pool_table, first, 8);
+static_assert(sizeof(size_class) == 40 && sizeof(outbox) == 24 && sizeof(pm_pool) == 272, "see scripts/poolmalloc-gdb.py");
 
-/* Another thread's list, read while it may change: every step is checked, the number of steps bounded. */
-static PEEKS void chain_subtract(const block *p, pm_stats *s, size_t most)
+/* ---- the view ---- */
+
+static PEEKS bool peek_here(const view *v, const void *from, void *to, size_t bytes)
 {
-    for (; most > 0 && p && region_holds(p); most--, p = p->next) {
-        unsigned klass = slab_of(p)->klass;
-        if (klass < pm_class_count && s->row[klass].used > 0)
-            s->row[klass].used--;
-    }
+    (void)v;
+    if ((uintptr_t)from % 8 != 0 || !region_holds(from) || !region_holds((const char *)from + bytes - 1))
+        return false;
+    const volatile uint64_t *words = from;
+    for (size_t i = 0; i < bytes / 8; i++)
+        ((uint64_t *)to)[i] = words[i];
+    return true;
 }
 
-static PEEKS void messages_subtract(const block *m, pm_stats *s)
+static size_t resident_here(const view *v, size_t from, size_t count)
 {
-    for (size_t n = 0; n < 1u << 20 && m && region_holds(m); n++, m = m->next_message)
-        chain_subtract(m, s, OUTBOX_BLOCKS);
+    return os_resident(slab_memory(v->slabs + from), count * SLAB_SIZE);
 }
 
-static PEEKS void heap_subtract(const heap *h, pm_stats *s)
+static const heap *view_heap(const view *v, uint32_t i) { return (const heap *)(v->heaps + i * v->heap_stride); }
+
+PEEKS void view_here(view *v, uint64_t *slow)
 {
-    for (unsigned c = 0; c < pm_class_count; c++) {
-        int32_t held = h->bins[c].limit - h->bins[c].room;
-        s->row[c].used -= size_min(s->row[c].used, held > 0 ? (size_t)held : 0);
-    }
+    *v = (view){
+        .ready = pm_pools_ready,
+        .region = &pm_region,
+        .slabs = pm_region.slabs,
+        .slab_count = LOAD(&pm_depot.fresh),
+        .heaps = (const char *)pm_registry.heaps,
+        .heap_stride = pm_registry.stride,
+        .heap_count = LOAD(&pm_registry.count),
+        .slow = slow,
+        .classes = pm_classes,
+        .class_count = pm_class_count,
+        .counts = pm_class_counts,
+        .depot = &pm_depot,
+        .pools = &pm_pools,
+        .pool_home = HEAP_POOL,
+        .forwarded = LOAD(&pm_forwarded_elsewhere),
+        .next = pm_next_name,
+        .pid = os_pid(),
+        .peek = peek_here,
+        .resident = resident_here,
+    };
+    v->watched = v->heap_count < HEAPS_WATCHED ? v->heap_count : HEAPS_WATCHED;
+    for (uint32_t i = 0; i < v->watched; i++)
+        slow[i] = LOAD(&view_heap(v, i)->slow);
+}
+
+/* The slab that an address of the process lies in, or NULL. */
+static const slab *view_slab_of(const view *v, const void *p)
+{
+    size_t index = ((uintptr_t)p - (uintptr_t)v->region->blocks.base) >> SLAB_SHIFT;
+    return index < v->slab_count ? v->slabs + index : NULL;
+}
+
+/* The record that a link of the process leads to, or NULL. */
+static const slab *view_slab_at(const view *v, const slab *there)
+{
+    size_t offset = (uintptr_t)there - (uintptr_t)v->region->slabs;
+    return offset % sizeof(slab) == 0 && offset / sizeof(slab) < v->slab_count ? v->slabs + offset / sizeof(slab) : NULL;
+}
+
+/* ---- blocks on their way ---- */
+
+/* What a walk over messages does: it counts, and takes what it meets from s, where that is given. */
+typedef struct transit {
+    const view *v;
+    pm_stats *s;
+    size_t blocks;
+    size_t most; /* no more can be on the way: a list that changes meanwhile may lead in circles */
+} transit;
+
+static PEEKS void block_count(transit *t, const block *p)
+{
+    const slab *b = view_slab_of(t->v, p);
+    t->blocks++;
+    if (t->s && b && b->klass < t->v->class_count && t->s->row[b->klass].used > 0)
+        t->s->row[b->klass].used--;
+}
+
+static void chain_count(transit *t, const block *p, size_t most)
+{
+    block copy;
+    for (; most > 0 && t->blocks < t->most && p && t->v->peek(t->v, p, &copy, sizeof copy); most--, p = copy.next)
+        block_count(t, p);
+}
+
+static void messages_count(transit *t, const block *m)
+{
+    block copy;
+    for (; t->blocks < t->most && m && t->v->peek(t->v, m, &copy, sizeof copy); m = copy.next_message)
+        chain_count(t, m, OUTBOX_BLOCKS);
+}
+
+static PEEKS void heap_count(transit *t, const heap *h)
+{
     for (unsigned i = 0; i < OUTBOXES; i++)
-        chain_subtract(h->out[i].chain, s, h->out[i].count);
-    messages_subtract(h->inbox, s);
-    messages_subtract(h->pending, s);
+        chain_count(t, h->out[i].chain, size_min(h->out[i].count, OUTBOX_BLOCKS));
+    messages_count(t, h->inbox);
+    messages_count(t, h->pending);
+}
+
+/* ---- heaps ---- */
+
+static PEEKS size_t bin_held(const bin *b)
+{
+    int32_t held = b->limit - b->room;
+    return held > 0 ? (size_t)held : 0;
+}
+
+static size_t less(size_t from, size_t n) { return from - size_min(from, n); }
+
+static PEEKS void heap_subtract(const heap *h, transit *t)
+{
+    pm_stats *s = t->s;
+    for (unsigned c = 0; c < t->v->class_count; c++)
+        s->row[c].used = less(s->row[c].used, bin_held(&h->bins[c]));
+    heap_count(t, h);
     s->forwarded_calls += h->forwarded + h->overflowed;
     s->forwarded_small_calls += h->overflowed;
     s->remote_frees += h->blocks_sent;
@@ -50,229 +161,202 @@ static PEEKS void heap_subtract(const heap *h, pm_stats *s)
     s->heaps++;
 }
 
-static PEEKS void slab_add(const slab *b, pm_stats *s)
+PEEKS size_t view_busy(const view *v)
 {
-    if (!slab_in_use(b) || b->klass >= pm_class_count)
+    size_t busy = 0;
+    for (uint32_t i = 0; i < v->watched; i++)
+        busy += v->slow[i] % 2 != 0 || LOAD(&view_heap(v, i)->slow) != v->slow[i];
+    return busy;
+}
+
+static uint32_t pool_bins_count(const view *v) { return (uint32_t)size_min(LOAD(&v->pools->bins), POOL_BINS); }
+
+static PEEKS size_t pool_bins_bytes(const view *v, const heap *h)
+{
+    size_t bytes = 0;
+    pm_pool pool;
+    for (uint32_t i = 0, n = pool_bins_count(v); i < n; i++) {
+        size_t held = bin_held(&h->pool_bins[i]);
+        if (held > 0 && v->peek(v, v->pools->of_bin[i], &pool, sizeof pool))
+            bytes += held * pool.shape.size;
+    }
+    return bytes;
+}
+
+PEEKS bool stats_heap(const view *v, uint32_t number, heap_stats *to)
+{
+    const heap *h = view_heap(v, number);
+    transit t = {v, NULL, 0, (size_t)1 << 24};
+    if (h->state == HEAP_UNUSED)
+        return false;
+    heap_count(&t, h);
+    *to = (heap_stats){h->state == HEAP_LIVE, pool_bins_bytes(v, h), t.blocks};
+    for (unsigned c = 0; c < v->class_count; c++)
+        to->hand_bytes += bin_held(&h->bins[c]) * v->classes[c].size;
+    return true;
+}
+
+/* ---- slabs ---- */
+
+static void row_add_slab(const view *v, pm_stats_row *row, const slab *b)
+{
+    row->slabs++;
+    row->resident_bytes += v->resident(v, (size_t)(b - v->slabs), 1);
+}
+
+/* All arenas, and the records of pools and arenas: one row behind malloc's. */
+static pm_stats_row *arenas_row(const view *v, pm_stats *s)
+{
+    pm_stats_row *row = &s->row[v->class_count];
+    if (s->pools == v->class_count) {
+        s->pools++;
+        memcpy(row->name, "arenas", sizeof "arenas");
+    }
+    return row;
+}
+
+static PEEKS void slab_add(const view *v, const slab *b, pm_stats *s)
+{
+    if (!slab_in_use(b))
+        return;
+    if (b->home == v->pool_home) {
+        if (!b->pool)
+            row_add_slab(v, arenas_row(v, s), b);
+        return;
+    }
+    if (b->klass >= v->class_count)
         return;
     if (b->out == 0) {
         s->spare_slabs++;
         return;
     }
     pm_stats_row *row = &s->row[b->klass];
-    row->slabs++;
-    row->capacity += pm_classes[b->klass].per_slab;
+    row_add_slab(v, row, b);
+    row->capacity += v->classes[b->klass].per_slab;
     row->used += b->out;
-    row->resident_bytes += os_resident(slab_memory(b), SLAB_SIZE);
 }
 
-static void rows_begin(pm_stats *s)
+/* ---- explicit pools ---- */
+
+static PEEKS size_t pool_held(const view *v, const pm_pool *pool)
 {
-    s->pools = pm_class_count;
-    for (unsigned c = 0; c < pm_class_count; c++) {
+    size_t held = bin_held(&pool->own), number = (pool->bin_offset - offsetof(heap, pool_bins)) / BIN_SIZE;
+    if (pool->sharing != PM_SHARING_THREADS || number >= pool_bins_count(v))
+        return held;
+    for (uint32_t i = 0; i < v->heap_count; i++)
+        held += bin_held(&view_heap(v, i)->pool_bins[number]);
+    return held;
+}
+
+static PEEKS size_t pool_resident(const view *v, const pm_pool *pool)
+{
+    size_t bytes = 0, n = pool->slabs.count;
+    for (const slab *b = view_slab_at(v, pool->slabs.first); b && n > 0; b = view_slab_at(v, b->next), n--)
+        bytes += v->resident(v, (size_t)(b - v->slabs), 1);
+    return bytes;
+}
+
+static void pool_add(const view *v, const pm_pool *pool, pm_stats *s)
+{
+    size_t used = less(pool->out, pool_held(v, pool));
+    s->used_bytes += used * pool->shape.size;
+    if (s->pools == PM_STATS_ROWS)
+        return;
+    pm_stats_row *row = &s->row[s->pools++];
+    memcpy(row->name, pool->name, sizeof row->name - 1);
+    row->block_size = pool->shape.size;
+    row->slabs = pool->slabs.count;
+    row->capacity = row->slabs * pool->shape.per_slab;
+    row->used = used;
+    row->peak = size_max(pool->peak, used);
+    row->resident_bytes = pool_resident(v, pool);
+}
+
+/* A record may be given back and hold something else while we come to it: the links stay within the region all the same. */
+static PEEKS void pools_add(const view *v, pm_stats *s)
+{
+    pm_pool pool;
+    size_t n = LOAD(&v->pools->count);
+    for (const pm_pool *p = LOAD(&v->pools->first); n > 0 && v->peek(v, p, &pool, sizeof pool); n--, p = pool.next)
+        if (pool.shape.size - 1 < BLOCK_MAX && pool.slabs.count <= v->slab_count)
+            pool_add(v, &pool, s);
+}
+
+/* ---- all of it ---- */
+
+static PEEKS void rows_begin(const view *v, pm_stats *s)
+{
+    s->pools = v->class_count;
+    for (unsigned c = 0; c < v->class_count; c++) {
         pm_stats_row *row = &s->row[c];
-        row->block_size = pm_classes[c].size;
-        row->waiting_slabs = pm_classes[c].waiting_count;
-        row->capacity = row->waiting_slabs * pm_classes[c].per_slab;
-        row->allocations = LOAD(&pm_class_counts[c].allocations);
-        row->peak = LOAD(&pm_class_counts[c].peak);
+        row->block_size = v->classes[c].size;
+        row->waiting_slabs = v->classes[c].waiting_count;
+        row->capacity = row->waiting_slabs * v->classes[c].per_slab;
+        row->allocations = LOAD(&v->counts[c].allocations);
+        row->peak = LOAD(&v->counts[c].peak);
         snprintf(row->name, sizeof row->name, "malloc-%zu", row->block_size);
     }
 }
 
-static void rows_end(pm_stats *s)
+static void rows_end(const view *v, pm_stats *s)
 {
+    for (unsigned c = 0; c < v->class_count; c++) {
+        s->used_bytes += s->row[c].used * s->row[c].block_size;
+        s->pool_calls += s->row[c].allocations;
+    }
     for (pm_stats_row *row = s->row; row < s->row + s->pools; row++) {
-        row->free = row->capacity - size_min(row->used, row->capacity);
-        s->used_bytes += row->used * row->block_size;
-        s->pool_calls += row->allocations;
+        size_t slabs = row->slabs + row->waiting_slabs;
+        row->free = less(row->capacity, row->used);
+        if (row->block_size > 0)
+            row->slab_tail_bytes = less(slabs * SLAB_SIZE, row->capacity * row->block_size);
     }
 }
 
-PEEKS void stats_gather(pm_stats *s)
+static PEEKS void depot_add(const view *v, pm_stats *s)
 {
-    const depot *d = &pm_depot;
-    memset(s, 0, sizeof *s);
-    s->struct_size = sizeof *s;
-    s->forwarded_calls = LOAD(&pm_forwarded_elsewhere);
-    if (!pm_pools_ready)
-        return;
-    rows_begin(s);
-    for (size_t i = 0, n = LOAD(&d->fresh); i < n; i++)
-        slab_add(&pm_region.slabs[i], s);
-    for (uint32_t i = 0, n = LOAD(&pm_registry.count); i < n; i++)
-        heap_subtract(registry_heap(i), s);
-    rows_end(s);
-    s->reserved_bytes = pm_region.blocks.size + pm_region.records.size + pm_region.heaps.size;
-    s->committed_bytes = d->holding * SLAB_SIZE + d->fresh * sizeof(slab) + pm_region.heaps.size;
-    s->resident_bytes = os_resident(pm_region.blocks.base, d->fresh * SLAB_SIZE);
+    const depot *d = v->depot;
+    const region *r = v->region;
+    s->reserved_bytes = r->blocks.size + r->records.size + r->free_bits.size + r->heaps.size;
+    s->committed_bytes = d->holding * SLAB_SIZE + v->slab_count * sizeof(slab) + r->heaps.size;
+    s->resident_bytes = v->resident(v, 0, v->slab_count);
     s->empty_slabs = d->dirty.count + d->broken.count + d->whole.count * UNIT_SLABS;
+    s->purged_slabs = d->clean.count;
     s->purges = d->purges;
     s->limit_hits = d->limit_hits;
 }
 
-/* ---- formats ---- */
-
-/* The totals, a row each: name, the same for Prometheus, whether it only ever grows, what it is. */
-#define TOTALS(X)                                                                                                      \
-    X(reserved_bytes, "reserved_bytes", "gauge", "Address space mapped for the pools.")                                \
-    X(committed_bytes, "committed_bytes", "gauge", "Slabs that hold pages, records and heaps.")                        \
-    X(resident_bytes, "resident_bytes", "gauge", "Slab memory that is resident.")                                      \
-    X(used_bytes, "used_bytes", "gauge", "Blocks in the program's hands.")                                             \
-    X(forwarded_calls, "forwarded_calls_total", "counter", "Allocations handed to the next allocator.")                \
-    X(forwarded_small_calls, "forwarded_small_calls_total", "counter", "Those of them for want of pool memory.")       \
-    X(pool_calls, "pool_calls_total", "counter", "Allocations served by pools (with POOLMALLOC_STATS=full).")          \
-    X(heaps, "heaps", "gauge", "Heaps made.")                                                                          \
-    X(idle_heaps, "idle_heaps", "gauge", "Heaps without a thread.")                                                    \
-    X(spare_slabs, "spare_slabs", "gauge", "Empty slabs kept by heaps.")                                               \
-    X(empty_slabs, "empty_slabs", "gauge", "Empty slabs that hold pages and belong to no heap.")                       \
-    X(purges, "purged_slabs_total", "counter", "Slabs whose pages went back to the system.")                           \
-    X(limit_hits, "limit_hits_total", "counter", "Slabs refused by POOLMALLOC_LIMIT.")                                 \
-    X(remote_frees, "remote_frees_total", "counter", "Blocks sent home to another thread's heap.")                     \
-    X(remote_messages, "remote_messages_total", "counter", "Messages that carried them.")
-
-#define ROW_FIELDS(X)                                                                                                  \
-    X(block_size, "block_size_bytes", "gauge", "Bytes of a block.")                                                    \
-    X(slabs, "slabs", "gauge", "Slabs that hold blocks.")                                                              \
-    X(capacity, "capacity_blocks", "gauge", "Blocks that these slabs have room for.")                                  \
-    X(used, "used_blocks", "gauge", "Blocks in the program's hands.")                                                  \
-    X(free, "free_blocks", "gauge", "Capacity less used.")                                                             \
-    X(resident_bytes, "pool_resident_bytes", "gauge", "Bytes of these slabs in memory.")                               \
-    X(waiting_slabs, "waiting_slabs", "gauge", "Pre-allocated slabs not in use yet.")                                  \
-    X(allocations, "allocations_total", "counter", "Allocations served (with POOLMALLOC_STATS=full).")                 \
-    X(peak, "peak_blocks", "gauge", "Most blocks in use at once (with POOLMALLOC_STATS=full).")
-
-static void write_text(text *t, const pm_stats *s, uint32_t pid, const char *next)
+/* Blocks out of malloc's slabs: no more of them can be on their way. */
+static size_t rows_out(const view *v, const pm_stats *s)
 {
-    text_add(t, "poolmalloc " PM_VERSION ", process %u, next allocator %s; all sizes in bytes\n", pid, next);
-    text_add(t, "%10s %8s %10s %10s %10s %6s %14s", "block size", "slabs", "capacity", "used", "free", "use", "resident");
-    text_add(t, s->pool_calls ? " %12s %10s\n" : "\n", "allocations", "peak");
-    for (const pm_stats_row *r = s->row; r < s->row + s->pools; r++) {
-        if (r->slabs + r->waiting_slabs + r->allocations == 0)
-            continue;
-        double use = r->capacity ? 100.0 * (double)r->used / (double)r->capacity : 0;
-        text_add(t, "%10zu %8zu %10zu %10zu %10zu %5.1f%% %14zu", r->block_size, r->slabs + r->waiting_slabs, r->capacity,
-                 r->used, r->free, use, r->resident_bytes);
-        text_add(t, s->pool_calls ? " %12zu %10zu\n" : "\n", r->allocations, r->peak);
-    }
-    text_add(t, "in use %zu, resident %zu, committed %zu, address space %zu\n", s->used_bytes, s->resident_bytes,
-             s->committed_bytes, s->reserved_bytes);
-    text_add(t, "forwarded calls %zu (for want of pool memory %zu), served by pools ", s->forwarded_calls,
-             s->forwarded_small_calls);
-    text_add(t, s->pool_calls ? "%zu\n" : "not counted (POOLMALLOC_STATS=full counts)\n", s->pool_calls);
-    text_add(t, "heaps %zu (idle %zu), spare slabs %zu, empty %zu, purged %zu, limit hits %zu; remote frees %zu in %zu messages\n",
-             s->heaps, s->idle_heaps, s->spare_slabs, s->empty_slabs, s->purges, s->limit_hits, s->remote_frees,
-             s->remote_messages);
+    size_t out = 0;
+    for (unsigned c = 0; c < v->class_count; c++)
+        out += s->row[c].used;
+    return out;
 }
 
-static void write_json_string(text *t, const char *from)
+PEEKS void stats_gather_from(const view *v, pm_stats *s)
 {
-    text_add(t, "\"");
-    for (; *from; from++)
-        text_add(t, *from == '"' || *from == '\\' ? "\\%c" : (unsigned char)*from < 32 ? "\\u%04x" : "%c", *from);
-    text_add(t, "\"");
-}
-
-static void write_json(text *t, const pm_stats *s, uint32_t pid, const char *next)
-{
-    text_add(t, "{\"version\": \"" PM_VERSION "\", \"pid\": %u, \"next\": ", pid);
-    write_json_string(t, next);
-    text_add(t, ", \"pools\": [");
-    for (const pm_stats_row *r = s->row; r < s->row + s->pools; r++) {
-        text_add(t, "%s{\"name\": ", r > s->row ? ", " : "");
-        write_json_string(t, r->name);
-#define FIELD(field, name, kind, help) text_add(t, ", \"" #field "\": %zu", r->field);
-        ROW_FIELDS(FIELD)
-#undef FIELD
-        text_add(t, "}");
-    }
-    const char *comma = "";
-    text_add(t, "], \"totals\": {");
-#define FIELD(field, name, kind, help)                                                                                 \
-    text_add(t, "%s\"" #field "\": %zu", comma, s->field);                                                             \
-    comma = ", ";
-    TOTALS(FIELD)
-#undef FIELD
-    text_add(t, "}}\n");
-}
-
-static void write_prometheus(text *t, const pm_stats *s, uint32_t pid, const char *next)
-{
-    text_add(t, "# HELP poolmalloc_info Version, process and next allocator.\n# TYPE poolmalloc_info gauge\n");
-    text_add(t, "poolmalloc_info{version=\"" PM_VERSION "\",pid=\"%u\",next=", pid);
-    write_json_string(t, next); /* the same escapes */
-    text_add(t, "} 1\n");
-#define FIELD(field, metric, kind, help)                                                                                 \
-    text_add(t, "# HELP poolmalloc_" metric " " help "\n# TYPE poolmalloc_" metric " " kind "\npoolmalloc_" metric " %zu\n", \
-             s->field);
-    TOTALS(FIELD)
-#undef FIELD
-#define FIELD(field, metric, kind, help)                                                                                 \
-    text_add(t, "# HELP poolmalloc_" metric " " help "\n# TYPE poolmalloc_" metric " " kind "\n");                         \
-    for (const pm_stats_row *r = s->row; r < s->row + s->pools; r++) {                                                 \
-        text_add(t, "poolmalloc_" metric "{pool=");                                                                      \
-        write_json_string(t, r->name);                                                                                 \
-        text_add(t, "} %zu\n", r->field);                                                                              \
-    }
-    ROW_FIELDS(FIELD)
-#undef FIELD
-}
-
-bool stats_write(const pm_stats *s, uint32_t pid, const char *next, stats_format format, int fd)
-{
-    text t;
-    text_open(&t, fd);
-    if (format == FORMAT_JSON)
-        write_json(&t, s, pid, next);
-    else if (format == FORMAT_PROMETHEUS)
-        write_prometheus(&t, s, pid, next);
-    else
-        write_text(&t, s, pid, next);
-    text_flush(&t);
-    return !t.failed;
-}
-
-/* ---- reports ---- */
-
-static int report_open(void)
-{
-    char path[300];
-    if (!*pm_config.stats_file)
-        return 2;
-    int fd = -ENAMETOOLONG;
-    if (path_expand(pm_config.stats_file, path, sizeof path))
-        fd = os_open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (fd < 0)
-        report("POOLMALLOC_STATS_FILE: '%s' cannot be opened (error %d); nothing is written", pm_config.stats_file, -fd);
-    return fd;
-}
-
-/* One report at a time, report_lock held; from a buffer of its own: the caller's stack may be a signal's. */
-static os_lock report_lock;
-static pm_stats report_stats;
-
-static bool report_write(int fd, stats_format format)
-{
-    stats_gather(&report_stats);
-    return stats_write(&report_stats, os_pid(), pm_next_name, format, fd);
-}
-
-bool stats_report_to(int fd, stats_format format)
-{
-    os_lock_take(&report_lock);
-    bool written = report_write(fd, format);
-    os_lock_give(&report_lock);
-    return written;
-}
-
-void stats_report(void)
-{
-    int fd = report_open();
-    if (fd < 0 || (fd == 2 && !pm_stderr_open))
+    memset(s, 0, sizeof *s);
+    s->struct_size = sizeof *s;
+    s->forwarded_calls = v->forwarded;
+    if (!v->ready)
         return;
-    if (os_lock_try(&report_lock)) { /* held: the signal has come while this thread writes one, or another does */
-        report_write(fd, pm_config.stats_format);
-        os_lock_give(&report_lock);
-    }
-    if (fd > 2)
-        os_close(fd);
+    rows_begin(v, s);
+    for (size_t i = 0; i < v->slab_count; i++)
+        slab_add(v, &v->slabs[i], s);
+    transit t = {v, s, 0, rows_out(v, s)};
+    for (uint32_t i = 0; i < v->heap_count; i++)
+        heap_subtract(view_heap(v, i), &t);
+    pools_add(v, s);
+    rows_end(v, s);
+    depot_add(v, s);
+    s->busy = view_busy(v);
+}
+
+void stats_gather(pm_stats *s)
+{
+    uint64_t slow[HEAPS_WATCHED];
+    view v;
+    view_here(&v, slow);
+    stats_gather_from(&v, s);
 }

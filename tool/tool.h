@@ -7,6 +7,9 @@
 
 enum { EXIT_NOT_SO = 1, EXIT_USAGE = 2, EXIT_CANNOT_RUN = 126, EXIT_NOT_FOUND = 127 };
 
+int stat_command(int argc, char **argv);
+int top_command(int argc, char **argv);
+
 /* "Try 'poolmalloc COMMAND --help'." Returns EXIT_USAGE. */
 int usage_error(const char *command);
 bool pid_parse(const char *from, pid_t *pid);

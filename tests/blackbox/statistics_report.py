@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 
 import harness
 from harness import Case, built
@@ -159,8 +160,9 @@ class OnSignal(Case):
               "print('done', flush=True)\n"
 
     def start(self, before="", **settings):
-        environment = harness.clean_environment(LD_PRELOAD=built.interposer, POOLMALLOC_STATS="signal=SIGUSR1",
-                                                POOLMALLOC_STATS_FORMAT="json", POOLMALLOC_STATS_FILE=self.path("report"), **settings)
+        settings = {"STATS": "signal=SIGUSR1", "STATS_FORMAT": "json", "STATS_FILE": self.path("report"), **settings}
+        environment = harness.clean_environment(LD_PRELOAD=built.interposer)
+        environment.update({"POOLMALLOC_" + name: value for name, value in settings.items()})
         process = subprocess.Popen(["/usr/bin/env", "python3", "-c", before + self.COMMAND], env=environment, text=True,
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.addCleanup(process.stdout.close)
@@ -180,6 +182,24 @@ class OnSignal(Case):
         self.finish(process)
         with open(self.path("report"), encoding="utf-8") as file:
             self.assertEqual(json.load(file)["pid"], process.pid)
+
+    def test_formats_names_and_repetition(self):
+        """USR2 without SIG, each format, the process id in the name; two signals, two reports."""
+        for form, mark in (("text", "next allocator libc.so.6"), ("json", '"version"'), ("prometheus", "# TYPE poolmalloc_info gauge")):
+            process = self.start(STATS="signal=USR2,full", STATS_FORMAT=form, STATS_FILE=self.path("r-%p." + form))
+            for count in (1, 2):
+                os.kill(process.pid, signal.SIGUSR2)
+                self.wait_for(self.path("r-%d.%s" % (process.pid, form)), mark, count)
+            self.finish(process)
+
+    def wait_for(self, path, mark, count):
+        for _ in range(100):
+            if os.path.exists(path):
+                with open(path, encoding="utf-8") as file:
+                    if file.read().count(mark) == count:
+                        return
+            time.sleep(0.05)
+        self.fail("no report number %d in %s" % (count, path))
 
     def test_the_program_s_own_handler_wins(self):
         process = self.start(before="import signal; signal.signal(signal.SIGUSR1, lambda *a: None)\n")

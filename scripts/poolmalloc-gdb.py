@@ -1,0 +1,213 @@
+"""The pools of a stopped process, or of a core file, in gdb:
+
+    gdb -p PID -x scripts/poolmalloc-gdb.py -ex poolmalloc
+    gdb PROGRAM CORE -x scripts/poolmalloc-gdb.py -ex poolmalloc
+
+`poolmalloc` prints a row a pool, and the heaps; `poolmalloc ADDRESS` says what a pointer is: which pool and slab it is in, and
+whether its block is free there. Needs neither symbols nor debug information: the bookkeeping is found by its magic, and read
+by the offsets of one layout, which src/stats.c holds fast.
+"""
+import re
+import struct
+
+import gdb
+
+MAGIC, LAYOUT = b"poolmalloc-live\0", 3
+SLAB, RECORD, BITS, BIN, CLASS, UNIT = 1 << 17, 64, 512, 32, 40, 1 << 21
+USED = 5  # states from here on: in a heap, a pool or an arena
+HEAP = {"state": 2053, "pending": 2136, "out": 2168, "inbox": 2368, "pool_bins": 2376}
+POOL = {"bin_offset": 40, "own": 64, "slabs": 128, "out": 144, "next": 208, "name": 240, "bytes": 272}
+OUTBOXES, OUTBOX = 8, 24
+STATES = {1: "live", 2: "idle", 3: "closed"}
+
+
+def read(at, count):
+    return bytes(gdb.selected_inferior().read_memory(at, count))
+
+
+def words(at, count=1):
+    found = struct.unpack("%dQ" % count, read(at, 8 * count))
+    return found if count > 1 else found[0]
+
+
+def mapping_starts():
+    """Where mappings begin: of the core file, or of the process."""
+    files = gdb.execute("info files", to_string=True)
+    if "core file" in files or "core dump" in files:
+        return [int(start, 16) for start in re.findall(r"0x([0-9a-f]+) - 0x[0-9a-f]+ is load", files)]
+    with open("/proc/%d/maps" % gdb.selected_inferior().pid, encoding="utf-8", errors="replace") as maps:
+        return [int(line.split("-")[0], 16) for line in maps if " rw-p " in line]
+
+
+def control_page():
+    for start in mapping_starts():
+        if start % UNIT:
+            continue
+        try:
+            page = read(start, 40 + 11 * 8)
+        except gdb.MemoryError:
+            continue
+        if page.startswith(MAGIC):
+            return page
+    raise gdb.GdbError("poolmalloc: no pools in this process")
+
+
+class Pools:
+    """The bookkeeping, read once."""
+
+    def __init__(self):
+        page = control_page()
+        self.version = page[16:32].split(b"\0")[0].decode()
+        layout = struct.unpack("I", page[32:36])[0]
+        if layout != LAYOUT:
+            raise gdb.GdbError("poolmalloc %s has layout %d; this script reads %d" % (self.version, layout, LAYOUT))
+        region, classes, class_count, _, depot, _, self.table, self.pool_home, _, _, registry = struct.unpack("11Q", page[40:])
+        if not registry:
+            raise gdb.GdbError("poolmalloc: the pools are not up")
+        self.base, _, self.records, self.bits = words(region, 4)
+        self.fresh = words(depot + 8)
+        self.heaps, self.stride = words(registry + 8, 2)
+        self.heap_count = struct.unpack("I", read(registry + 24, 4))[0]
+        count = struct.unpack("I", read(class_count, 4))[0]
+        self.classes = [struct.unpack("II4xI", read(classes + i * CLASS, 16)) for i in range(count)]  # size, per_slab, colours
+        self.slabs = read(self.records, self.fresh * RECORD) if self.fresh else b""
+        self.pool_bins = struct.unpack("I", read(self.table + 4, 4))[0]
+
+    def slab(self, number):
+        """home, pool, out, class, state"""
+        at = number * RECORD
+        home, = struct.unpack_from("Q", self.slabs, at + 16)
+        pool, out, _, klass, _, state = struct.unpack_from("QHHHBB", self.slabs, at + 48)
+        return home, pool, out, klass, state
+
+    def slab_of(self, address):
+        number = (address - self.base) // SLAB
+        return number if 0 <= number < self.fresh else None
+
+    def heap(self, number):
+        return read(self.heaps + number * self.stride, HEAP["pool_bins"] + self.pool_bins * BIN)
+
+    def chain(self, first, most):
+        """Class of each block of a chain."""
+        while first and most and self.slab_of(first) is not None:
+            yield self.slab(self.slab_of(first))[3]
+            first = words(first)
+            most -= 1
+
+    def on_their_way(self, heap):
+        for i in range(OUTBOXES):
+            _, chain, count = struct.unpack_from("QQI", heap, HEAP["out"] + i * OUTBOX)
+            yield from self.chain(chain, count)
+        for name in ("inbox", "pending"):
+            message, = struct.unpack_from("Q", heap, HEAP[name])
+            for _ in range(1 << 20):
+                if not message or self.slab_of(message) is None:
+                    break
+                yield from self.chain(message, 32)
+                message = words(message + 8)
+
+    def pools(self):
+        at = words(self.table + 8)
+        for _ in range(words(self.table + 16)):
+            if not at:
+                return
+            record = read(at, POOL["bytes"])
+            yield at, record
+            at, = struct.unpack_from("Q", record, POOL["next"])
+
+
+def held(data, at):
+    """Blocks in the bin that lies there."""
+    room, limit = struct.unpack_from("iH", data, at + 8)
+    return max(limit - room, 0)
+
+
+def malloc_rows(pools, heaps):
+    rows = [[0, 0] for _ in pools.classes]
+    others = 0
+    for number in range(pools.fresh):
+        home, pool, out, klass, state = pools.slab(number)
+        if state >= USED and home == pools.pool_home:
+            others += not pool
+        elif state >= USED and klass < len(rows) and out:
+            rows[klass][0] += 1
+            rows[klass][1] += out
+    for heap in heaps:
+        for klass, row in enumerate(rows):
+            row[1] -= held(heap, klass * BIN)
+        for klass in pools.on_their_way(heap):
+            if klass < len(rows):
+                rows[klass][1] -= 1
+    for (size, per_slab, _), (slabs, used) in zip(pools.classes, rows):
+        if slabs:
+            yield "malloc-%d" % size, size, slabs, slabs * per_slab, used
+    if others:
+        yield "arenas", 0, others, 0, 0
+
+
+def explicit_rows(pools, heaps):
+    for _, record in pools.pools():
+        size, per_slab = struct.unpack_from("II", record)
+        slabs, = struct.unpack_from("Q", record, POOL["slabs"])
+        out, = struct.unpack_from("Q", record, POOL["out"])
+        offset, = struct.unpack_from("I", record, POOL["bin_offset"])
+        used = out - held(record, POOL["own"])
+        if offset >= HEAP["pool_bins"]:
+            used -= sum(held(heap, offset) for heap in heaps)
+        name = record[POOL["name"]:].split(b"\0")[0].decode(errors="replace")
+        yield name, size, slabs, slabs * per_slab, used
+
+
+def show_pools(pools):
+    heaps = [pools.heap(i) for i in range(pools.heap_count)]
+    print("poolmalloc %s; all sizes in bytes" % pools.version)
+    print("%-31s %10s %7s %10s %10s %6s" % ("pool", "block size", "slabs", "capacity", "used", "use %"))
+    for name, size, slabs, capacity, used in [*malloc_rows(pools, heaps), *explicit_rows(pools, heaps)]:
+        print("%-31s %10d %7d %10d %10d %6.1f" % (name, size, slabs, capacity, used, 100 * used / capacity if capacity else 0))
+    for number, heap in enumerate(heaps):
+        state = STATES.get(heap[HEAP["state"]])
+        if state:
+            at_hand = sum(held(heap, i * BIN) * size for i, (size, _, _) in enumerate(pools.classes))
+            print("heap %-5d %s at %#x: %d bytes at hand, %d blocks on their way" %
+                  (number, state, pools.heaps + number * pools.stride, at_hand, sum(1 for _ in pools.on_their_way(heap))))
+
+
+def show_address(pools, address):
+    number = pools.slab_of(address)
+    if number is None:
+        print("%#x lies in no slab" % address)
+        return
+    home, pool, _, klass, state = pools.slab(number)
+    if state < USED:
+        print("%#x lies in slab %d, which is empty and nobody's" % (address, number))
+        return
+    if home == pools.pool_home:
+        print("%#x lies in slab %d, of %s" % (address, number, "the pool at %#x" % pool if pool else "an arena"))
+        return
+    size, per_slab, colours = pools.classes[klass]
+    offset = address - pools.base - number * SLAB - ((number & colours) << 6)
+    block = offset // size
+    if not 0 <= block < per_slab:
+        print("%#x lies in slab %d, of malloc-%d, but in no block" % (address, number, size))
+        return
+    free = read(pools.bits + number * BITS + block // 8, 1)[0] >> block % 8 & 1
+    print("%#x lies %d bytes into block %d of slab %d, of malloc-%d; home: heap %d; %s" %
+          (address, offset % size, block, number, size, (home - pools.heaps) // pools.stride,
+           "the block is free" if free else "the block is in use, in a bin, or on its way home"))
+
+
+class Command(gdb.Command):
+    """poolmalloc [ADDRESS]: the pools behind malloc, or what ADDRESS is there."""
+
+    def __init__(self):
+        super().__init__("poolmalloc", gdb.COMMAND_DATA)
+
+    def invoke(self, argument, from_tty):
+        pools = Pools()
+        if argument:
+            show_address(pools, int(gdb.parse_and_eval(argument)) & (1 << 64) - 1)
+        else:
+            show_pools(pools)
+
+
+Command()

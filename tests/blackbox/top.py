@@ -1,0 +1,135 @@
+"""`poolmalloc top`, in a terminal that tmux plays: what it shows, its keys, another size, and the end of what it looks at."""
+import os
+import re
+import shutil
+import subprocess
+import time
+
+import harness
+from harness import Case, built
+
+
+class Terminal(Case):
+    def setUp(self):
+        super().setUp()
+        if not shutil.which("tmux"):
+            self.skipTest("no tmux")
+        if "without ncurses" in self.run_command([built.tool, "top"]).stderr:
+            self.skipTest("built without ncurses")
+
+    def tmux(self, *arguments):
+        command = ["tmux", "-S", self.path("socket"), "-f", "/dev/null", *arguments]
+        return self.run_command(command, env=harness.clean_environment(TERM="xterm", LC_ALL="C.UTF-8"))
+
+    def open(self, *arguments, columns=100, rows=24):
+        """top on a terminal; its exit status is shown when it ends."""
+        command = "%s top --delay 0.2 %s; echo status $?; cat" % (built.tool, " ".join(map(str, arguments)))
+        result = self.tmux("new-session", "-d", "-x", str(columns), "-y", str(rows), command)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.addCleanup(self.tmux, "kill-server")
+
+    def press(self, key):
+        self.tmux("send-keys", key)
+
+    def screen(self):
+        return self.tmux("capture-pane", "-p").stdout
+
+    def expect(self, pattern):
+        """The screen, once the pattern is on it."""
+        screen = ""
+        for _ in range(100):
+            screen = self.screen()
+            if re.search(pattern, screen):
+                return screen
+            time.sleep(0.1)
+        self.fail("%r is not on the screen:\n%s" % (pattern, screen))
+
+    def start(self):
+        process = subprocess.Popen([self.program("known_blocks"), "quiet"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   env=harness.clean_environment(LD_PRELOAD=built.interposer))
+        self.addCleanup(self.end, process)
+        process.stdout.readline()
+        return process
+
+    def end(self, process):
+        if not process.stdin.closed:
+            process.stdin.close()
+        process.wait(30)
+        process.stdout.close()
+
+
+class Top(Terminal):
+    def test_one_process(self):
+        process = self.start()
+        self.open(process.pid)
+        screen = self.expect(r"malloc-640 .*12345")
+        self.assertIn("process %d known_blocks" % process.pid, screen)
+        self.assertRegex(screen, r"malloc-640 +640 +62 +12345 +12648 +0 +\d+K +97\.6% #+\.")
+        self.assertRegex(screen, r"\n q quit .*sort")
+        self.assertNotRegex(screen, "Esc")
+
+    def test_sorting(self):
+        self.open(self.start().pid)
+        names = {}
+        for key in ("b", "u", "n"):
+            self.press(key)
+            time.sleep(0.5)
+            names[key] = re.findall(r"(?m)^malloc-(\d+)", self.expect("malloc-640"))
+        self.assertEqual(names["b"], sorted(names["b"], key=int))
+        self.assertEqual(names["u"][0], "640")
+        self.assertEqual(names["n"], sorted(names["n"]))
+
+    def test_another_size(self):
+        self.open(self.start().pid)
+        self.expect("malloc-640")
+        for columns, rows in ((40, 8), (1, 1), (200, 50), (80, 24)):
+            self.tmux("resize-window", "-x", str(columns), "-y", str(rows))
+            time.sleep(0.5)
+        screen = self.expect(r"malloc-640 .*12345")
+        self.assertRegex(screen, r"(?m)^malloc-640.*#$|#\.$")
+        self.assertRegex(screen, r"n name *\n*$")
+
+    def test_the_end_of_the_process(self):
+        process = self.start()
+        self.open(process.pid)
+        self.expect("malloc-640")
+        self.end(process)
+        self.assertRegex(self.expect("it has ended"), "malloc-640 .*12345")
+        self.press("q")
+        self.expect("status 0")
+
+    def test_all_processes(self):
+        processes = [self.start(), self.start()]
+        self.open()
+        for process in processes:
+            self.expect(r"(?m)^ *%d .*known_blocks$" % process.pid)
+        self.press("n")
+        self.press("Enter")
+        self.expect("Esc list")
+        self.press("Escape")
+        self.expect("processes on pools")
+        self.end(processes[0])
+        for _ in range(50):
+            if not re.search(r"(?m)^ *%d " % processes[0].pid, self.screen()):
+                break
+            time.sleep(0.1)
+        self.assertNotRegex(self.screen(), r"(?m)^ *%d " % processes[0].pid)
+        self.press("q")
+        self.expect("status 0")
+
+
+class Errors(Case):
+    def test_usage(self):
+        for arguments in (("nonsense",), ("1", "2"), ("--delay", "0"), ("--delay", "x"), ("--fly",)):
+            result = self.run_command([built.tool, "top", *arguments])
+            if "without ncurses" in result.stderr:
+                self.skipTest("built without ncurses")
+            self.assertEqual((result.returncode, result.stdout), (2, ""), arguments)
+
+    def test_no_such_process_or_terminal(self):
+        for arguments, part in ((("4194000",), ""), ((str(os.getpid()),), ""), ((), "")):
+            self.assert_one_line(self.run_command([built.tool, "top", *arguments]), part, status=1)
+
+
+if __name__ == "__main__":
+    harness.main()

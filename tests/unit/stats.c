@@ -1,0 +1,103 @@
+/* stats.c: figures gathered and printed while threads allocate, and names of any bytes. For ThreadSanitizer above all. */
+#include "start.h"
+
+#include "print.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { WORKERS = 3, HELD = 300, LOOKS = 150 };
+
+static pm_pool *shared;
+static bool stop;
+
+/* Blocks of malloc and of a pool, freed by this thread and others' pools coming and going meanwhile. */
+static void *work(void *others)
+{
+    void **blocks = others, *mine[HELD];
+    while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+        for (int i = 0; i < HELD; i++) {
+            mine[i] = pm_pool_alloc(shared);
+            void *old = __atomic_exchange_n(&blocks[i], alloc_class(class_of(100)), __ATOMIC_ACQ_REL);
+            if (old)
+                free_block(old); /* often another thread's */
+        }
+        for (int i = 0; i < HELD; i++)
+            pm_pool_free(shared, mine[i]);
+        pm_pool_options options = {.struct_size = sizeof options, .name = "short-lived", .block_size = 48, .sharing = PM_SHARING_LOCKED};
+        pm_pool *pool = pm_pool_create(&options);
+        pm_pool_free(pool, pm_pool_alloc(pool));
+        pm_pool_destroy(pool);
+    }
+    return NULL;
+}
+
+static const pm_stats_row *row_named(const pm_stats *s, const char *name)
+{
+    for (const pm_stats_row *row = s->row; row < s->row + s->pools; row++)
+        if (strcmp(row->name, name) == 0)
+            return row;
+    return NULL;
+}
+
+static void figures_while_threads_work(void **state)
+{
+    (void)state;
+    static void *blocks[HELD];
+    static pm_stats s;
+    pthread_t threads[WORKERS];
+    pm_pool_options options = {.struct_size = sizeof options, .name = "shared", .block_size = 200};
+    int nowhere = open("/dev/null", O_WRONLY);
+    shared = pm_pool_create(&options);
+    for (int i = 0; i < WORKERS; i++)
+        pthread_create(&threads[i], NULL, work, blocks);
+    for (int i = 0; i < LOOKS; i++) {
+        stats_gather(&s);
+        assert_true(s.used_bytes < 64 * MIB && s.pools <= PM_STATS_ROWS);
+        assert_non_null(row_named(&s, "shared"));
+        assert_true(stats_report_to(nowhere, (stats_format)(i % 3)));
+    }
+    __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+    for (int i = 0; i < WORKERS; i++)
+        pthread_join(threads[i], NULL);
+    stats_gather(&s);
+    assert_int_equal(s.busy, 0);
+    assert_int_equal(row_named(&s, "shared")->used, 0);
+    assert_int_equal(s.row[class_of(100)].used, HELD);
+    assert_null(row_named(&s, "short-lived"));
+    close(nowhere);
+}
+
+static void cleaned(const char *from, const char *expected)
+{
+    char to[32];
+    name_clean(from, to, sizeof to);
+    assert_string_equal(to, expected);
+}
+
+static void names_are_made_fit(void **state)
+{
+    (void)state;
+    cleaned("", "");
+    cleaned("plain \"quoted\" \\", "plain \"quoted\" \\");
+    cleaned("tab\tand\nline\x7f", "tab?and?line?");
+    cleaned("\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80");
+    cleaned("cut \xe2\x82", "cut ??");
+    cleaned("\xc0\xaf \xe0\x80\xaf \xed\xa0\x80 \xf4\x90\x80\x80 \xff", "?? ??? ??? ???? ?");
+    cleaned("0123456789012345678901234567890123456789", "0123456789012345678901234567890");
+    cleaned("012345678901234567890123456789\xc3\xa9", "012345678901234567890123456789");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(names_are_made_fit), cmocka_unit_test(figures_while_threads_work)};
+    static char *settings[] = {NULL};
+    pools_start(settings);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,83 @@
+/* processes.c: see processes.h. */
+#include "processes.h"
+
+#include "tool.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* NULL: no memory. */
+static process *process_find(processes *all, pid_t pid)
+{
+    for (process *p = all->at; p < all->at + all->count; p++)
+        if (p->pid == pid)
+            return p;
+    if (all->count == all->room) {
+        size_t room = 2 * all->room + 16;
+        process *at = realloc(all->at, room * sizeof *at);
+        if (!at)
+            return NULL;
+        all->at = at;
+        all->room = room;
+    }
+    process *p = &all->at[all->count++];
+    memset(p, 0, sizeof *p);
+    p->pid = pid;
+    command_read(pid, p->command, sizeof p->command);
+    return p;
+}
+
+static void process_note(process *p, const pm_stats *s, double seconds)
+{
+    bool known = p->committed > 0 && seconds > 0;
+    p->used_rate = known ? ((double)s->used_bytes - (double)p->used) / seconds : 0;
+    p->forwarded_rate = known ? ((double)s->forwarded_calls - (double)p->forwarded) / seconds : 0;
+    p->used = s->used_bytes;
+    p->resident = s->resident_bytes;
+    p->committed = s->committed_bytes;
+    p->forwarded = s->forwarded_calls;
+    p->threads = s->heaps - s->idle_heaps - 1; /* heap 0 serves those that have none */
+    p->seen = true;
+}
+
+static void process_look(processes *all, pid_t pid, double seconds)
+{
+    static live l;
+    static pm_stats s;
+    live_result result = live_open(&l, pid);
+    all->denied += result == LIVE_NO_PERMISSION;
+    if (result != LIVE_FOUND)
+        return;
+    process *p = live_take(&l) == LIVE_FOUND ? process_find(all, pid) : NULL;
+    if (p) {
+        stats_gather_from(&l.view, &s);
+        process_note(p, &s, seconds);
+    }
+    live_close(&l);
+}
+
+static void processes_drop_unseen(processes *all)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < all->count; i++)
+        if (all->at[i].seen)
+            all->at[kept++] = all->at[i];
+    all->count = kept;
+}
+
+void processes_look(processes *all, double seconds)
+{
+    DIR *folder = opendir("/proc");
+    pid_t pid;
+    all->denied = 0;
+    for (size_t i = 0; i < all->count; i++)
+        all->at[i].seen = false;
+    for (struct dirent *entry; folder && (entry = readdir(folder)) != NULL;)
+        if (pid_parse(entry->d_name, &pid))
+            process_look(all, pid, seconds);
+    if (folder)
+        closedir(folder);
+    processes_drop_unseen(all);
+}
