@@ -14,16 +14,6 @@ bool pm_pools_ready;
 
 /* ---- modes that count or check every call ---- */
 
-/* The bits tell whether it was free already: that is looked at when it gets to its slab. */
-static void check_freed(const block *p, const slab *s)
-{
-    const size_class *c = &pm_classes[LOAD(&s->klass)];
-    size_t offset = (size_t)((const char *)p - slab_first(s, c));
-    if (offset % c->size != 0 || offset / c->size >= c->per_slab)
-        report_abort("free(%p): inside a block of %u bytes that begins at %p", (const void *)p, c->size,
-                     (const void *)((const char *)p - offset % c->size));
-}
-
 static void count_up(unsigned klass)
 {
     class_count *c = &pm_class_counts[klass];
@@ -41,8 +31,8 @@ static void note_alloc(block *p)
 
 static void note_free(const block *p, const slab *s)
 {
-    if (pm_config.check)
-        check_freed(p, s);
+    if (pm_config.check) /* its bit tells whether it was free already: that is looked at when it gets to its slab */
+        slab_check_block(s, &pm_classes[LOAD(&s->klass)], p);
     if (pm_config.stats.full)
         __atomic_add_fetch(&pm_class_counts[s->klass].frees, 1, __ATOMIC_RELAXED);
 }
@@ -212,11 +202,22 @@ static void free_mine(heap *h, void *p)
         check_now_and_then(h);
 }
 
+static void free_explicit(void *p, pm_pool *pool)
+{
+    if (!pool)
+        report_abort("free(%p): memory of an arena", p);
+    pm_pool_free(pool, p);
+}
+
 NOINLINE void free_other(void *p, slab *s)
 {
     heap *home = LOAD(&s->home), *h = registry_my_heap();
     if (UNLIKELY(home == HEAP_NOBODY || home == NULL))
         report_abort("free(%p): no block is in use there: freed twice, or never handed out", p);
+    if (UNLIKELY(home == HEAP_POOL)) {
+        free_explicit(p, LOAD(&s->pool));
+        return;
+    }
     if (UNLIKELY(pm_every_call_slow))
         note_free(p, s);
     if (UNLIKELY(!h || !heap_enter(h))) {
@@ -237,6 +238,7 @@ size_t pools_trim(void)
 {
     registry_thread_idle();
     registry_trim();
+    pools_shed_all();
     return depot_purge(true);
 }
 
@@ -244,6 +246,7 @@ void pools_check(void)
 {
     depot_check();
     registry_check();
+    pools_check_all();
 }
 
 static void reserve_counts(void)
@@ -269,6 +272,7 @@ static void tell_readers(void)
     c->registry = &pm_registry;
     c->depot = &pm_depot;
     c->config = &pm_config;
+    c->pools = &pm_pools;
 }
 
 bool pools_init(void)
@@ -282,7 +286,7 @@ bool pools_init(void)
         return false;
     reserve_counts();
     tell_readers();
-    pm_pools_ready = true;
+    __atomic_store_n(&pm_pools_ready, true, __ATOMIC_RELEASE); /* bringup_done acquires */
     pthread_atfork(registry_fork_prepare, registry_fork_parent, registry_fork_child);
     return true;
 }

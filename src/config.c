@@ -7,6 +7,7 @@
 #include <string.h>
 
 config pm_config;
+bool pm_config_loaded;
 
 typedef struct token {
     const char *at, *end;
@@ -348,6 +349,7 @@ static bool variable_load(config *c, const char *variable, bool strict, config_c
 unsigned config_load(config *c, char *const *environment, bool strict, config_complain *complain)
 {
     unsigned bad = 0;
+    pm_config_loaded = true;
     for (; environment && *environment; environment++)
         if (**environment == 'P' && !variable_load(c, *environment, strict, complain))
             bad++;

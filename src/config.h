@@ -40,6 +40,7 @@ typedef struct config {
 } config;
 
 extern config pm_config;
+extern bool pm_config_loaded; /* by config_load */
 
 /* Called with one line of text for each bad value. */
 typedef void config_complain(const char *line);

@@ -63,15 +63,13 @@ static void slab_leave(pm_pool *pool, slab *s)
     pool->leaving = s;
 }
 
-size_t pool_shed(pm_pool *pool, size_t keep)
+void pool_shed(pm_pool *pool, size_t keep)
 {
-    size_t before = pool->slabs.count;
     for (slab *s = pool->slabs.first, *next; s && pool->slabs.count > keep; s = next) {
         next = s->next;
         if (s->out == 0)
             slab_leave(pool, s);
     }
-    return before - pool->slabs.count;
 }
 
 static void slab_to_end(pm_pool *pool, slab *s)
@@ -95,9 +93,10 @@ void pool_sort(pm_pool *pool)
 
 void pool_watch(pm_pool *pool)
 {
+    bool exact = pool->sharing != PM_SHARING_THREADS;
     int64_t base = (int64_t)pool->own.limit - (int64_t)pool->out;
-    pool->peak_room = (int64_t)pool->peak + base;
-    pool->mark_room = pool->on_mark ? (int64_t)pool->mark + base : INT64_MIN;
+    pool->peak_room = exact ? (int64_t)pool->peak + base : INT64_MAX;
+    pool->mark_room = exact && pool->on_mark ? (int64_t)pool->mark + base : INT64_MIN;
 }
 
 void pool_note_peak(pm_pool *pool)

@@ -15,20 +15,19 @@
 
 #include <poolmalloc.h>
 
-#define POOL_FREE_CHECKED 3 /* free_way, beyond the three of pm_sharing: look at the pointer first */
-
 /* Guarded by lock (NONE: by the caller), but for what is constant after creation.
  *   blocks out of the slabs = out = in use + in bins <= most;  LOCKED, NONE: in use = out - own.limit + own.room.
  *   slabs: those with free blocks before those without (but for while a visit lasts). */
 struct pm_pool {
     size_class shape;          /* size, blocks a slab, …; constant */
-    uint32_t bin_offset;       /* THREADS: bytes from a heap's beginning; constant */
-    uint8_t sharing, free_way; /* constant; free_way: sharing, or POOL_FREE_CHECKED */
-    uint8_t overflow;          /* constant */
-    bool visiting;             /* slabs keep their places and their pool, and frees go straight to them */
-    bin own;                   /* LOCKED, NONE */
-    int64_t peak_room;         /* own.room above which there are more in use than ever */
-    int64_t mark_room;         /* own.room at which there are `mark` in use */
+    uint32_t bin_offset; /* of the bin: from the beginning of the thread's heap (THREADS), or of this; constant */
+    uint8_t sharing;     /* pm_sharing; constant */
+    bool looks_first;    /* free does not take the short way: it must look at the pointer, or lock; constant */
+    uint8_t overflow;    /* pm_overflow; constant */
+    bool visiting;       /* slabs keep their places and their pool, and frees go straight to them */
+    bin own;             /* LOCKED, NONE; it has no limit while visiting */
+    int64_t peak_room;   /* own.room above which more are in use than ever; THREADS: INT64_MAX */
+    int64_t mark_room;   /* own.room at which `mark` are in use; without a callback, and THREADS: INT64_MIN */
     os_lock lock;
     uint32_t keep;  /* slabs that stay even if empty; constant */
     uint32_t empty; /* slabs of which no block is out */
@@ -41,7 +40,7 @@ struct pm_pool {
     void (*on_mark)(pm_pool *, void *);
     void *context;
     pm_pool *next, *previous; /* all pools; pools lock */
-    size_t max_blocks;
+    size_t max_blocks, align;
     char name[32];
 };
 
@@ -74,7 +73,7 @@ void pool_accept(pm_pool *pool, slab *s);                 /* an empty slab of no
 bool pool_fill(pm_pool *pool, bin *b);                    /* blocks for an empty bin; false: no slab has any, or all are out */
 void pool_give_back(pm_pool *pool, bin *b, size_t count); /* up to count blocks of the bin go to their slabs */
 void pool_give(pm_pool *pool, block *p);
-size_t pool_shed(pm_pool *pool, size_t keep); /* empty slabs beyond so many in all leave; returns how many; O(slabs) */
+void pool_shed(pm_pool *pool, size_t keep); /* empty slabs beyond so many in all leave; O(slabs) */
 void pool_reset(pm_pool *pool);               /* all blocks are free, but what lies in heaps' bins */
 void pool_sort(pm_pool *pool);                /* after a visit */
 void pool_note_peak(pm_pool *pool);           /* what is in use now may be the most so far */

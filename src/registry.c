@@ -51,6 +51,8 @@ bool registry_init(void)
     return true;
 }
 
+void registry_unload(void) { pthread_key_delete(key); }
+
 /* ---- idle heaps ---- */
 
 /* Registry lock; the heap's thread is gone, its bins are empty. */

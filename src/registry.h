@@ -41,6 +41,7 @@ void registry_trim(void);
 void registry_thread_exit(void *heap);
 void registry_thread_idle(void); /* gives back what the calling thread's bins and outboxes hold */
 heap *registry_heap(uint32_t number);
+void registry_unload(void); /* threads that end from now on leave their heaps as they are */
 void registry_check(void);
 
 void registry_fork_prepare(void);

@@ -84,6 +84,14 @@ size_t slab_give(slab *s, const size_class *c, block **chain, size_t count)
     return n;
 }
 
+void slab_check_block(const slab *s, const size_class *c, const void *p)
+{
+    size_t offset = (size_t)((const char *)p - slab_first(s, c));
+    if (offset % c->size != 0 || offset / c->size >= c->per_slab)
+        report_abort("free(%p): inside a block of %u bytes that begins at %p", p, c->size,
+                     (const void *)((const char *)p - offset % c->size));
+}
+
 void slab_check(const slab *s, const size_class *c)
 {
     size_t free = 0, words = (c->per_slab + 63) / 64;

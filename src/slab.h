@@ -23,6 +23,8 @@ block **slab_take(slab *s, const size_class *c, block **link, size_t most);
 /* Gives back the blocks of s that *chain begins with, at most `count`, and moves *chain behind them. Returns how many. A
  * block that is free already: one line, abort. O(blocks). */
 size_t slab_give(slab *s, const size_class *c, block **chain, size_t count);
+/* Aborts with one line when p is not the beginning of a block of s. */
+void slab_check_block(const slab *s, const size_class *c, const void *p);
 /* Aborts when the bits and the counters do not agree. */
 void slab_check(const slab *s, const size_class *c);
 

@@ -102,6 +102,7 @@ static void start(void)
         pm_config.verbose = pm_config.stats.exit = false;
     }
     bool pools = !pm_config.disable && !tool_watches(environment) && pools_init();
+    pm_config_loaded = true;
     if (!next_find())
         report_abort("no other malloc in this process to forward to");
     if (pools && pm_config.stats.signal)

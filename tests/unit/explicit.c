@@ -1,0 +1,765 @@
+/* explicit.c: pools and arenas of the C API, step by step, with the check after every step. */
+#include "start.h"
+
+#include <poolmalloc.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MANY 10000
+
+static const pm_sharing sharings[] = {PM_SHARING_THREADS, PM_SHARING_LOCKED, PM_SHARING_NONE};
+static void *blocks[MANY];
+
+static pm_pool_options options_of(size_t size, pm_sharing sharing)
+{
+    return (pm_pool_options){.struct_size = sizeof(pm_pool_options), .block_size = size, .sharing = sharing};
+}
+
+static pm_pool *create(const pm_pool_options *o)
+{
+    pm_pool *pool = pm_pool_create(o);
+    assert_non_null(pool);
+    pool_check(pool);
+    return pool;
+}
+
+static pm_pool_stats stats_of(pm_pool *pool)
+{
+    pm_pool_stats s = {.struct_size = sizeof s};
+    pm_pool_stats_get(pool, &s);
+    pool_check(pool);
+    return s;
+}
+
+static size_t take(pm_pool *pool, size_t n)
+{
+    size_t got = 0;
+    while (got < n && (blocks[got] = pm_pool_alloc(pool)) != NULL)
+        got++;
+    return got;
+}
+
+static void give(pm_pool *pool, size_t from, size_t to)
+{
+    for (size_t i = from; i < to; i++)
+        pm_pool_free(pool, blocks[i]);
+}
+
+static void blocks_are_apart(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {1, 16, 40, 100, 4096, 65536};
+    for (size_t i = 0; i < 6; i++)
+        for (size_t align = 8; align <= 4096; align *= 8)
+            for (int m = 0; m < 3; m++) {
+                pm_pool_options o = options_of(sizes[i], sharings[m]);
+                o.block_align = align;
+                pm_pool *pool = create(&o);
+                size_t n = take(pool, 300), size = stats_of(pool).block_size;
+                assert_int_equal(n, 300);
+                assert_true(size >= sizes[i] && size >= 16 && size % align == 0);
+                for (size_t b = 0; b < n; b++) {
+                    assert_int_equal((uintptr_t)blocks[b] % align, 0);
+                    assert_true(pm_pool_owns(pool, blocks[b]) && pm_pool_of((char *)blocks[b] + size - 1) == pool);
+                    memset(blocks[b], (int)b, size);
+                }
+                for (size_t b = 0; b < n; b++)
+                    assert_true(*(unsigned char *)blocks[b] == (unsigned char)b && ((unsigned char *)blocks[b])[size - 1] == (unsigned char)b);
+                give(pool, 0, n);
+                assert_int_equal(stats_of(pool).used, 0);
+                pm_pool_destroy(pool);
+            }
+}
+
+static void sizes_are_as_asked_for(void **state)
+{
+    (void)state;
+    pm_pool_options o = options_of(40, PM_SHARING_NONE);
+    pm_pool *pool = create(&o);
+    assert_int_equal(stats_of(pool).block_size, 48);
+    pm_pool_destroy(pool);
+    o.block_align = 8;
+    pool = create(&o);
+    assert_int_equal(stats_of(pool).block_size, 40);
+    pm_pool_destroy(pool);
+}
+
+static void capacity_is_exact(void **state)
+{
+    (void)state;
+    for (int m = 1; m < 3; m++)
+        for (size_t most = 1; most < 5000; most = most * 3 + 1) {
+            pm_pool_options o = options_of(64, sharings[m]);
+            o.max_blocks = most;
+            pm_pool *pool = create(&o);
+            for (int round = 0; round < 3; round++) {
+                errno = 0;
+                assert_int_equal(take(pool, MANY), most);
+                assert_int_equal(errno, ENOMEM);
+                assert_int_equal(stats_of(pool).used, most);
+                assert_int_equal(stats_of(pool).free, 0);
+                give(pool, 0, most);
+            }
+            assert_int_equal(stats_of(pool).failures, 3);
+            assert_int_equal(stats_of(pool).high_water, most);
+            assert_int_equal(stats_of(pool).capacity, most);
+            pm_pool_destroy(pool);
+        }
+}
+
+static void threads_stay_below_the_maximum(void **state)
+{
+    (void)state;
+    pm_pool_options o = options_of(64, PM_SHARING_THREADS);
+    o.max_blocks = 1000;
+    pm_pool *pool = create(&o);
+    assert_int_equal(take(pool, MANY), 1000); /* no other thread has any at hand */
+    give(pool, 0, 1000);
+    pm_pool_destroy(pool);
+}
+
+static void fail_never_grows(void **state)
+{
+    (void)state;
+    pm_pool_options o = options_of(100, PM_SHARING_LOCKED);
+    o.overflow = PM_OVERFLOW_FAIL;
+    o.initial_blocks = 77;
+    pm_pool *pool = create(&o);
+    assert_int_equal(take(pool, MANY), 77);
+    pm_pool_destroy(pool);
+}
+
+static void forward_gives_blocks_of_malloc(void **state)
+{
+    (void)state;
+    for (int m = 0; m < 3; m++) {
+        pm_pool_options o = options_of(128, sharings[m]);
+        o.overflow = PM_OVERFLOW_FORWARD;
+        o.max_blocks = 10;
+        o.block_align = 64;
+        pm_pool *pool = create(&o);
+        assert_int_equal(take(pool, 30), 30);
+        for (int i = 0; i < 30; i++) {
+            assert_int_equal((uintptr_t)blocks[i] % 64, 0);
+            assert_int_equal(pm_pool_owns(pool, blocks[i]), i < 10);
+            memset(blocks[i], i, 128);
+        }
+        assert_int_equal(stats_of(pool).forwarded, 20);
+        assert_int_equal(stats_of(pool).used, 10);
+        assert_int_equal(stats_of(pool).failures, 0);
+        for (int i = 29; i >= 0; i--)
+            pm_pool_free(pool, blocks[i]);
+        assert_int_equal(stats_of(pool).used, 0);
+        pm_pool_destroy(pool);
+    }
+}
+
+static void bulk_takes_what_there_is(void **state)
+{
+    (void)state;
+    for (int m = 0; m < 3; m++) {
+        pm_pool_options o = options_of(32, sharings[m]);
+        o.max_blocks = 5000;
+        pm_pool *pool = create(&o);
+        assert_int_equal(pm_pool_alloc_bulk(pool, blocks, 3000), 3000);
+        assert_int_equal(stats_of(pool).used, 3000);
+        errno = 0;
+        assert_int_equal(pm_pool_alloc_bulk(pool, blocks + 3000, 3000), 2000);
+        assert_int_equal(errno, ENOMEM);
+        pm_pool_free_bulk(pool, blocks, 5000);
+        assert_int_equal(stats_of(pool).used, 0);
+        assert_int_equal(pm_pool_alloc_bulk(pool, blocks, 0), 0);
+        pm_pool_destroy(pool);
+    }
+}
+
+static void zalloc_zeroes(void **state)
+{
+    (void)state;
+    pm_pool_options o = options_of(200, PM_SHARING_THREADS);
+    pm_pool *pool = create(&o);
+    size_t n = take(pool, 100);
+    for (size_t i = 0; i < n; i++)
+        memset(blocks[i], 0xff, 200);
+    give(pool, 0, n);
+    for (int i = 0; i < 200; i++) {
+        unsigned char *p = pm_pool_zalloc(pool);
+        for (int b = 0; b < 200; b++)
+            assert_int_equal(p[b], 0);
+    }
+    pm_pool_destroy(pool);
+}
+
+static void reset_frees_all(void **state)
+{
+    (void)state;
+    for (int m = 0; m < 3; m++) {
+        pm_pool_options o = options_of(48, sharings[m]);
+        pm_pool *pool = create(&o);
+        for (int round = 0; round < 5; round++) {
+            assert_int_equal(take(pool, MANY), MANY);
+            give(pool, 0, (size_t)round * 100);
+            pm_pool_reset(pool);
+            assert_int_equal(stats_of(pool).used, 0);
+        }
+        assert_int_equal(stats_of(pool).high_water >= MANY, 1);
+        assert_true(stats_of(pool).capacity < 2 * MANY); /* the same slabs served every round */
+        pm_pool_destroy(pool);
+    }
+}
+
+static size_t visited;
+static pm_pool *visited_pool;
+static void count_visit(void *p, void *context)
+{
+    assert_ptr_equal(context, &visited);
+    *(unsigned char *)p |= 1;
+    visited++;
+}
+static void free_visit(void *p, void *context)
+{
+    (void)context;
+    visited++;
+    pm_pool_free(visited_pool, p);
+}
+
+static void visit_sees_each_live_block_once(void **state)
+{
+    (void)state;
+    for (int m = 0; m < 3; m++) {
+        pm_pool_options o = options_of(64, sharings[m]);
+        pm_pool *pool = visited_pool = create(&o);
+        take(pool, MANY);
+        for (int i = 0; i < MANY; i++)
+            *(unsigned char *)blocks[i] = 0;
+        for (int i = 0; i < MANY; i += 3)
+            pm_pool_free(pool, blocks[i]);
+        visited = 0;
+        pm_pool_visit(pool, count_visit, &visited);
+        assert_int_equal(visited, MANY - (MANY + 2) / 3);
+        for (int i = 0; i < MANY; i++)
+            assert_true(i % 3 == 0 || *(unsigned char *)blocks[i] == 1);
+        assert_int_equal(stats_of(pool).used, visited);
+        visited = 0;
+        pm_pool_visit(pool, free_visit, NULL);
+        assert_int_equal(visited, MANY - (MANY + 2) / 3);
+        assert_int_equal(stats_of(pool).used, 0);
+        assert_int_equal(take(pool, 500), 500); /* bins are back in use */
+        assert_int_equal(stats_of(pool).used, 500);
+        pm_pool_destroy(pool);
+    }
+}
+
+static size_t calls;
+static void on_mark(pm_pool *pool, void *context)
+{
+    assert_ptr_equal(context, &calls);
+    calls++;
+    void *p = pm_pool_alloc(pool); /* no lock is held */
+    assert_non_null(p);
+    pm_pool_free(pool, p);
+}
+
+static void callback_runs_once_a_crossing(void **state)
+{
+    (void)state;
+    for (int m = 1; m < 3; m++) {
+        pm_pool_options o = options_of(64, sharings[m]);
+        o.high_water = 700;
+        o.on_high_water = on_mark;
+        o.context = &calls;
+        pm_pool *pool = create(&o);
+        calls = 0;
+        take(pool, 699);
+        assert_int_equal(calls, 0);
+        blocks[699] = pm_pool_alloc(pool);
+        assert_int_equal(calls, 1);
+        blocks[700] = pm_pool_alloc(pool);
+        assert_int_equal(calls, 1);
+        give(pool, 600, 701);
+        for (int i = 600; i < 800; i++)
+            blocks[i] = pm_pool_alloc(pool);
+        assert_int_equal(calls, 2);
+        give(pool, 0, 800);
+        assert_int_equal(pm_pool_alloc_bulk(pool, blocks, 900), 900);
+        assert_int_equal(calls, 3);
+        pm_pool_destroy(pool);
+    }
+    pm_pool_options o = options_of(64, PM_SHARING_THREADS);
+    o.high_water = 700;
+    o.on_high_water = on_mark;
+    o.context = &calls;
+    pm_pool *pool = create(&o);
+    calls = 0;
+    take(pool, 600);
+    assert_int_equal(calls, 0);
+    take(pool, 200);
+    assert_int_equal(calls, 1);
+    pm_pool_destroy(pool);
+}
+
+static void the_mark_is_the_most_in_use(void **state)
+{
+    (void)state;
+    for (int m = 1; m < 3; m++) {
+        pm_pool_options o = options_of(64, sharings[m]);
+        pm_pool *pool = create(&o);
+        size_t used = 0, most = 0, from = 0;
+        unsigned random = 7;
+        for (int i = 0; i < 100000; i++) {
+            random = random * 1103515245 + 12345;
+            if ((random >> 16) % 100 < 52 && used < MANY - 1) {
+                blocks[(from + used++) % MANY] = pm_pool_alloc(pool);
+            } else if (used) {
+                pm_pool_free(pool, blocks[from]);
+                from = (from + 1) % MANY;
+                used--;
+            }
+            most = used > most ? used : most;
+            if (i % 1000 == 0)
+                assert_int_equal(stats_of(pool).high_water, most);
+        }
+        pm_pool_high_water_reset(pool);
+        assert_int_equal(stats_of(pool).high_water, used);
+        pm_pool_destroy(pool);
+    }
+}
+
+static void trim_gives_empty_slabs_back(void **state)
+{
+    (void)state;
+    for (int m = 0; m < 3; m++) {
+        pm_pool_options o = options_of(1024, sharings[m]);
+        o.initial_blocks = 200;
+        pm_pool *pool = create(&o);
+        take(pool, 2000);
+        give(pool, 0, 2000);
+        size_t before = stats_of(pool).capacity;
+        size_t bytes = pm_pool_trim(pool);
+        assert_int_equal(stats_of(pool).capacity, before - bytes / 1024);
+        assert_int_equal(stats_of(pool).capacity, 256);
+        pm_pool_destroy(pool);
+        pools_check();
+    }
+}
+
+/* ---- bad input ---- */
+
+static void refuse(pm_pool_options o)
+{
+    errno = 0;
+    assert_null(pm_pool_create(&o));
+    assert_int_equal(errno, EINVAL);
+}
+
+static void bad_options_are_refused(void **state)
+{
+    (void)state;
+    pm_pool_options good = options_of(64, PM_SHARING_THREADS), o;
+    errno = 0;
+    assert_null(pm_pool_create(NULL));
+    assert_int_equal(errno, EINVAL);
+#define BAD(change)                                                                                                    \
+    o = good;                                                                                                          \
+    change;                                                                                                            \
+    refuse(o)
+    BAD(o.block_size = 0);
+    BAD(o.block_size = 65537);
+    BAD(o.block_size = SIZE_MAX);
+    BAD(o.block_align = 24);
+    BAD(o.block_align = 4);
+    BAD(o.block_align = 8192);
+    BAD(o.sharing = (pm_sharing)3);
+    BAD(o.overflow = (pm_overflow)3);
+    BAD(o.max_blocks = 5; o.initial_blocks = 6);
+    BAD(o.initial_blocks = SIZE_MAX);
+    BAD(o.overflow = PM_OVERFLOW_FAIL);
+    BAD(o.struct_size = 0);
+    BAD(o.struct_size = 16);
+}
+
+static void an_older_struct_is_taken(void **state)
+{
+    (void)state;
+    struct {
+        size_t struct_size;
+        const char *name;
+        size_t block_size;
+        unsigned char beyond[100];
+    } old = {24, "old", 64, {0}};
+    memset(old.beyond, 0xff, sizeof old.beyond);
+    pm_pool *pool = pm_pool_create((const pm_pool_options *)(const void *)&old);
+    assert_non_null(pool);
+    assert_non_null(pm_pool_alloc(pool));
+    struct {
+        size_t struct_size, block_size;
+        size_t beyond;
+    } s = {16, 0, 77};
+    pm_pool_stats_get(pool, (pm_pool_stats *)(void *)&s);
+    assert_int_equal(s.block_size, 64);
+    assert_int_equal(s.beyond, 77);
+    pm_pool_destroy(pool);
+}
+
+static void null_does_no_harm(void **state)
+{
+    (void)state;
+    errno = 0;
+    assert_null(pm_pool_alloc(NULL));
+    assert_int_equal(errno, EINVAL);
+    assert_null(pm_pool_zalloc(NULL));
+    assert_int_equal(pm_pool_alloc_bulk(NULL, blocks, 1), 0);
+    pm_pool_free(NULL, NULL);
+    pm_pool_free(NULL, blocks);
+    pm_pool_free_bulk(NULL, blocks, 1);
+    pm_pool_reset(NULL);
+    pm_pool_destroy(NULL);
+    pm_pool_visit(NULL, count_visit, NULL);
+    pm_pool_stats_get(NULL, NULL);
+    pm_pool_high_water_reset(NULL);
+    assert_int_equal(pm_pool_trim(NULL), 0);
+    assert_false(pm_pool_owns(NULL, blocks));
+    assert_null(pm_pool_of(blocks));
+    assert_null(pm_pool_of(NULL));
+    assert_null(pm_arena_alloc(NULL, 1, 1));
+    pm_arena_rewind(NULL, pm_arena_save(NULL));
+    pm_arena_reset(NULL);
+    pm_arena_destroy(NULL);
+    pm_pool_options o = options_of(64, PM_SHARING_THREADS);
+    pm_pool *pool = create(&o);
+    pm_pool_free(pool, NULL);
+    pm_pool_stats_get(pool, NULL);
+    pm_pool_visit(pool, NULL, NULL);
+    assert_int_equal(pm_pool_alloc_bulk(pool, NULL, 1), 0);
+    pm_pool_free_bulk(pool, NULL, 1);
+    pm_pool_destroy(pool);
+}
+
+/* ---- threads ---- */
+
+static pm_pool *shared_pool;
+
+static void *free_half(void *part)
+{
+    for (size_t i = (size_t)part; i < MANY; i += 2)
+        pm_pool_free(shared_pool, blocks[i]);
+    return NULL;
+}
+
+static void *fill_and_end(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < 50; i++)
+        pm_pool_free(shared_pool, pm_pool_alloc(shared_pool));
+    return NULL;
+}
+
+static void on_thread(void *(*f)(void *), void *context)
+{
+    pthread_t t;
+    pthread_create(&t, NULL, f, context);
+    pthread_join(t, NULL);
+}
+
+static void other_threads_free(void **state)
+{
+    (void)state;
+    for (int m = 0; m < 3; m++) {
+        pm_pool_options o = options_of(80, sharings[m]);
+        shared_pool = create(&o);
+        assert_int_equal(take(shared_pool, MANY), MANY);
+        on_thread(free_half, (void *)0);
+        assert_int_equal(stats_of(shared_pool).used, MANY / 2);
+        on_thread(free_half, (void *)1);
+        on_thread(fill_and_end, NULL); /* what a thread has at hand goes back when it ends */
+        assert_int_equal(stats_of(shared_pool).used, 0);
+        assert_true(m > 0 || shared_pool->out == bin_holds(pool_bin(shared_pool, my_heap)));
+        pm_pool_destroy(shared_pool);
+    }
+}
+
+static int turn;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+
+static void turn_await(int wanted)
+{
+    pthread_mutex_lock(&mutex);
+    while (turn != wanted)
+        pthread_cond_wait(&changed, &mutex);
+    pthread_mutex_unlock(&mutex);
+}
+
+static void turn_set(int to)
+{
+    pthread_mutex_lock(&mutex);
+    turn = to;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&mutex);
+}
+
+/* Holds blocks of the pool in its bin, and others' blocks in its outboxes, while the pool ends. */
+static void *hold_while_destroyed(void *theirs)
+{
+    fill_and_end(NULL);
+    for (int i = 0; i < 20; i++)
+        free_block(((void **)theirs)[i]);
+    turn_set(1);
+    turn_await(2);
+    fill_and_end(NULL); /* of the new pool, which has the old one's number */
+    return NULL;
+}
+
+static void destroyed_while_others_hold_blocks(void **state)
+{
+    (void)state;
+    void *mine[20];
+    for (int i = 0; i < 20; i++)
+        mine[i] = alloc_class(class_of(80));
+    pm_pool_options o = options_of(80, PM_SHARING_THREADS);
+    shared_pool = create(&o);
+    take(shared_pool, 3000);
+    turn = 0;
+    pthread_t t;
+    pthread_create(&t, NULL, hold_while_destroyed, mine);
+    turn_await(1);
+    uint32_t offset = shared_pool->bin_offset;
+    pm_pool_destroy(shared_pool);
+    pools_check();
+    o.block_size = 3000;
+    shared_pool = create(&o);
+    assert_int_equal(shared_pool->bin_offset, offset);
+    turn_set(2);
+    pthread_join(t, NULL);
+    assert_int_equal(stats_of(shared_pool).used, 0);
+    pm_pool_destroy(shared_pool);
+    pools_check();
+}
+
+static void pools_beyond_the_bins_are_locked(void **state)
+{
+    (void)state;
+    static pm_pool *pools[POOL_BINS + 2];
+    pm_pool_options o = options_of(64, PM_SHARING_THREADS);
+    for (int i = 0; i < POOL_BINS + 2; i++) {
+        pools[i] = pm_pool_create(&o);
+        assert_non_null(pools[i]);
+        void *p = pm_pool_alloc(pools[i]);
+        assert_ptr_equal(pm_pool_of(p), pools[i]);
+        pm_pool_free(pools[i], p);
+    }
+    assert_int_equal(pools[POOL_BINS + 1]->sharing, PM_SHARING_LOCKED);
+    for (int i = 0; i < POOL_BINS + 2; i++)
+        pm_pool_destroy(pools[i]);
+    assert_int_equal(pm_pools.count, 0);
+}
+
+static void free_takes_pool_blocks(void **state)
+{
+    (void)state;
+    for (int m = 0; m < 3; m++) {
+        pm_pool_options o = options_of(96, sharings[m]);
+        pm_pool *pool = create(&o);
+        take(pool, 1000);
+        for (int i = 0; i < 1000; i++)
+            free_block(blocks[i]); /* what the interposer's free() does */
+        assert_int_equal(stats_of(pool).used, 0);
+        pm_pool_destroy(pool);
+    }
+}
+
+static void children_go_on(void **state)
+{
+    (void)state;
+    for (int m = 0; m < 3; m++) {
+        pm_pool_options o = options_of(96, sharings[m]);
+        pm_pool *pool = create(&o);
+        take(pool, 500);
+        pid_t child = fork();
+        if (child == 0) {
+            give(pool, 0, 500);
+            _exit(take(pool, 2000) == 2000 && pm_pool_owns(pool, blocks[1999]) ? 0 : 1);
+        }
+        int status;
+        waitpid(child, &status, 0);
+        assert_int_equal(status, 0);
+        give(pool, 0, 500);
+        assert_int_equal(stats_of(pool).used, 0);
+        pm_pool_destroy(pool);
+    }
+}
+
+/* ---- arenas ---- */
+
+static void arena_fills(pm_arena *a, size_t total)
+{
+    unsigned random = 3;
+    for (size_t sum = 0; sum < total;) {
+        random = random * 1103515245 + 12345;
+        size_t size = (random >> 16) % 3000 + 1, align = (size_t)1 << (random >> 8) % 8;
+        unsigned char *p = pm_arena_alloc(a, size, align);
+        assert_non_null(p);
+        assert_int_equal((uintptr_t)p % align, 0);
+        memset(p, 0x5a, size);
+        sum += size;
+    }
+}
+
+static void arenas_grow(void **state)
+{
+    (void)state;
+    pm_arena *a = pm_arena_create(NULL, 0);
+    assert_non_null(a);
+    arena_fills(a, 3 << 20);
+    size_t slabs = pm_pools.arena_slabs;
+    pm_arena_reset(a);
+    arena_fills(a, 3 << 20);
+    assert_int_equal(pm_pools.arena_slabs, slabs); /* the memory stayed */
+    void *large = pm_arena_alloc(a, 1 << 20, 1 << 21);
+    assert_non_null(large);
+    assert_int_equal((uintptr_t)large % (1 << 21), 0);
+    memset(large, 1, 1 << 20);
+    assert_non_null(pm_arena_alloc(a, 0, 0));
+    pm_arena_destroy(a);
+    assert_int_equal(pm_pools.arena_slabs, 0);
+    pools_check();
+}
+
+static void arenas_begin_with_room(void **state)
+{
+    (void)state;
+    pm_arena *a = pm_arena_create(NULL, 1 << 20);
+    assert_non_null(a);
+    size_t slabs = pm_pools.arena_slabs;
+    assert_true(slabs >= 8);
+    for (int i = 0; i < 1 << 20; i += 64)
+        assert_non_null(pm_arena_alloc(a, 64, 16));
+    assert_int_equal(pm_pools.arena_slabs, slabs);
+    pm_arena_destroy(a);
+}
+
+static void arenas_rewind(void **state)
+{
+    (void)state;
+    pm_arena *a = pm_arena_create(NULL, 0);
+    char *kept = pm_arena_alloc(a, 100, 16);
+    memset(kept, 'k', 100);
+    for (int round = 0; round < 20; round++) {
+        pm_arena_mark mark = pm_arena_save(a);
+        char *first = pm_arena_alloc(a, 10, 16);
+        arena_fills(a, (size_t)round << 16);
+        pm_arena_rewind(a, mark);
+        assert_ptr_equal(pm_arena_alloc(a, 10, 16), first);
+        pm_arena_rewind(a, mark);
+    }
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(kept[i], 'k');
+    pm_arena_destroy(a);
+}
+
+static void arenas_stay_in_their_buffer(void **state)
+{
+    (void)state;
+    static char buffer[4096 + 1];
+    for (size_t bytes = 1; bytes <= 4096; bytes = bytes * 2 + 3)
+        for (int off = 0; off < 2; off++) {
+            pm_arena *a = pm_arena_create(buffer + off, bytes - (bytes > 4095));
+            size_t n = 0;
+            assert_non_null(a);
+            for (char *p; (p = pm_arena_alloc(a, 8, 8)) != NULL; n += 8)
+                assert_true(p >= buffer + off && p + 8 <= buffer + off + bytes);
+            assert_int_equal(errno, ENOMEM);
+            assert_true(n + 64 + 16 + 8 >= bytes && n <= bytes);
+            pm_arena_reset(a);
+            size_t again = 0;
+            while (pm_arena_alloc(a, 8, 8))
+                again += 8;
+            assert_int_equal(n, again);
+            pm_arena_destroy(a);
+        }
+}
+
+static void bad_arenas_are_refused(void **state)
+{
+    (void)state;
+    char buffer[200];
+    errno = 0;
+    assert_null(pm_arena_create(buffer, 0));
+    assert_int_equal(errno, EINVAL);
+    assert_null(pm_arena_create(NULL, SIZE_MAX));
+    pm_arena *a = pm_arena_create(buffer, sizeof buffer), *g = pm_arena_create(NULL, 0);
+    for (int i = 0; i < 2; i++) {
+        pm_arena *each = i ? g : a;
+        errno = 0;
+        assert_null(pm_arena_alloc(each, 1, 3));
+        assert_int_equal(errno, EINVAL);
+        assert_null(pm_arena_alloc(each, 1, (size_t)1 << 22));
+        errno = 0;
+        assert_null(pm_arena_alloc(each, SIZE_MAX, 1));
+        assert_int_equal(errno, ENOMEM);
+        assert_null(pm_arena_alloc(each, SIZE_MAX - 100, (size_t)1 << 21));
+        assert_null(pm_arena_alloc(each, PTRDIFF_MAX, 1));
+    }
+    pm_arena_destroy(a);
+    pm_arena_destroy(g);
+}
+
+static void scopes_end_them(void **state)
+{
+    (void)state;
+    {
+        pm_pool_options o = options_of(64, PM_SHARING_NONE);
+        PM_POOL_AUTO pm_pool *pool = pm_pool_create(&o);
+        PM_ARENA_AUTO pm_arena *arena = pm_arena_create(NULL, 0);
+        assert_non_null(pm_pool_alloc(pool));
+        assert_non_null(pm_arena_alloc(arena, 1, 1));
+        assert_int_equal(pm_pools.count, 1);
+    }
+    assert_int_equal(pm_pools.count, 0);
+    assert_int_equal(pm_pools.arena_slabs, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(blocks_are_apart),
+        cmocka_unit_test(sizes_are_as_asked_for),
+        cmocka_unit_test(capacity_is_exact),
+        cmocka_unit_test(threads_stay_below_the_maximum),
+        cmocka_unit_test(fail_never_grows),
+        cmocka_unit_test(forward_gives_blocks_of_malloc),
+        cmocka_unit_test(bulk_takes_what_there_is),
+        cmocka_unit_test(zalloc_zeroes),
+        cmocka_unit_test(reset_frees_all),
+        cmocka_unit_test(visit_sees_each_live_block_once),
+        cmocka_unit_test(callback_runs_once_a_crossing),
+        cmocka_unit_test(the_mark_is_the_most_in_use),
+        cmocka_unit_test(trim_gives_empty_slabs_back),
+        cmocka_unit_test(bad_options_are_refused),
+        cmocka_unit_test(an_older_struct_is_taken),
+        cmocka_unit_test(null_does_no_harm),
+        cmocka_unit_test(other_threads_free),
+        cmocka_unit_test(destroyed_while_others_hold_blocks),
+        cmocka_unit_test(pools_beyond_the_bins_are_locked),
+        cmocka_unit_test(free_takes_pool_blocks),
+        cmocka_unit_test(children_go_on),
+        cmocka_unit_test(arenas_grow),
+        cmocka_unit_test(arenas_begin_with_room),
+        cmocka_unit_test(arenas_rewind),
+        cmocka_unit_test(arenas_stay_in_their_buffer),
+        cmocka_unit_test(bad_arenas_are_refused),
+        cmocka_unit_test(scopes_end_them),
+    };
+    pools_start((char *[]){NULL});
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
