@@ -27,11 +27,14 @@
 #include <type_traits>
 #include <utility>
 
+// Off the short ways: inlined there, they would make these save registers.
+#define POOLMALLOC_ASIDE __attribute__((noinline, cold))
+
 namespace poolmalloc {
 
 namespace detail {
 
-[[noreturn]] inline void fail_memory()
+[[noreturn]] POOLMALLOC_ASIDE inline void fail_memory()
 {
 #ifdef __cpp_exceptions
     throw std::bad_alloc();
@@ -40,7 +43,7 @@ namespace detail {
 #endif
 }
 
-[[noreturn]] inline void fail_creation(int error)
+[[noreturn]] POOLMALLOC_ASIDE inline void fail_creation(int error)
 {
 #ifdef __cpp_exceptions
     if (error == EINVAL)
@@ -335,6 +338,13 @@ constexpr std::size_t natural_align(std::size_t size)
     return lowest < 4096 ? lowest : 4096;
 }
 
+// How many free blocks a NONE resource keeps at hand: 4 KiB, 64 at most, and one of any size.
+constexpr std::size_t at_hand(std::size_t number)
+{
+    const std::size_t blocks = 4096 / block_size_of(number);
+    return blocks > 64 ? 64 : blocks > 0 ? blocks : 1;
+}
+
 // A request beyond the pools: this stands in front of it, so that release() finds it, and deallocate() need not search.
 struct large_block {
     large_block *next, *previous; // a ring through pool_resource::large
@@ -353,6 +363,9 @@ public:
                            std::pmr::memory_resource *upstream = std::pmr::new_delete_resource()) noexcept
         : above(upstream), mode(sharing)
     {
+        if (mode == PM_SHARING_NONE)
+            for (std::size_t number = 0; number < detail::block_sizes; number++)
+                slots[number].room = detail::at_hand(number);
     }
     pool_resource(const pool_resource &) = delete;
     pool_resource &operator=(const pool_resource &) = delete;
@@ -361,8 +374,8 @@ public:
     // Gives everything back, whether it was deallocated or not. No other thread may be using the resource.
     void release() noexcept
     {
-        for (auto &p : pools)
-            pm_pool_destroy(p.exchange(nullptr, std::memory_order_relaxed));
+        for (slot &s : slots)
+            slot_end(s);
         while (large.next != &large)
             large_end(large.next);
     }
@@ -373,29 +386,79 @@ public:
 protected:
     void *do_allocate(std::size_t bytes, std::size_t align) override
     {
-        if (__builtin_expect(is_large(bytes, align), 0))
-            return large_make(bytes, align);
-        // A pool that is not there yet is NULL, which pm_pool_alloc refuses: no test on the short way. Partner: pool_make.
-        const std::size_t number = number_of(bytes, align);
-        void *const block = pm_pool_alloc(pools[number].load(std::memory_order_acquire));
-        return __builtin_expect(block != nullptr, 1) ? block : allocate_rest(number);
+        if (__builtin_expect(bytes > detail::largest_block || align > 16, 0))
+            return allocate_unusual(bytes, align);
+        return slot_take(detail::numbers[(bytes + 15) / 16]);
     }
 
     void do_deallocate(void *block, std::size_t bytes, std::size_t align) override
     {
-        if (__builtin_expect(is_large(bytes, align), 0))
-            return large_free(block);
-        // relaxed: whoever has a block of the pool by a proper way has seen it made
-        pm_pool_free(pools[number_of(bytes, align)].load(std::memory_order_relaxed), block);
+        if (__builtin_expect(bytes > detail::largest_block || align > 16, 0))
+            return deallocate_unusual(block, bytes, align);
+        slot_give(slots[detail::numbers[(bytes + 15) / 16]], block);
     }
 
     bool do_is_equal(const std::pmr::memory_resource &other) const noexcept override { return this == &other; }
 
 private:
+    struct link {
+        link *next;
+    };
+    // A pool, and, in front of a NONE one, free blocks at hand. Of the others free is always null and room 0.
+    struct slot {
+        std::atomic<pm_pool *> pool{nullptr}; // null: not made yet
+        link *free = nullptr;
+        std::size_t room = 0; // for so many more blocks
+    };
+
+    void *slot_take(std::size_t number)
+    {
+        slot &s = slots[number];
+        if (link *const first = s.free) {
+            s.free = first->next;
+            s.room++;
+            return first;
+        }
+        return draw(number);
+    }
+
+    // Apart, so that what is above saves no registers. pm_pool_alloc refuses a pool that is not there: no test of it here.
+    __attribute__((noinline)) void *draw(std::size_t number)
+    {
+        void *const block = pm_pool_alloc(slots[number].pool.load(std::memory_order_acquire)); // partner: pool_make
+        return __builtin_expect(block != nullptr, 1) ? block : draw_first(number);
+    }
+
+    static void slot_give(slot &s, void *block) noexcept
+    {
+        if (s.room == 0) // relaxed: whoever has a block of the pool by a proper way has seen it made
+            return pm_pool_free(s.pool.load(std::memory_order_relaxed), block);
+        s.free = ::new (block) link{s.free};
+        s.room--;
+    }
+
+    static void slot_end(slot &s) noexcept
+    {
+        pm_pool *const p = s.pool.exchange(nullptr, std::memory_order_relaxed);
+        for (; s.free; s.room++)
+            pm_pool_free(p, std::exchange(s.free, s.free->next));
+        pm_pool_destroy(p);
+    }
+
+    POOLMALLOC_ASIDE void *allocate_unusual(std::size_t bytes, std::size_t align)
+    {
+        return is_large(bytes, align) ? large_make(bytes, align) : slot_take(number_of(bytes, align));
+    }
+    POOLMALLOC_ASIDE void deallocate_unusual(void *block, std::size_t bytes, std::size_t align) noexcept
+    {
+        is_large(bytes, align) ? large_free(block) : slot_give(slots[number_of(bytes, align)], block);
+    }
+
     static bool is_large(std::size_t bytes, std::size_t align) noexcept
     {
         return bytes > detail::largest_block || align > 4096;
     }
+    // Of a block that is a multiple of align: see block_size_of.
     static std::size_t number_of(std::size_t bytes, std::size_t align) noexcept
     {
         return detail::numbers[(((bytes + align - 1) & (0 - align)) + 15) / 16];
@@ -406,22 +469,22 @@ private:
         return mode == PM_SHARING_NONE ? std::unique_lock<std::mutex>() : std::unique_lock<std::mutex>(making);
     }
 
-    void *allocate_rest(std::size_t number)
+    POOLMALLOC_ASIDE void *draw_first(std::size_t number)
     {
-        pm_pool *p = pools[number].load(std::memory_order_acquire);
+        pm_pool *const p = slots[number].pool.load(std::memory_order_acquire);
         return detail::given(pm_pool_alloc(p ? p : pool_make(number)));
     }
 
     pm_pool *pool_make(std::size_t number)
     {
         const auto held = hold();
-        pm_pool *p = pools[number].load(std::memory_order_relaxed);
+        pm_pool *p = slots[number].pool.load(std::memory_order_relaxed);
         if (p) // another thread was first
             return p;
         const std::size_t size = detail::block_size_of(number);
         const pm_pool_options options = detail::options_for(size, detail::natural_align(size), mode, "pool_resource");
         p = detail::created(pm_pool_create(&options));
-        pools[number].store(p, std::memory_order_release);
+        slots[number].pool.store(p, std::memory_order_release);
         return p;
     }
 
@@ -458,7 +521,7 @@ private:
         above->deallocate(reinterpret_cast<char *>(record + 1) - large_front(align), whole, align);
     }
 
-    std::array<std::atomic<pm_pool *>, detail::block_sizes> pools{}; // null: not made yet
+    std::array<slot, detail::block_sizes> slots;
     std::pmr::memory_resource *const above;
     const pm_sharing mode;
     detail::large_block large{&large, &large, 0, 0};
@@ -510,7 +573,7 @@ private:
         room = &first;
     }
 
-    void *grow(std::size_t bytes, std::size_t align)
+    POOLMALLOC_ASIDE void *grow(std::size_t bytes, std::size_t align)
     {
         if (!grown)
             grown.reset(detail::created(pm_arena_create(nullptr, made_ready)));
@@ -526,5 +589,7 @@ private:
 };
 
 } // namespace poolmalloc
+
+#undef POOLMALLOC_ASIDE
 
 #endif
