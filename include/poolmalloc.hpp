@@ -458,9 +458,10 @@ private:
     {
         return bytes > detail::largest_block || align > 4096;
     }
-    // Of a block that is a multiple of align: see block_size_of.
+    // Of a block that is a multiple of align, as 0 bytes are not: see block_size_of.
     static std::size_t number_of(std::size_t bytes, std::size_t align) noexcept
     {
+        bytes += bytes == 0;
         return detail::numbers[(((bytes + align - 1) & (0 - align)) + 15) / 16];
     }
 
@@ -498,7 +499,7 @@ private:
     {
         align = align > alignof(std::max_align_t) ? align : alignof(std::max_align_t);
         const std::size_t front = large_front(align), whole = bytes + front;
-        if (whole < bytes)
+        if (bytes > PTRDIFF_MAX || align > PTRDIFF_MAX / 2) // no sum wraps around, here or in a careless upstream
             detail::fail_memory();
         char *const block = static_cast<char *>(above->allocate(whole, align)) + front;
         const auto held = hold();
