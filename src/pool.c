@@ -93,10 +93,11 @@ void pool_sort(pm_pool *pool)
 
 void pool_watch(pm_pool *pool)
 {
-    bool exact = pool->sharing != PM_SHARING_THREADS;
+    if (pool->sharing == PM_SHARING_THREADS)
+        return;
     int64_t base = (int64_t)pool->own.limit - (int64_t)pool->out;
-    pool->peak_room = exact ? (int64_t)pool->peak + base : INT64_MAX;
-    pool->mark_room = exact && pool->on_mark ? (int64_t)pool->mark + base : INT64_MIN;
+    pool->peak_room = (int64_t)pool->peak + base;
+    pool->mark_room = pool->on_mark ? (int64_t)pool->mark + base : INT64_MIN;
 }
 
 void pool_note_peak(pm_pool *pool)

@@ -25,9 +25,9 @@ struct pm_pool {
     bool looks_first;    /* free does not take the short way: it must look at the pointer, or lock; constant */
     uint8_t overflow;    /* pm_overflow; constant */
     bool visiting;       /* slabs keep their places and their pool, and frees go straight to them */
-    bin own;             /* LOCKED, NONE; it has no limit while visiting */
-    int64_t peak_room;   /* own.room above which more are in use than ever; THREADS: INT64_MAX */
+    int64_t peak_room;   /* own.room above which more are in use than ever; THREADS: INT64_MAX, constant */
     int64_t mark_room;   /* own.room at which `mark` are in use; without a callback, and THREADS: INT64_MIN */
+    bin own;             /* LOCKED, NONE; it has no limit while visiting */
     os_lock lock;
     uint32_t keep;  /* slabs that stay even if empty; constant */
     uint32_t empty; /* slabs of which no block is out */
@@ -43,6 +43,8 @@ struct pm_pool {
     size_t max_blocks, align;
     char name[32];
 };
+
+static_assert(offsetof(pm_pool, own) == 64, "the first line is all that the short ways of THREADS read, and nobody writes it");
 
 /* All pools. Lock order: registry, pools, a pool's, heap, depot. */
 typedef struct pool_table {

@@ -125,6 +125,8 @@ static void pool_set(pm_pool *pool, const pm_pool_options *o)
     pool->context = o->context;
     sharing_set(pool, o->sharing);
     own_bin_open(pool);
+    pool->peak_room = INT64_MAX;
+    pool->mark_room = INT64_MIN;
     pool_watch(pool);
 }
 
