@@ -82,13 +82,13 @@ struct give_back {
 
 inline pm_pool_options options_for(std::size_t size, std::size_t align, pm_sharing sharing, const char *name) noexcept
 {
-    pm_pool_options options{};
-    options.struct_size = sizeof options;
-    options.name = name;
-    options.block_size = size;
-    options.block_align = align;
-    options.sharing = sharing;
-    return options;
+    pm_pool_options wanted{};
+    wanted.struct_size = sizeof wanted;
+    wanted.name = name;
+    wanted.block_size = size;
+    wanted.block_align = align;
+    wanted.sharing = sharing;
+    return wanted;
 }
 
 // What a pool of T asks for: 8 packs the blocks of a 40-byte T on 40 bytes.
@@ -121,7 +121,7 @@ class pool
 {
 public:
     pool() noexcept = default;
-    explicit pool(const pm_pool_options &options) : owned(detail::created(pm_pool_create(&options))) {}
+    explicit pool(const pm_pool_options &wanted) : owned(detail::created(pm_pool_create(&wanted))) {}
     explicit pool(std::size_t block_size, pm_sharing sharing = PM_SHARING_THREADS)
         : pool(detail::options_for(block_size, 0, sharing, nullptr))
     {
@@ -225,9 +225,9 @@ public:
 private:
     static pm_pool_options options_for(std::size_t initial_blocks, pm_sharing sharing) noexcept
     {
-        pm_pool_options options = detail::options_for(sizeof(T), detail::block_align_of<T>, sharing, "object_pool");
-        options.initial_blocks = initial_blocks;
-        return options;
+        pm_pool_options wanted = detail::options_for(sizeof(T), detail::block_align_of<T>, sharing, "object_pool");
+        wanted.initial_blocks = initial_blocks;
+        return wanted;
     }
 
     pool blocks;
@@ -243,8 +243,8 @@ template <std::size_t Size, std::size_t Align>
 __attribute__((visibility("default"))) inline pm_pool *shared_pool()
 {
     static pm_pool *const made = [] {
-        const pm_pool_options options = options_for(Size, Align, PM_SHARING_THREADS, "allocator");
-        return created(pm_pool_create(&options));
+        const pm_pool_options wanted = options_for(Size, Align, PM_SHARING_THREADS, "allocator");
+        return created(pm_pool_create(&wanted));
     }();
     return made;
 }
@@ -483,8 +483,8 @@ private:
         if (p) // another thread was first
             return p;
         const std::size_t size = detail::block_size_of(number);
-        const pm_pool_options options = detail::options_for(size, detail::natural_align(size), mode, "pool_resource");
-        p = detail::created(pm_pool_create(&options));
+        const pm_pool_options wanted = detail::options_for(size, detail::natural_align(size), mode, "pool_resource");
+        p = detail::created(pm_pool_create(&wanted));
         slots[number].pool.store(p, std::memory_order_release);
         return p;
     }
