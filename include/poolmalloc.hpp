@@ -338,11 +338,12 @@ constexpr std::size_t natural_align(std::size_t size)
     return lowest < 4096 ? lowest : 4096;
 }
 
-// How many free blocks a NONE resource keeps at hand: 4 KiB, 64 at most, and one of any size.
+// How many free blocks a NONE resource keeps at hand: 64 KiB of each size, 1024 at most. (unsynchronized_pool_resource keeps
+// all of them.)
 constexpr std::size_t at_hand(std::size_t number)
 {
-    const std::size_t blocks = 4096 / block_size_of(number);
-    return blocks > 64 ? 64 : blocks > 0 ? blocks : 1;
+    const std::size_t blocks = 65536 / block_size_of(number);
+    return blocks > 1024 ? 1024 : blocks;
 }
 
 // A request beyond the pools: this stands in front of it, so that release() finds it, and deallocate() need not search.
