@@ -148,7 +148,7 @@ def compile_all(compiler, sources, options):
 
 @program("gcc")
 def gcc(source):
-    return compile_all("gcc", sorted(glob.glob(source + "/tests/blackbox/[a-m]*.c")), "-fno-builtin")
+    return compile_all("gcc", sorted(glob.glob(source + "/tests/blackbox/[a-m]*.c")), "-fno-builtin -I'%s/include'" % source)
 
 
 @program("g++")
