@@ -98,7 +98,7 @@ constexpr std::size_t block_align_of = alignof(T) < 8 ? 8 : alignof(T);
 template <class T>
 constexpr bool fits_pool = sizeof(T) <= 65536 && alignof(T) <= 4096;
 
-// The next `size` bytes of what lies between at and end, or null. Both sides of <= are below 2 to the 63.
+// The next `size` bytes of what lies between at and end, or null. No sum that could wrap around.
 inline void *bump(pm_arena_room &room, std::size_t size, std::size_t align) noexcept
 {
     const std::uintptr_t at = reinterpret_cast<std::uintptr_t>(room.at), end = reinterpret_cast<std::uintptr_t>(room.end);
@@ -149,7 +149,7 @@ private:
     std::unique_ptr<pm_pool, detail::destroy> owned;
 };
 
-// Owns a pm_arena: a growing one, or one within a buffer, which it never outgrows.
+// Owns a pm_arena: a growing one, or one within a buffer, which it never outgrows; moved from, none, and then of no use.
 class arena
 {
 public:
