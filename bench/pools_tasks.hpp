@@ -155,14 +155,14 @@ template <class C>
 outcome threads()
 {
     static mailbox box[2][4];
-    enum : std::uint64_t { BATCHES = 50 };
+    constexpr std::uint64_t batches = 50;
     cpu_set_t all; // the launcher pins single-threaded cases: two threads need two processors
     std::memset(&all, 0xff, sizeof all);
     sched_setaffinity(0, sizeof all, &all);
     C contender(block_bytes);
-    return timed(2 * BATCHES * 256, [&] {
-        std::thread other([&] { threads_half(contender, box[1], box[0], BATCHES); });
-        threads_half(contender, box[0], box[1], BATCHES);
+    return timed(2 * batches * 256, [&] {
+        std::thread other([&] { threads_half(contender, box[1], box[0], batches); });
+        threads_half(contender, box[0], box[1], batches);
         other.join();
     });
 }
@@ -269,12 +269,12 @@ outcome arena()
 template <class C>
 outcome memory()
 {
-    enum : std::uint64_t { NODES = 1000000 };
+    constexpr std::uint64_t nodes = 1000000;
     const std::uint64_t before = rss_kib();
     C contender(40);
-    for (std::uint64_t i = 0; i < NODES; i++)
+    for (std::uint64_t i = 0; i < nodes; i++)
         std::memset(contender.take(), 1, 40);
-    return {static_cast<double>((rss_kib() - before) * 1024) / NODES, NODES};
+    return {static_cast<double>((rss_kib() - before) * 1024) / static_cast<double>(nodes), nodes};
 }
 
 } // namespace pools

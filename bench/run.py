@@ -107,6 +107,8 @@ class Bench:
         command = [os.path.join(self.programs, case.program), *case.arguments]
         if not self.arguments.quick:
             command += case.full_arguments
+        if light and case.kind == "pools":
+            command += ["--seconds", "0.001"]
         operations = case.operations_for(self.arguments.quick) // case.copies // (10 if light else 1)
         return command + (["--operations", str(operations)] if operations else []) + (["--settle", "0"] if light else [])
 

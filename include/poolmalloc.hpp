@@ -430,7 +430,8 @@ private:
         return __builtin_expect(block != nullptr, 1) ? block : draw_first(number);
     }
 
-    static void slot_give(slot &s, void *block) noexcept
+    // Not noexcept: that would take the tail out of this tail call.
+    static void slot_give(slot &s, void *block)
     {
         if (s.room == 0) // relaxed: whoever has a block of the pool by a proper way has seen it made
             return pm_pool_free(s.pool.load(std::memory_order_relaxed), block);
@@ -450,7 +451,7 @@ private:
     {
         return is_large(bytes, align) ? large_make(bytes, align) : slot_take(number_of(bytes, align));
     }
-    POOLMALLOC_ASIDE void deallocate_unusual(void *block, std::size_t bytes, std::size_t align) noexcept
+    POOLMALLOC_ASIDE void deallocate_unusual(void *block, std::size_t bytes, std::size_t align)
     {
         is_large(bytes, align) ? large_free(block) : slot_give(slots[number_of(bytes, align)], block);
     }
