@@ -27,7 +27,7 @@
 #include <type_traits>
 #include <utility>
 
-// Off the short ways: inlined there, they would make these save registers.
+// Off the short ways: inlined there, it would make these save registers.
 #define POOLMALLOC_ASIDE __attribute__((noinline, cold))
 
 namespace poolmalloc {
@@ -420,14 +420,8 @@ private:
             s.room++;
             return first;
         }
-        return draw(number);
-    }
-
-    // Apart, so that what is above saves no registers. pm_pool_alloc refuses a pool that is not there: no test of it here.
-    __attribute__((noinline)) void *draw(std::size_t number)
-    {
-        void *const block = pm_pool_alloc(slots[number].pool.load(std::memory_order_acquire)); // partner: pool_make
-        return __builtin_expect(block != nullptr, 1) ? block : draw_first(number);
+        pm_pool *const p = s.pool.load(std::memory_order_acquire); // partner: pool_make
+        return __builtin_expect(p != nullptr, 1) ? detail::given(pm_pool_alloc(p)) : draw_first(number);
     }
 
     // Not noexcept: that would take the tail out of this tail call.
@@ -472,11 +466,7 @@ private:
         return mode == PM_SHARING_NONE ? std::unique_lock<std::mutex>() : std::unique_lock<std::mutex>(making);
     }
 
-    POOLMALLOC_ASIDE void *draw_first(std::size_t number)
-    {
-        pm_pool *const p = slots[number].pool.load(std::memory_order_acquire);
-        return detail::given(pm_pool_alloc(p ? p : pool_make(number)));
-    }
+    POOLMALLOC_ASIDE void *draw_first(std::size_t number) { return detail::given(pm_pool_alloc(pool_make(number))); }
 
     pm_pool *pool_make(std::size_t number)
     {
