@@ -3,6 +3,7 @@
 
 #include "config.h"
 #include "depot.h"
+#include "profile.h"
 #include "registry.h"
 #include "text.h"
 
@@ -35,6 +36,8 @@ static void note_free(const block *p, const slab *s)
         slab_check_block(s, &pm_classes[LOAD(&s->klass)], p);
     if (pm_config.stats.full)
         __atomic_add_fetch(&pm_class_counts[s->klass].frees, 1, __ATOMIC_RELAXED);
+    if (pm_profiling)
+        profile_free(p);
 }
 
 static void check_now_and_then(heap *h)
@@ -278,7 +281,7 @@ static void tell_readers(void)
 bool pools_init(void)
 {
     classes_init(&pm_config.sizes);
-    pm_every_call_slow = pm_config.check || pm_config.stats.full;
+    pm_every_call_slow = pm_config.check || pm_config.stats.full || pm_profiling;
     if (pm_config.limit && pm_config.limit < LIMIT_SMALLEST)
         report("POOLMALLOC_LIMIT: '%zu' is below 8M: it is obeyed, but a slab of 128 KiB for each block size soon fills it",
                pm_config.limit);

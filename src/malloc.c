@@ -4,6 +4,7 @@
 #include "config.h"
 #include "next.h"
 #include "os.h"
+#include "profile.h"
 #include "start.h"
 #include "stats.h"
 #include "text.h"
@@ -47,7 +48,7 @@ static NOINLINE void *malloc_forward(size_t size)
     if (UNLIKELY(!start_done()))
         return boot_or_fail(size);
     forwarded(false);
-    return pm_next.malloc(size);
+    return profiled(pm_next.malloc(size), size);
 }
 
 /* May a request that a pool should have served go to the next allocator? Always, where a signal handler interrupted a
@@ -73,11 +74,11 @@ static NOINLINE void *malloc_slow(size_t size)
         return malloc_forward(size);
     void *p = alloc_slow(klass);
     if (LIKELY(p != NULL))
-        return p;
+        return profiled(p, size);
     if (!overflow_forwards(size))
         return out_of_memory();
     forwarded(true);
-    return pm_next.malloc(size);
+    return profiled(pm_next.malloc(size), size);
 }
 
 INLINE void *allocate(size_t size)
@@ -90,10 +91,16 @@ INLINE void *allocate(size_t size)
 
 PM_EXPORT void *malloc(size_t size) { return allocate(size); }
 
+/* Of a block of the next allocator's: was more asked for than pools serve? A few bytes less may count as more. */
+static bool is_large(void *p) { return pm_next.malloc_usable_size && pm_next.malloc_usable_size(p) > BLOCK_MAX; }
+
 static NOINLINE void free_foreign(void *p)
 {
-    if (p && !boot_holds(p) && LIKELY(pm_next.free != NULL))
-        pm_next.free(p);
+    if (!p || boot_holds(p) || UNLIKELY(pm_next.free == NULL))
+        return;
+    if (UNLIKELY(pm_profiling) && is_large(p))
+        profile_free_large();
+    pm_next.free(p);
 }
 
 INLINE void release(void *p)
@@ -134,7 +141,7 @@ static NOINLINE void *calloc_forward(size_t n, size_t size)
         return __builtin_mul_overflow(n, size, &bytes) ? out_of_memory() : boot_or_fail(bytes); /* never used before: zero */
     }
     forwarded(false);
-    return pm_next.calloc(n, size);
+    return profiled(pm_next.calloc(n, size), n * size);
 }
 
 static NOINLINE void *calloc_slow(size_t bytes)
@@ -146,11 +153,11 @@ static NOINLINE void *calloc_slow(size_t bytes)
         return calloc_forward(1, bytes);
     void *p = alloc_zeroed(klass);
     if (LIKELY(p != NULL))
-        return p;
+        return profiled(p, bytes);
     if (!overflow_forwards(bytes))
         return out_of_memory();
     forwarded(true);
-    return pm_next.calloc(1, bytes);
+    return profiled(pm_next.calloc(1, bytes), bytes);
 }
 
 PM_EXPORT void *calloc(size_t n, size_t size)
@@ -173,6 +180,15 @@ static void *move(void *from, void *to, size_t bytes)
     return to;
 }
 
+static void *realloc_next(void *p, size_t size)
+{
+    bool was_large = pm_profiling && is_large(p);
+    void *to = pm_next.realloc(p, size);
+    if (UNLIKELY(was_large) && (to || size == 0))
+        profile_free_large();
+    return profiled(to, size);
+}
+
 static void *realloc_foreign(void *p, size_t size)
 {
     bool ready = start_done();
@@ -182,12 +198,19 @@ static void *realloc_foreign(void *p, size_t size)
         return out_of_memory();
     if (size == 0 || size > BLOCK_MAX || class_of(size) == CLASS_NONE || !pm_pools_ready || !pm_next.malloc_usable_size) {
         forwarded(false);
-        return pm_next.realloc(p, size);
+        return realloc_next(p, size);
     }
-    void *to = alloc_class(class_of(size));
+    void *to = profiled(alloc_class(class_of(size)), size);
     if (!to)
-        return pm_next.realloc(p, size);
+        return realloc_next(p, size);
     return move(p, to, size_min(pm_next.malloc_usable_size(p), size));
+}
+
+static void *stay(void *p, size_t size)
+{
+    if (UNLIKELY(pm_profiling))
+        profile_resize(p, size);
+    return p;
 }
 
 /* Stays in place as long as at least half of the block is used. */
@@ -203,10 +226,10 @@ PM_EXPORT void *realloc(void *p, size_t size)
     }
     size_t old = block_size_of(p);
     if (size <= old && size > old / 2)
-        return p;
+        return stay(p, size);
     void *to = allocate(size);
     if (!to && size <= old)
-        return p;
+        return stay(p, size);
     return move(p, to, size_min(old, size));
 }
 
@@ -223,7 +246,7 @@ static void *alloc_aligned(size_t align, size_t size)
         free_block(p);
         p = NULL;
     }
-    return p;
+    return profiled(p, size);
 }
 
 /* Nothing aligned is asked for while we start; if it were, the arena's 16 bytes are what there is. */
@@ -241,7 +264,7 @@ PM_EXPORT void *memalign(size_t align, size_t size)
     void *p = alloc_aligned(align, size);
     if (p)
         return p;
-    return aligned_refused(align, size) ? out_of_memory() : pm_next.memalign(align, size_max(size, 1));
+    return aligned_refused(align, size) ? out_of_memory() : profiled(pm_next.memalign(align, size_max(size, 1)), size);
 }
 
 PM_EXPORT void *aligned_alloc(size_t align, size_t size)
@@ -249,7 +272,7 @@ PM_EXPORT void *aligned_alloc(size_t align, size_t size)
     void *p = alloc_aligned(align, size);
     if (p)
         return p;
-    return aligned_refused(align, size) ? out_of_memory() : pm_next.aligned_alloc(align, size_max(size, 1));
+    return aligned_refused(align, size) ? out_of_memory() : profiled(pm_next.aligned_alloc(align, size_max(size, 1)), size);
 }
 
 PM_EXPORT int posix_memalign(void **out, size_t align, size_t size)
@@ -257,8 +280,14 @@ PM_EXPORT int posix_memalign(void **out, size_t align, size_t size)
     if (!is_power_of_two(align) || align % sizeof(void *) != 0)
         return EINVAL;
     void *p = alloc_aligned(align, size);
-    if (!p)
-        return aligned_refused(align, size) ? ENOMEM : pm_next.posix_memalign(out, align, size_max(size, 1)); /* jemalloc misaligns size 0 */
+    if (!p) {
+        if (aligned_refused(align, size))
+            return ENOMEM;
+        int error = pm_next.posix_memalign(out, align, size_max(size, 1)); /* jemalloc misaligns size 0 */
+        if (!error)
+            profiled(*out, size);
+        return error;
+    }
     *out = p;
     return 0;
 }
@@ -278,7 +307,7 @@ PM_EXPORT size_t malloc_usable_size(void *p)
     if (!p)
         return 0;
     if (region_holds(p))
-        return block_size_of(p);
+        return UNLIKELY(pm_profiling) ? profile_usable(p, block_size_of(p)) : block_size_of(p);
     if (boot_holds(p))
         return boot_size(p);
     return pm_next.malloc_usable_size ? pm_next.malloc_usable_size(p) : 0;

@@ -54,6 +54,7 @@ bool os_write(int fd, const void *from, size_t bytes); /* all of it, or false */
 void os_close(int fd);
 long os_readlink(const char *path, char *to, size_t bytes);
 
+void *os_map_file(int fd, size_t bytes);                /* shared and writable; NULL when refused */
 bool os_is_open(int fd);
 
 uint64_t os_now_ms(void);      /* monotonic, coarse */

@@ -173,6 +173,8 @@ long os_readlink(const char *path, char *to, size_t bytes)
     return CALL4(SYS_readlinkat, AT_FDCWD, path, to, bytes);
 }
 
+void *os_map_file(int fd, size_t bytes) { return map(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd); }
+
 /* ---- facts ---- */
 
 uint64_t os_now_ms(void)

@@ -5,6 +5,7 @@
 #include "config.h"
 #include "next.h"
 #include "os.h"
+#include "profile.h"
 #include "stats.h"
 #include "text.h"
 
@@ -101,6 +102,8 @@ static void start(void)
         pm_config.disable = true;
         pm_config.verbose = pm_config.stats.exit = false;
     }
+    if (*pm_config.profile && !pm_config.disable && !tool_watches(environment))
+        profile_init();
     bool pools = !pm_config.disable && !tool_watches(environment) && pools_init();
     pm_config_loaded = true;
     if (!next_find())

@@ -233,21 +233,6 @@ bool stats_write(const pm_stats *s, uint32_t pid, const char *next, stats_format
 
 /* ---- reports ---- */
 
-bool path_expand(const char *pattern, char *path, size_t bytes)
-{
-    size_t used = 0;
-    for (; *pattern; pattern++) {
-        bool pid = pattern[0] == '%' && pattern[1] == 'p';
-        int n = pid ? snprintf(path + used, bytes - used, "%u", os_pid()) : snprintf(path + used, bytes - used, "%c", *pattern);
-        if (n < 0 || used + (size_t)n >= bytes)
-            return false;
-        used += (size_t)n;
-        pattern += pid;
-    }
-    path[used] = 0;
-    return used > 0;
-}
-
 static int report_open(void)
 {
     char path[300];

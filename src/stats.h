@@ -19,7 +19,5 @@ bool stats_report_to(int fd, stats_format format);
 /* To POOLMALLOC_STATS_FILE, or stderr, as POOLMALLOC_STATS_FORMAT says; nothing when a report is being written. Fit
  * for signal handlers. */
 void stats_report(void);
-/* `pattern` with each %p replaced by the process id; false when it does not fit. */
-bool path_expand(const char *pattern, char *path, size_t bytes);
 
 #endif

@@ -53,7 +53,8 @@ static void help_run(void)
          "A bad setting is refused with exit status 2 before CMD starts. Options set the variables of the same name:\n");
     for (size_t i = 0; i < SETTINGS; i++)
         printf("  --%s%s\n      %s\n", long_name(&settings[i]), is_flag(&settings[i]) ? "" : " VALUE", settings[i].help);
-    puts("  --hardened\n      the library with the memory-safety checks in\n  --help");
+    puts("  --hardened\n      the library with the memory-safety checks in\n"
+         "  --config FILE\n      settings from a file: lines POOLMALLOC_NAME=VALUE, comments after #\n  --help");
 }
 
 /* The library lies beside the tool (build folder) or in the library folder it was installed to. */
@@ -112,23 +113,24 @@ int command_exec(char **command)
 
 static int run(int argc, char **argv)
 {
-    struct option options[SETTINGS + 3];
+    struct option options[SETTINGS + 4];
     memset(options, 0, sizeof options);
     for (size_t i = 0; i < SETTINGS; i++)
         options[i] = (struct option){long_name(&settings[i]), is_flag(&settings[i]) ? no_argument : required_argument, NULL, (int)i + 256};
     options[SETTINGS] = (struct option){"hardened", no_argument, NULL, 'H'};
     options[SETTINGS + 1] = (struct option){"help", no_argument, NULL, 'h'};
+    options[SETTINGS + 2] = (struct option){"config", required_argument, NULL, 'c'};
     bool hardened = false;
     for (int o; (o = getopt_long(argc, argv, "+h", options, NULL)) != -1;) {
         if (o == 'h') {
             help_run();
             return 0;
         }
-        if (o == '?')
+        if (o == '?' || (o == 'c' && !settings_load(optarg)))
             return usage_error("run");
         if (o == 'H')
             hardened = true;
-        else
+        else if (o != 'c')
             setenv(settings[o - 256].variable, optarg ? optarg : "1", 1);
     }
     config c;
@@ -223,6 +225,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     {"run", "run a program on pools", run},
+    {"tune", "find the block sizes that waste least on a program", tune},
     {"config", "check and print the settings and block sizes", config_command},
     {"active", "whether a process runs on pools", active},
 };

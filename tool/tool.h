@@ -14,5 +14,9 @@ bool pid_parse(const char *from, pid_t *pid);
 bool preload_add(bool hardened);
 /* execvp; returns the exit status, with one line, when that fails. */
 int command_exec(char **command);
+/* Sets the variables that a file names, lines POOLMALLOC_NAME=VALUE with comments after #; false, with one line. */
+bool settings_load(const char *path);
+
+int tune(int argc, char **argv);
 
 #endif

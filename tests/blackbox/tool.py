@@ -20,7 +20,7 @@ class Tool(Case):
     def test_help(self):
         result = self.tool("--help")
         self.assertEqual((result.returncode, result.stderr), (0, ""))
-        for command in ("run", "config", "active"):
+        for command in ("run", "tune", "config", "active"):
             self.assertRegex(result.stdout, r"(?m)^\s+%s\b" % command)
             of_command = self.tool(command, "--help")
             self.assertEqual((of_command.returncode, of_command.stderr), (0, ""))

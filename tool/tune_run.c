@@ -1,0 +1,121 @@
+/* tune_run.c: runs a command and collects the profiles of all of its processes. */
+#include "tune_run.h"
+#include "config.h"
+#include "tool.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void complain(const char *line) { fprintf(stderr, "poolmalloc: %s\n", line); }
+
+/* What the program gets from here on: every request recorded, none refused. */
+static bool settings_prepare(const char *folder)
+{
+    static const char *const hinder[] = {"BLOCK_SIZES", "PREFAULT", "LOCK", "LIMIT", "OVERFLOW", "DISABLE", "PROGRAMS"};
+    char value[300], name[40];
+    config c;
+    for (size_t i = 0; i < sizeof hinder / sizeof *hinder; i++) {
+        snprintf(name, sizeof name, "POOLMALLOC_%s", hinder[i]);
+        unsetenv(name);
+    }
+    snprintf(value, sizeof value, "%s/%%p.profile", folder);
+    setenv("POOLMALLOC_PROFILE", value, 1);
+    config_default(&c);
+    return config_load(&c, environ, true, complain) == 0;
+}
+
+/* Our stdout is for one line alone. */
+static _Noreturn void child_run(char **command)
+{
+    signal(SIGINT, SIG_DFL);
+    signal(SIGQUIT, SIG_DFL);
+    dup2(2, 1);
+    _exit(preload_add(false) ? command_exec(command) : EXIT_CANNOT_RUN);
+}
+
+/* Ctrl-C ends the command, and we go on with what it left. */
+static int command_wait(char **command)
+{
+    int status = 0;
+    pid_t pid = fork();
+    if (pid == 0)
+        child_run(command);
+    signal(SIGINT, SIG_IGN);
+    signal(SIGQUIT, SIG_IGN);
+    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    signal(SIGINT, SIG_DFL);
+    signal(SIGQUIT, SIG_DFL);
+    if (pid < 0) {
+        fprintf(stderr, "poolmalloc: tune: no process for '%s': %s\n", command[0], strerror(errno));
+        return EXIT_CANNOT_RUN;
+    }
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/* By its full path: the command's processes may be elsewhere. With /%p.profile behind it, it must fit a setting. */
+#define FOLDER_BYTES 200
+
+static bool folder_make(char folder[FOLDER_BYTES])
+{
+    const char *place = getenv("TMPDIR");
+    char *full = realpath(place && *place ? place : "/tmp", NULL);
+    int length = full ? snprintf(folder, FOLDER_BYTES, "%s/poolmalloc-XXXXXX", full) : 0;
+    free(full);
+    if (full && length >= FOLDER_BYTES)
+        errno = ENAMETOOLONG;
+    else if (full && mkdtemp(folder))
+        return true;
+    fprintf(stderr, "poolmalloc: tune: no folder for profiles in TMPDIR: %s\n", strerror(errno));
+    return false;
+}
+
+/* Reads the profiles in the folder, and removes them and it. */
+static void folder_collect(const char *folder, profiles *all)
+{
+    char path[600];
+    DIR *d = opendir(folder);
+    for (struct dirent *e; d && (e = readdir(d)) != NULL;) {
+        if (e->d_name[0] == '.')
+            continue;
+        snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
+        profiles_add(all, path);
+        unlink(path);
+    }
+    if (d)
+        closedir(d);
+    rmdir(folder);
+}
+
+static void tell_end(const char *command, int status)
+{
+    if (status > 128)
+        fprintf(stderr, "poolmalloc: tune: '%s' was ended by signal %d (%s)\n", command, status - 128,
+                strsignal(status - 128));
+    else if (status)
+        fprintf(stderr, "poolmalloc: tune: '%s' ended with exit status %d\n", command, status);
+}
+
+int tune_run(char **command, profiles *all)
+{
+    char folder[FOLDER_BYTES];
+    if (!folder_make(folder))
+        return EXIT_NOT_SO;
+    bool good = settings_prepare(folder);
+    int status = good ? command_wait(command) : EXIT_USAGE;
+    folder_collect(folder, all);
+    if (all->n == 0 && status == 0) {
+        fprintf(stderr,
+                "poolmalloc: tune: '%s' left no profile (a static or setuid program, or built with a sanitizer?)\n",
+                command[0]);
+        return EXIT_NOT_SO;
+    }
+    if (all->n)
+        tell_end(command[0], status);
+    return status;
+}

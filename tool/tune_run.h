@@ -1,0 +1,11 @@
+/* tune_run.h: a command under POOLMALLOC_PROFILE. */
+#ifndef PM_TUNE_RUN_H
+#define PM_TUNE_RUN_H
+
+#include "tune.h"
+
+/* Runs the command, its stdout on stderr, and adds the profiles of it and its children. Returns its exit status (128 +
+ * the signal that ended it); all->n stays 0 when it could not be run or left none, of which stderr tells. */
+int tune_run(char **command, profiles *all);
+
+#endif
