@@ -2,6 +2,8 @@
 
 import glob
 import os
+import re
+import subprocess
 from dataclasses import dataclass
 
 BENCH = os.path.dirname(os.path.abspath(__file__))
@@ -15,13 +17,14 @@ class Case:
     program: str            # in the build folder, or a script in bench/programs
     arguments: tuple = ()
     operations: int = 0     # of a quick run; 0 = the program's own
-    kind: str = "workload"  # workload and program go into the means; scaling and goal do not
+    kind: str = "workload"  # workload and program go into the means; scaling, goal and pools do not
     null: bool = False      # never reads back what it stored: runs on the null allocator too
     threads: int = 1        # one: pinned to one processor
     copies: int = 1         # processes at once, each with its share of the operations
     quick_repeats: int = 99
     not_rivals: tuple = ()  # allocators that do not count as a peer to beat here
     full_arguments: tuple = ()
+    preloads: bool = True   # False: what it measures is its own, whatever malloc is preloaded
     system_library: str = ""  # preloaded in the C library's row, for a program linked with another malloc
 
     @property
@@ -86,8 +89,41 @@ def goals():
     return twins + idle
 
 
-def cases_all(quick):
-    return workloads() + programs() + scaling(quick) + goals()
+# Who does the tasks of bench/pools.cpp, and the package of those that are another library's. Only malloc depends on what is
+# preloaded.
+POOLS = {"pool_none": "", "pool_locked": "", "pool_threads": "", "pool_packed": "", "resource_none": "", "resource_locked": "",
+         "resource_threads": "", "allocator": "", "arena": "", "arena_resource": "", "inline_list": "", "monotonic": "",
+         "unsynchronized": "", "synchronized": "", "boost_pool": "libboost-dev", "boost_object_pool": "libboost-dev",
+         "g_slice": "libglib2.0-dev", "apr": "libapr1-dev", "malloc": ""}
+
+
+def pools_built(build):
+    """The contenders that bench/pools was built with: what its help lists."""
+    try:
+        text = subprocess.run([os.path.join(build, "bench", "pools"), "--help"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return set()
+    found = re.search(r"one of: (.*) \(default", text)
+    return set(found.group(1).split()) if found else set()
+
+
+def pools(build):
+    built = pools_built(build)
+    return [Case(f"pools/{name}", "pools", ("--variant", name, "--seconds", "0.01"), kind="pools",
+                 full_arguments=("--seconds", "0.06"), preloads=name == "malloc") for name in POOLS if name in built]
+
+
+def pools_missing(build):
+    """{contender: why}"""
+    built = pools_built(build)
+    if not built:
+        return {"pools": "`bench/pools` is not built"}
+    return {name: f"bench/pools was built without it (package {package})" if package else "bench/pools does not know it"
+            for name, package in POOLS.items() if name not in built}
+
+
+def cases_all(quick, build):
+    return workloads() + programs() + pools(build) + scaling(quick) + goals()
 
 
 @dataclass(frozen=True)
@@ -104,6 +140,8 @@ class Allocator:
     def runs(self, case):
         if self.name == "null":
             return case.null
+        if not case.preloads:
+            return not self.interposer
         if self.name == "empty":
             return case.group == "startup"
         return True

@@ -3,13 +3,11 @@
 import os
 from statistics import median
 
+from markdown import number, table_text
+from pools import PoolsReport
 from statistic import Results, mean_geometric, mean_of_groups
 
 PAIRS = ("pair/16", "pair/64", "pair/256", "pair/1024")
-
-
-def number(value, digits=2):
-    return "n/a" if value is None else str(value) if isinstance(value, int) else f"{value:.{digits}f}"
 
 
 def ratio_text(ratio):
@@ -18,11 +16,6 @@ def ratio_text(ratio):
 
 def interval_text(ratio):
     return "n/a" if ratio is None else f"{ratio[0]:.2f} [{ratio[1]:.2f}, {ratio[2]:.2f}]"
-
-
-def table_text(head, rows):
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows]) + "\n"
 
 
 class Report:
@@ -232,6 +225,7 @@ class Report:
         yield "## Peak memory: workloads", self.ratios("workload", "memory")
         yield "## Peak memory: programs", self.ratios("program", "memory")
         yield "## Distance from the null allocator", self.distances()
+        yield "## Explicit pools", PoolsReport(self.results, self.bench.allocators).text()
         yield "## Latency of single calls", self.latencies()
         yield "## Served by pools", "Allocations in one unmeasured run of poolmalloc with its statistics on.\n\n" + self.shares()
         yield "## Instructions", "Executed outside the workload itself, for one malloc and its free.\n\n" + self.instructions()

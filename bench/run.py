@@ -69,7 +69,7 @@ def names_split(text, known, what):
 
 
 def cases_choose(arguments):
-    cases = table.cases_all(arguments.quick)
+    cases = table.cases_all(arguments.quick, arguments.build)
     names = lambda case: {case.name} | {case.name[:i] for i, letter in enumerate(case.name) if letter == "/"}
     chosen = set(names_split(arguments.only, set().union(*map(names, cases)), "workload"))
     return [c for c in cases if not chosen or chosen & names(c)]
@@ -107,6 +107,8 @@ class Bench:
         command = [os.path.join(self.programs, case.program), *case.arguments]
         if not self.arguments.quick:
             command += case.full_arguments
+        if light and case.kind == "pools":
+            command += ["--seconds", "0.001"]
         operations = case.operations_for(self.arguments.quick) // case.copies // (10 if light else 1)
         return command + (["--operations", str(operations)] if operations else []) + (["--settle", "0"] if light else [])
 
@@ -388,6 +390,8 @@ def bench_prepare():
         sys.exit(0)
     if not os.path.exists(os.path.join(arguments.build, "bench", "launch")):
         refuse(f"no benchmark programs in {arguments.build}/bench: build first, or call ./scripts/bench")
+    if any(case.kind == "pools" for case in cases):
+        missing |= table.pools_missing(arguments.build)
     return Bench(arguments, cases, allocators, missing)
 
 

@@ -6,6 +6,7 @@ install(TARGETS poolmalloc_so poolmalloc_hardened_so poolmalloc_core EXPORT pool
 install(TARGETS poolmalloc_tool RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(DIRECTORY include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES man/poolmalloc.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+install(FILES man/poolmalloc.3 man/pm_pool.3 man/pm_arena.3 DESTINATION ${CMAKE_INSTALL_MANDIR}/man3)
 install(FILES man/poolmalloc.7 DESTINATION ${CMAKE_INSTALL_MANDIR}/man7)
 
 configure_file(cmake/poolmalloc.pc.in ${CMAKE_BINARY_DIR}/poolmalloc.pc @ONLY)
