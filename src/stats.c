@@ -24,7 +24,7 @@ AT(slab, state, 63);
 AT(size_class, colours, 12);
 AT(heap, state, 2053);
 AT(heap, pending, 2136);
-AT(heap, out, 2168);
+AT(heap, out, 2176);
 AT(heap, inbox, 2368);
 AT(heap, pool_bins, 2376);
 AT(pm_pool, own, 64);
