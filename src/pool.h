@@ -19,16 +19,18 @@
  *   blocks out of the slabs = out = in use + in bins <= most;  LOCKED, NONE: in use = out - own.limit + own.room.
  *   slabs: those with free blocks before those without (but for while a visit lasts). */
 struct pm_pool {
-    size_class shape;          /* size, blocks a slab, …; constant */
+    size_class shape;    /* size, blocks a slab, …; constant */
     uint32_t bin_offset; /* of the bin: from the beginning of the thread's heap (THREADS), or of this; constant */
     uint8_t sharing;     /* pm_sharing; constant */
-    bool looks_first;    /* free does not take the short way: it must look at the pointer, or lock; constant */
+    bool in_pool;        /* the bin is in this, not in a heap; constant */
+    bool looks_first;    /* free does not take the short way: it must look at the pointer; constant */
     uint8_t overflow;    /* pm_overflow; constant */
-    bool visiting;       /* slabs keep their places and their pool, and frees go straight to them */
     int64_t peak_room;   /* own.room above which more are in use than ever; THREADS: INT64_MAX, constant */
     int64_t mark_room;   /* own.room at which `mark` are in use; without a callback, and THREADS: INT64_MIN */
     bin own;             /* LOCKED, NONE; it has no limit while visiting */
+    bin none;            /* LOCKED: the bin of the short ways, empty for ever: so they end up where the lock is taken */
     os_lock lock;
+    bool visiting;  /* slabs keep their places and their pool, and frees go straight to them */
     uint32_t keep;  /* slabs that stay even if empty; constant */
     uint32_t empty; /* slabs of which no block is out */
     slab_list slabs;

@@ -12,6 +12,7 @@
 
 #define ALIGN_LEAST ((size_t)8)
 #define ALIGN_MOST (4 * KIB)
+#define OWN_BIN 4 /* times the limit of a thread's bin: there is one a pool */
 
 /* ---- options ---- */
 
@@ -92,7 +93,7 @@ static uint32_t bin_number_take(pm_pool *pool)
 static void sharing_set(pm_pool *pool, pm_sharing sharing)
 {
     uint32_t number = sharing == PM_SHARING_THREADS ? bin_number_take(pool) : POOL_BINS;
-    pool->bin_offset = (uint32_t)offsetof(pm_pool, own);
+    pool->bin_offset = (uint32_t)(sharing == PM_SHARING_NONE ? offsetof(pm_pool, own) : offsetof(pm_pool, none));
     if (number < POOL_BINS) {
         pool->bin_offset = (uint32_t)(offsetof(heap, pool_bins) + number * sizeof(bin));
     } else if (sharing == PM_SHARING_THREADS) {
@@ -100,13 +101,14 @@ static void sharing_set(pm_pool *pool, pm_sharing sharing)
         pm_pools.demoted++;
     }
     pool->sharing = (uint8_t)sharing;
-    pool->looks_first = sharing == PM_SHARING_LOCKED || pool->overflow == PM_OVERFLOW_FORWARD || pm_config.check;
+    pool->in_pool = sharing != PM_SHARING_THREADS;
+    pool->looks_first = pool->overflow == PM_OVERFLOW_FORWARD || pm_config.check;
 }
 
 static void own_bin_open(pm_pool *pool)
 {
     pool->own.klass = CLASS_NONE;
-    pool->own.limit = pm_every_call_slow || pool->sharing == PM_SHARING_THREADS ? 0 : pool->shape.limit;
+    pool->own.limit = pm_every_call_slow || pool->sharing == PM_SHARING_THREADS ? 0 : OWN_BIN * pool->shape.limit;
     pool->own.room = pool->own.limit;
 }
 

@@ -11,11 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* THREADS: the calling thread's; else the pool's own. Without a branch. */
+/* THREADS: the calling thread's; NONE: the pool's own; LOCKED: one without blocks or room. Without a branch. */
 INLINE bin *bin_at_hand(pm_pool *pool)
 {
-    char *base = pool->sharing == PM_SHARING_THREADS ? (char *)my_heap : (char *)pool;
-    return (bin *)(base + pool->bin_offset);
+    uintptr_t mine = (uintptr_t)my_heap, own = (uintptr_t)pool, mask = (uintptr_t)pool->in_pool - 1;
+    return (bin *)((own ^ ((own ^ mine) & mask)) + pool->bin_offset);
 }
 
 /* A heap's bin of this pool, at its first use there, or again after a visit. */
@@ -98,23 +98,27 @@ static NOINLINE size_t take(pm_pool *pool, void **blocks, size_t n)
     return got;
 }
 
-/* `popped`: a block that was taken already, by which the use has come to the mark; or NULL. */
-static NOINLINE void *alloc_rest(pm_pool *pool, void *popped)
-{
-    if (!popped)
-        return take(pool, &popped, 1) ? popped : NULL;
-    pool->on_mark(pool, pool->context);
-    return popped;
-}
-
-static void *alloc_locked(pm_pool *pool)
+static void *locked_pop(pm_pool *pool, bool *marked)
 {
     bin *b = &pool->own;
     os_lock_take(&pool->lock);
     block *p = bin_pop(b);
-    bool marked = b->room == pool->mark_room;
+    *marked = p && b->room == pool->mark_room;
     os_lock_give(&pool->lock);
-    return LIKELY(p != NULL && !marked) ? p : alloc_rest(pool, p);
+    return p;
+}
+
+/* `popped`: a block that was taken already, by which the use has come to the mark; or NULL. */
+static NOINLINE void *alloc_rest(pm_pool *pool, void *popped)
+{
+    bool marked = popped != NULL;
+    if (!popped && pool->sharing == PM_SHARING_LOCKED)
+        popped = locked_pop(pool, &marked);
+    if (!popped)
+        return take(pool, &popped, 1) ? popped : NULL;
+    if (marked)
+        pool->on_mark(pool, pool->context);
+    return popped;
 }
 
 static void *refused(void)
@@ -127,8 +131,6 @@ INLINE void *alloc(pm_pool *pool)
 {
     if (UNLIKELY(!pool))
         return refused();
-    if (UNLIKELY(pool->sharing == PM_SHARING_LOCKED))
-        return alloc_locked(pool);
     bin *b = bin_at_hand(pool);
     block *p = bin_pop(b);
     return LIKELY(p != NULL && b->room != pool->mark_room) ? p : alloc_rest(pool, p);

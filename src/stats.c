@@ -28,12 +28,12 @@ AT(heap, out, 2176);
 AT(heap, inbox, 2368);
 AT(heap, pool_bins, 2376);
 AT(pm_pool, own, 64);
-AT(pm_pool, slabs.count, 128);
-AT(pm_pool, out, 144);
-AT(pm_pool, next, 208);
-AT(pm_pool, name, 240);
+AT(pm_pool, slabs.count, 160);
+AT(pm_pool, out, 176);
+AT(pm_pool, next, 240);
+AT(pm_pool, name, 272);
 AT(pool_table, first, 8);
-static_assert(sizeof(size_class) == 40 && sizeof(outbox) == 24 && sizeof(pm_pool) == 272, "see scripts/poolmalloc-gdb.py");
+static_assert(sizeof(size_class) == 40 && sizeof(outbox) == 24 && sizeof(pm_pool) == 304, "see scripts/poolmalloc-gdb.py");
 
 /* ---- the view ---- */
 
