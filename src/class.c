@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-#define BIN_BLOCKS 192
 #define BIN_BYTES (8 * KIB)
 #define REFILL_BLOCKS 32
 #define REFILL_BYTES (4 * KIB)

@@ -8,6 +8,7 @@
 
 #define COLOUR_SHIFT 6
 #define COLOURS_MAX 64
+#define BIN_BLOCKS 192 /* that a bin keeps at first, at most */
 #define BIN_SIZE 32 /* sizeof(bin); bin c of a heap lies c * BIN_SIZE bytes into it */
 
 typedef struct size_class {

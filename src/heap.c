@@ -222,24 +222,22 @@ void heap_give_back(heap *h, bin *b, size_t count)
     }
 }
 
-static void bin_empty(heap *h, bin *b)
-{
-    heap_give_back(h, b, SIZE_MAX);
-    bin_ungrow(h, b);
-}
-
 void heap_calm_bin(heap *h, bin *b)
 {
     if (b->free && b->free == b->seen)
-        bin_empty(h, b);
+        heap_give_back(h, b, BIN_BLOCKS);
+    if (!b->free)
+        bin_ungrow(h, b);
     b->seen = b->free;
 }
 
 void heap_empty_bins(heap *h)
 {
     os_lock_take(&h->lock);
-    for (unsigned c = 0; c < pm_class_count; c++)
-        bin_empty(h, &h->bins[c]);
+    for (unsigned c = 0; c < pm_class_count; c++) {
+        heap_give_back(h, &h->bins[c], SIZE_MAX);
+        bin_ungrow(h, &h->bins[c]);
+    }
     heap_unlock(h);
 }
 

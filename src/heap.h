@@ -133,7 +133,7 @@ block *heap_fill(heap *h, bin *b); /* a block, with more left in the bin; NULL: 
 block *heap_fill_zeroed(heap *h, bin *b);                /* a block that reads as zero, or NULL */
 void heap_give(heap *h, block *p);                       /* one block of this heap goes to its slab */
 void heap_give_back(heap *h, bin *b, size_t count);      /* up to count blocks of the bin go to their slabs */
-void heap_calm_bin(heap *h, bin *b);                     /* all of them, when the bin has not been used for a while */
+void heap_calm_bin(heap *h, bin *b);                     /* some, when the bin has not been used for a while */
 bool heap_drain(heap *h, size_t blocks);                 /* takes in so many and the rest of the message; false: none came */
 void heap_shed(heap *h);                                 /* all spares leave */
 void heap_accept(heap *h, slab *s);                      /* a slab whose home this already is comes in, to be used next */
