@@ -70,6 +70,8 @@ struct heap {
     bin pool_bins[POOL_BINS]; /* of explicit pools; limit 0 while not in use */
 };
 
+static_assert((sizeof(struct heap) + 4095) / 4096 % 2 == 1, "heap_post spreads heaps over outboxes by their addresses");
+
 extern __thread heap *my_heap __attribute__((visibility("hidden")));
 
 /* What counts calls (CHECK, STATS=full, PROFILE) sends every call down the slow path: no bin ever holds a block, and
@@ -159,10 +161,11 @@ INLINE bool outbox_is_full(const outbox *o) { return o->count >= OUTBOX_BLOCKS |
 
 void heap_post_rest(heap *h, outbox *o, heap *to, block *p, size_t size);
 
-/* Into an outbox, which is sent when full. */
+/* Into an outbox, which is sent when full. Which one says the heap's address (an odd number of pages apart): looking into the
+ * other heap would fetch the line that its thread writes on every slow path. */
 INLINE void heap_post(heap *h, heap *to, block *p, size_t size)
 {
-    outbox *o = &h->out[to->number % OUTBOXES];
+    outbox *o = &h->out[((uintptr_t)to >> 12) % OUTBOXES];
     if (LIKELY(o->to == to && o->count < OUTBOX_BLOCKS - 1 && o->bytes + size < OUTBOX_BYTES))
         outbox_add(o, p, size);
     else
