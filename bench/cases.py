@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 BENCH = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(BENCH)
-FULL = 5  # a full run does so many times the operations of a quick one
+FULL = 3  # a full run does so many times the operations of a quick one
 
 
 @dataclass(frozen=True)
