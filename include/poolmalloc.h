@@ -52,6 +52,7 @@ typedef struct pm_stats {
     size_t empty_slabs;      /* empty slabs that hold pages, kept by no heap */
     size_t purged_slabs;     /* empty slabs that hold no pages */
     size_t purges;           /* slabs whose pages went back to the system, so far */
+    size_t demoted_pools;    /* explicit pools of PM_SHARING_THREADS, so far, that became LOCKED: there were 1,024 already */
     size_t limit_hits;       /* times that POOLMALLOC_LIMIT refused a slab */
     size_t remote_frees, remote_messages; /* blocks sent home to another thread's heap; atomic exchanges for them */
     size_t busy;             /* heaps whose threads were on a slow path meanwhile; 0: exact (seen from inside: of 256 heaps) */
@@ -74,7 +75,8 @@ PM_API void pm_check(void);
 /* The calling thread will not allocate for a while: what it keeps at hand goes back where other threads can use it. */
 PM_API void pm_thread_idle(void);
 
-/* ---- Explicit pools: blocks of one size ---- */
+/* ---- Explicit pools: blocks of one size ----
+ * None of these functions, nor those of arenas, may be called from a signal handler. */
 
 /* How many threads use a pool at once.
  *   THREADS  any; each keeps some blocks at hand and meets the others once in a few dozen calls. max_blocks and high_water
@@ -87,7 +89,7 @@ typedef enum { PM_SHARING_THREADS, PM_SHARING_LOCKED, PM_SHARING_NONE } pm_shari
  *   GROW     takes more memory, up to max_blocks; then NULL with errno ENOMEM.
  *   FORWARD  the same, but beyond max_blocks, or where memory is out, the block comes from malloc. It is the caller's like
  *            any other and goes back by pm_pool_free, but the pool does not know it: reset and destroy leave it alone.
- *   FAIL     never grows: NULL with ENOMEM beyond max_blocks, or, where that is 0, beyond initial_blocks. */
+ *   FAIL     never grows beyond max_blocks, or, where that is 0, beyond initial_blocks: NULL with ENOMEM. */
 typedef enum { PM_OVERFLOW_GROW, PM_OVERFLOW_FORWARD, PM_OVERFLOW_FAIL } pm_overflow;
 
 typedef struct pm_pool pm_pool;
@@ -112,7 +114,7 @@ typedef struct pm_pool_options {
 typedef struct pm_pool_stats {
     size_t struct_size;  /* in: sizeof(pm_pool_stats) */
     size_t block_size;   /* bytes, as rounded */
-    size_t capacity;     /* max_blocks, or, where that is 0, the blocks that the pool's slabs have room for */
+    size_t capacity;     /* the maximum, or, where there is none, the blocks that the pool's slabs have room for */
     size_t used;         /* blocks in the program's hands; exact when no other thread is inside a call on this pool */
     size_t free;         /* capacity - used */
     size_t high_water;   /* the most in use so far, or since pm_pool_high_water_reset; THREADS: blocks at hand count */
@@ -132,6 +134,7 @@ PM_API void *pm_pool_zalloc(pm_pool *pool);
 PM_API void pm_pool_free(pm_pool *pool, void *block);
 /* Up to n blocks; returns how many, with errno ENOMEM when fewer. O(n). */
 PM_API size_t pm_pool_alloc_bulk(pm_pool *pool, void **blocks, size_t n);
+/* n blocks, or NULLs; the array is used to sort them. O(n). */
 PM_API void pm_pool_free_bulk(pm_pool *pool, void **blocks, size_t n);
 /* All blocks are free again; the memory stays with the pool. No thread may be inside a call on it. O(slabs + heaps). */
 PM_API void pm_pool_reset(pm_pool *pool);

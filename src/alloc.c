@@ -7,7 +7,6 @@
 #include "registry.h"
 #include "text.h"
 
-#include <pthread.h>
 #include <string.h>
 
 class_count pm_class_counts[CLASS_MAX];
@@ -69,14 +68,14 @@ static NOINLINE void heap_tick(heap *h)
 /* What is done now and then on slow paths. */
 INLINE void heap_housekeep(heap *h)
 {
-    uint64_t slow = h->slow / 2;
-    if (LIKELY(slow % CALM != 0))
+    uint32_t n = ++h->chores;
+    if (LIKELY(n % CALM != 0))
         return;
     heap_flush(h);
     os_lock_take(&h->lock);
-    heap_calm_bin(h, &h->bins[slow / CALM % pm_class_count]);
+    heap_calm_bin(h, &h->bins[n / CALM % pm_class_count]);
     heap_unlock(h);
-    if (slow % TICK == 0)
+    if (n % TICK == 0)
         heap_tick(h);
 }
 
@@ -133,7 +132,7 @@ static block *fill_orphan(unsigned klass)
 
 NOINLINE void *alloc_slow(unsigned klass)
 {
-    if (UNLIKELY(!pm_pools_ready || klass == CLASS_NONE))
+    if (UNLIKELY(!pm_pools_ready || klass >= pm_class_count)) /* none are malloc's where only explicit pools were wanted */
         return NULL;
     heap *h = registry_my_heap();
     block *p;
@@ -254,9 +253,15 @@ NOINLINE void free_other(void *p, slab *s)
 size_t pools_trim(void)
 {
     registry_thread_idle();
+    heap *h = heap_enter_mine();
     registry_trim();
+    heap_leave_mine(h);
+    registry_thread_idle(); /* what came home meanwhile */
+    h = heap_enter_mine();
     pools_shed_all();
-    return depot_purge(true);
+    size_t bytes = depot_purge(true);
+    heap_leave_mine(h);
+    return bytes;
 }
 
 void pools_check(void)
@@ -298,6 +303,11 @@ static void tell_readers(void)
 
 bool pools_init(void)
 {
+    static bool tried;
+    if (tried) /* and failed: what it left behind is not fit for a second time */
+        return false;
+    tried = true;
+    registry_forks_register();
     classes_init(&pm_config.sizes);
     pm_every_call_slow = pm_config.check || pm_config.stats.full || pm_profiling;
     if (pm_config.limit && pm_config.limit < LIMIT_SMALLEST)
@@ -308,6 +318,5 @@ bool pools_init(void)
     reserve_counts();
     tell_readers();
     __atomic_store_n(&pm_pools_ready, true, __ATOMIC_RELEASE); /* bringup_done acquires */
-    pthread_atfork(registry_fork_prepare, registry_fork_parent, registry_fork_child);
     return true;
 }

@@ -46,7 +46,9 @@ static chunk *chunk_set(void *memory, size_t bytes, bool is_slab)
 /* A chunk with room for `bytes`, which count its head; NULL: no memory. */
 static chunk *chunk_new(size_t bytes)
 {
-    slab *s = bytes <= SLAB_SIZE ? registry_pool_slab(heap_is_real(my_heap) ? my_heap : NULL) : NULL;
+    heap *h = heap_enter_mine();
+    slab *s = bytes <= SLAB_SIZE ? registry_pool_slab(h) : NULL;
+    heap_leave_mine(h);
     if (s) {
         s->out = 0;
         __atomic_fetch_add(&pm_pools.arena_slabs, 1, __ATOMIC_RELAXED);
@@ -66,7 +68,9 @@ static void chunk_end(chunk *c)
     slab_disown(s);
     s->next = NULL;
     __atomic_fetch_sub(&pm_pools.arena_slabs, 1, __ATOMIC_RELAXED);
+    heap *h = heap_enter_mine();
     depot_put(s);
+    heap_leave_mine(h);
 }
 
 /* The chunk after the current one, if it has room for `bytes`, else a new one. */
@@ -91,9 +95,9 @@ static pm_arena *arena_record(void)
 {
     if (!bringup_done())
         return NULL;
-    os_lock_take(&pm_pools.lock);
-    pm_arena *a = record_take();
-    os_lock_give(&pm_pools.lock);
+    heap *h = heap_enter_mine();
+    pm_arena *a = registry_record(h);
+    heap_leave_mine(h);
     if (a)
         a->recorded = true;
     return a;
@@ -114,13 +118,11 @@ static pm_arena *arena_over(char *buffer, size_t bytes)
 
 static bool arena_reserve(pm_arena *a, size_t bytes)
 {
-    a->first = a->current = chunk_new(sizeof(chunk));
+    if (bytes > PTRDIFF_MAX - sizeof(chunk))
+        return false;
+    a->first = a->current = chunk_new(sizeof(chunk) + bytes);
     if (!a->first)
         return false;
-    size_t ready = SLAB_SIZE - sizeof(chunk);
-    for (; ready < bytes; ready += SLAB_SIZE - sizeof(chunk))
-        if (!chunk_advance(a, SLAB_SIZE))
-            return false;
     pm_arena_reset(a);
     return true;
 }
@@ -147,9 +149,11 @@ void pm_arena_destroy(pm_arena *a)
     }
     if (!a->recorded)
         return;
+    heap *h = heap_enter_mine();
     os_lock_take(&pm_pools.lock);
     record_give(a);
     os_lock_give(&pm_pools.lock);
+    heap_leave_mine(h);
 }
 
 /* ---- use ---- */

@@ -26,19 +26,20 @@ static void settings_load(void)
 
 bool bringup_now(void)
 {
-    static os_lock lock;
     int saved = errno;
     void *volatile first = malloc(1); /* brings an interposer up that no call has reached yet */
     free(first);
-    os_lock_take(&lock);
+    os_lock_take(&pm_registry.gate); /* which a fork waits for */
     if (!pm_pools_ready) {
         settings_load();
         pools_init();
     }
-    os_lock_give(&lock);
+    os_lock_give(&pm_registry.gate);
     errno = saved;
     return pm_pools_ready;
 }
+
+__attribute__((constructor)) static void at_load(void) { registry_forks_register(); }
 
 /* Where this code is part of an object that can be unloaded, no thread may call it when it ends. */
 __attribute__((destructor)) static void at_unload(void)

@@ -14,8 +14,7 @@ depot pm_depot;
 
 static bool limit_allows(size_t more)
 {
-    const region *r = &pm_region;
-    size_t bookkeeping = LOAD(&r->heaps.size) + pm_depot.fresh * sizeof(slab);
+    size_t bookkeeping = LOAD(&pm_depot.heap_bytes) + pm_depot.fresh * (sizeof(slab) + SLAB_BITS_BYTES);
     return pm_config.limit == 0 || (pm_depot.holding + more) * SLAB_SIZE + bookkeeping <= pm_config.limit;
 }
 

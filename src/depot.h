@@ -23,6 +23,7 @@ typedef struct depot {
     uint64_t purges, reuses; /* slabs purged so far; purged ones taken again */
     int64_t ripe;         /* slabs in use that have been full once, that is: touched all over */
     int64_t unripe;       /* slabs in use that have not, in huge units */
+    size_t heap_bytes;    /* what heaps take of the limit; written under the registry's lock */
     uint64_t limit_hits;  /* requests for a slab refused because of the limit */
 } depot;
 

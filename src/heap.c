@@ -151,22 +151,21 @@ static void bin_ungrow(heap *h, bin *b)
     b->room = b->limit;
 }
 
+/* The chain is made aside: a signal handler that comes meanwhile finds the bin empty. */
 static void bin_refill(bin *b, size_t most)
 {
     const size_class *c = &pm_classes[b->klass];
-    block **end = &b->free;
-    size_t room = (size_t)b->room;
-    for (int slabs = 0; slabs < REFILL_SLABS && most > 0 && b->partial; slabs++) {
+    block *first = NULL, **end = &first;
+    size_t taken = 0;
+    for (int slabs = 0; slabs < REFILL_SLABS && taken < most && b->partial; slabs++) {
         slab *s = b->partial;
         size_t before = s->out;
-        end = slab_take(s, c, end, most);
-        most -= s->out - before;
-        room -= s->out - before;
+        end = slab_take(s, c, end, most - taken);
+        taken += s->out - before;
         if (slab_is_full(s, c))
             partial_remove(b, s);
     }
-    *end = NULL;
-    b->room = (int32_t)room;
+    bin_prepend(b, first, end, taken);
 }
 
 block *heap_fill(heap *h, bin *b)
@@ -215,11 +214,13 @@ void heap_give(heap *h, block *p)
 /* Neighbours in the bin are often of one slab: its counters are brought up to date once for all of them. */
 void heap_give_back(heap *h, bin *b, size_t count)
 {
-    while (count > 0 && b->free) {
-        size_t n = give_run(h, &b->free, count);
+    block *chain = bin_detach(b);
+    while (count > 0 && chain) {
+        size_t n = give_run(h, &chain, count);
         b->room += (int32_t)n;
         count -= n;
     }
+    bin_attach(b, chain);
 }
 
 void heap_calm_bin(heap *h, bin *b)

@@ -61,6 +61,7 @@ struct heap {
     uint32_t spares;
     uint32_t budget; /* bytes by which bins may still grow beyond their classes' limits */
     bool spare_idle; /* no spare was used since the last tick */
+    uint32_t chores; /* slow paths of malloc and free: what is done now and then counts by them */
     outbox out[OUTBOXES];
 
     /* Messages from other threads: chains linked by next, chained by next_message. Push by compare-and-swap (release),
@@ -70,6 +71,8 @@ struct heap {
     bin pool_bins[POOL_BINS]; /* of explicit pools; limit 0 while not in use */
 };
 
+/* Of a heap without explicit pools, which is what POOLMALLOC_LIMIT counts. */
+#define HEAP_TOUCHED round_up(offsetof(heap, pool_bins), 4 * KIB)
 static_assert((sizeof(struct heap) + 4095) / 4096 % 2 == 1, "heap_post spreads heaps over outboxes by their addresses");
 
 extern __thread heap *my_heap __attribute__((visibility("hidden")));
@@ -103,6 +106,32 @@ INLINE void bin_push(bin *b, void *p)
     b->free = p;
 }
 
+/* A bin's chain is built and taken apart aside, since a signal handler may come in between and use the bin: it finds an
+ * empty one, and what it frees stays. */
+INLINE void bin_prepend(bin *b, block *first, block **end, size_t count)
+{
+    *end = b->free;
+    b->room -= (int32_t)count;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    b->free = first;
+}
+INLINE block *bin_detach(bin *b)
+{
+    block *chain = b->free;
+    b->free = NULL;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    return chain;
+}
+/* What bin_detach gave, or what is left of it. */
+INLINE void bin_attach(bin *b, block *chain)
+{
+    block **end = &b->free;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    while (*end)
+        end = &(*end)->next;
+    *end = chain;
+}
+
 /* After a fork, which may have come between the two stores of a push or pop. */
 INLINE void bin_recount(bin *b)
 {
@@ -126,6 +155,19 @@ INLINE void heap_leave(heap *h)
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     STORE(&h->slow, h->slow + 1);
     h->inside = false;
+}
+
+/* For what takes shared locks outside of malloc and free: the calling thread's heap, marked, or NULL: it has none, or is
+ * marked already. */
+INLINE heap *heap_enter_mine(void)
+{
+    heap *h = my_heap;
+    return heap_is_real(h) && heap_enter(h) ? h : NULL;
+}
+INLINE void heap_leave_mine(heap *h)
+{
+    if (h)
+        heap_leave(h);
 }
 
 void heap_init(heap *h, uint32_t number);

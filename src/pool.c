@@ -87,6 +87,7 @@ void pool_sort(pm_pool *pool)
             slab_to_end(pool, s);
         s = next;
     }
+    pool_shed(pool, size_max(pool->keep, pool->slabs.count - pool->empty + SPARE));
 }
 
 /* ---- blocks ---- */
@@ -106,30 +107,36 @@ void pool_note_peak(pm_pool *pool)
     pool_watch(pool);
 }
 
+/* The next slab to take from. While a visit lasts full ones may stand before others. */
+static slab *pool_next_slab(const pm_pool *pool, slab *s)
+{
+    while (s && slab_is_full(s, &pool->shape) && pool->visiting)
+        s = s->next;
+    return s && !slab_is_full(s, &pool->shape) ? s : NULL;
+}
+
 bool pool_fill(pm_pool *pool, bin *b)
 {
     const size_class *c = &pool->shape;
-    size_t most = size_min(b->limit == 0 ? 1 : c->refill, pool->most - pool->out);
     pool_note_peak(pool); /* own is empty: all that is out is in use */
-    block **end = &b->free;
-    slab *s = pool->slabs.first, *next;
-    for (int slabs = 0; slabs < REFILL_SLABS && most > 0 && s && !slab_is_full(s, c); slabs++, s = next) {
-        size_t before = s->out, taken;
+    size_t most = size_min(b->limit == 0 ? 1 : c->refill, pool->most - pool->out), taken = 0;
+    block *first = NULL, **end = &first;
+    slab *s = pool_next_slab(pool, pool->slabs.first), *next;
+    for (int slabs = 0; slabs < REFILL_SLABS && taken < most && s; slabs++, s = pool_next_slab(pool, next)) {
+        size_t before = s->out;
         next = s->next;
-        end = slab_take(s, c, end, most);
-        taken = s->out - before;
+        end = slab_take(s, c, end, most - taken);
+        taken += s->out - before;
         pool->empty -= before == 0;
-        pool->out += taken;
-        b->room -= (int32_t)taken;
-        most -= taken;
         if (slab_is_full(s, c) && !pool->visiting)
             slab_to_end(pool, s);
     }
-    *end = NULL;
+    bin_prepend(b, first, end, taken);
+    pool->out += taken;
     if (pool->sharing == PM_SHARING_THREADS)
         pool->peak = size_max(pool->peak, pool->out);
     pool_watch(pool);
-    return b->free != NULL;
+    return taken > 0;
 }
 
 /* Gives back up to count blocks of the slab that the chain begins with. */
@@ -154,11 +161,13 @@ static size_t give_run(pm_pool *pool, block **chain, size_t count)
 
 void pool_give_back(pm_pool *pool, bin *b, size_t count)
 {
-    while (count > 0 && b->free) {
-        size_t n = give_run(pool, &b->free, count);
+    block *chain = bin_detach(b);
+    while (count > 0 && chain) {
+        size_t n = give_run(pool, &chain, count);
         b->room += (int32_t)n;
         count -= n;
     }
+    bin_attach(b, chain);
     pool_watch(pool);
 }
 

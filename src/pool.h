@@ -79,7 +79,7 @@ void pool_give_back(pm_pool *pool, bin *b, size_t count); /* up to count blocks 
 void pool_give(pm_pool *pool, block *p);
 void pool_shed(pm_pool *pool, size_t keep); /* empty slabs beyond so many in all leave; O(slabs) */
 void pool_reset(pm_pool *pool);               /* all blocks are free, but what lies in heaps' bins */
-void pool_sort(pm_pool *pool);                /* after a visit */
+void pool_sort(pm_pool *pool);                /* after a visit; empty slabs but for a few leave */
 void pool_note_peak(pm_pool *pool);           /* what is in use now may be the most so far */
 void pool_watch(pm_pool *pool);               /* out, the peak or own's limit has changed */
 void pool_check(pm_pool *pool);

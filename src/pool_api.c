@@ -40,6 +40,13 @@ static bool options_are_good(const pm_pool_options *o)
     return o->overflow != PM_OVERFLOW_FAIL || o->max_blocks || o->initial_blocks; /* else it would never give any */
 }
 
+/* More than the machine has is refused before it is tried: slabs not touched would still cost their records. */
+static bool options_are_possible(const pm_pool_options *o)
+{
+    size_t bytes = o->initial_blocks * round_up(size_max(o->block_size, QUANTUM), o->block_align);
+    return bytes < GIB || bytes <= os_memory();
+}
+
 /* ---- bins in all heaps; no thread is inside a call on the pool ---- */
 
 typedef void bin_visit(pm_pool *pool, bin *b);
@@ -56,6 +63,8 @@ static void bins_visit(pm_pool *pool, bin_visit *each)
 static void bin_drop(pm_pool *pool, bin *b)
 {
     (void)pool;
+    if (b->limit == 0) /* not used there: its page stays untouched */
+        return;
     b->free = NULL;
     b->room = b->limit;
 }
@@ -63,7 +72,8 @@ static void bin_drop(pm_pool *pool, bin *b)
 static void bin_close(pm_pool *pool, bin *b)
 {
     (void)pool;
-    memset(b, 0, sizeof *b);
+    if (b->limit)
+        memset(b, 0, sizeof *b);
 }
 
 /* Blocks go to their slabs, and frees that follow do so at once. */
@@ -152,31 +162,46 @@ static void pool_unlink(pm_pool *pool)
     pm_pools.count--;
 }
 
-static pm_pool *pool_make(const pm_pool_options *o)
+static pm_pool *pool_make(const pm_pool_options *o, heap *h)
 {
-    os_lock_take(&pm_pools.lock);
-    pm_pool *pool = record_take();
+    pm_pool *pool = registry_record(h);
     if (pool) {
+        os_lock_take(&pm_pools.lock);
         pool_set(pool, o);
         pool_link(pool);
+        os_lock_give(&pm_pools.lock);
     }
-    os_lock_give(&pm_pools.lock);
     return pool;
 }
 
-static bool pool_reserve(pm_pool *pool)
+static bool pool_reserve(pm_pool *pool, heap *h)
 {
     for (uint32_t i = 0; i < pool->keep; i++) {
-        slab *s = registry_pool_slab(heap_is_real(my_heap) ? my_heap : NULL);
+        slab *s = registry_pool_slab(h);
         if (!s)
             return false;
         if (pm_config.prefault)
             os_populate(slab_memory(s), SLAB_SIZE);
+        if (pm_config.lock)
+            os_mlock(slab_memory(s), SLAB_SIZE);
         pool_lock(pool);
         pool_accept(pool, s);
         pool_unlock(pool);
     }
     return true;
+}
+
+static pm_pool *pool_begin(const pm_pool_options *o)
+{
+    heap *h = heap_enter_mine();
+    pm_pool *pool = pool_make(o, h);
+    bool ready = pool && pool_reserve(pool, h);
+    heap_leave_mine(h);
+    if (pool && !ready) {
+        pm_pool_destroy(pool);
+        return NULL;
+    }
+    return pool;
 }
 
 pm_pool *pm_pool_create(const pm_pool_options *options)
@@ -186,11 +211,7 @@ pm_pool *pm_pool_create(const pm_pool_options *options)
         errno = EINVAL;
         return NULL;
     }
-    pm_pool *pool = bringup_done() ? pool_make(&o) : NULL;
-    if (pool && !pool_reserve(pool)) {
-        pm_pool_destroy(pool);
-        pool = NULL;
-    }
+    pm_pool *pool = options_are_possible(&o) && bringup_done() ? pool_begin(&o) : NULL;
     if (!pool)
         errno = ENOMEM;
     return pool;
@@ -201,8 +222,8 @@ void pm_pool_reset(pm_pool *pool)
     if (!pool)
         return;
     pool_lock(pool);
-    bins_visit(pool, bin_drop);
     pool_reset(pool);
+    bins_visit(pool, bin_drop);
     pool_unlock(pool);
 }
 
@@ -220,6 +241,7 @@ void pm_pool_destroy(pm_pool *pool)
         return;
     if (pm_config.verbose)
         leaks_report(pool);
+    heap *h = heap_enter_mine();
     os_lock_take(&pm_pools.lock); /* a thread that ends gives its blocks of pools back under it */
     pool_unlink(pool);
     bins_visit(pool, bin_close);
@@ -232,6 +254,7 @@ void pm_pool_destroy(pm_pool *pool)
     os_lock_give(&pm_pools.lock);
     if (leaving)
         depot_put(leaving);
+    heap_leave_mine(h);
 }
 
 /* ---- questions ---- */
@@ -254,19 +277,23 @@ void pm_pool_visit(pm_pool *pool, void (*each)(void *block, void *context), void
 {
     if (!pool || !each)
         return;
+    heap *h = heap_enter_mine();
     pool_lock(pool);
     bins_visit(pool, bin_suspend);
     pool->visiting = true;
     pool_watch(pool);
     pool_unlock(pool); /* each may free */
+    heap_leave_mine(h);
     for (const slab *s = pool->slabs.first; s; s = s->next)
         slab_visit(s, &pool->shape, each, context);
+    h = heap_enter_mine();
     pool_lock(pool);
     pool->visiting = false;
     own_bin_open(pool);
     pool_sort(pool);
     pool_watch(pool);
     pool_unlock(pool);
+    heap_leave_mine(h);
 }
 
 static size_t held_in_bins(pm_pool *pool)
@@ -292,7 +319,7 @@ void pm_pool_stats_get(const pm_pool *asked, pm_pool_stats *stats)
     pool_note_peak(pool);
     pm_pool_stats s = {.struct_size = stats->struct_size,
                        .block_size = pool->shape.size,
-                       .capacity = pool->max_blocks ? pool->max_blocks : pool->slabs.count * pool->shape.per_slab,
+                       .capacity = pool->most != SIZE_MAX ? pool->most : pool->slabs.count * pool->shape.per_slab,
                        .used = pool->out - size_min(pool->out, held_in_bins(pool)),
                        .high_water = pool->peak,
                        .failures = LOAD(&pool->failures),
@@ -317,6 +344,7 @@ size_t pm_pool_trim(pm_pool *pool)
     if (!pool)
         return 0;
     bin *b = pool->sharing != PM_SHARING_THREADS ? &pool->own : heap_is_real(my_heap) ? pool_bin(pool, my_heap) : NULL;
+    heap *h = heap_enter_mine();
     pool_lock(pool);
     size_t before = pool->slabs.count;
     if (b)
@@ -325,5 +353,6 @@ size_t pm_pool_trim(pm_pool *pool)
         pool_shed(pool, pool->keep);
     size_t after = pool->slabs.count;
     pool_unlock(pool);
+    heap_leave_mine(h);
     return (before - after) * SLAB_SIZE;
 }

@@ -34,7 +34,8 @@ static bool mark_crossed(const pm_pool *pool, size_t out_before)
     return pool->on_mark && pool->sharing == PM_SHARING_THREADS && out_before < pool->mark && pool->out >= pool->mark;
 }
 
-/* Fills b, which may take a new slab, for which the lock is let go of. False: all out, or no memory. */
+/* Fills b. When that cannot be done, once: a new slab, or, with all blocks out, those that threads had at hand which a fork
+ * has left behind. For either the lock is let go of. False: all out, or no memory. */
 static bool draw(pm_pool *pool, bin *b, heap *h, size_t *crossings)
 {
     for (bool last = false;; last = true) {
@@ -43,10 +44,13 @@ static bool draw(pm_pool *pool, bin *b, heap *h, size_t *crossings)
             *crossings += mark_crossed(pool, before);
             return true;
         }
-        if (last || pool->out >= pool->most)
+        bool all_out = pool->out >= pool->most;
+        if (last || (all_out && LOAD(&pm_registry.forked) <= 1))
             return false;
         pool_unlock(pool);
-        slab *s = registry_pool_slab(h);
+        slab *s = all_out ? NULL : registry_pool_slab(h);
+        if (all_out)
+            registry_collect_forked();
         pool_lock(pool);
         if (s)
             pool_accept(pool, s);
@@ -232,10 +236,12 @@ static NOINLINE void give_all(pm_pool *pool, void **blocks, size_t n)
         give_threads(pool, blocks, n);
         return;
     }
+    heap *h = heap_enter_mine(); /* an empty slab may go to the depot */
     pool_lock(pool);
     for (size_t i = 0; i < n; i++)
         give(pool, &pool->own, blocks[i]);
     pool_unlock(pool);
+    heap_leave_mine(h);
 }
 
 static NOINLINE void give_one(pm_pool *pool, void *p) { give_all(pool, &p, 1); }

@@ -24,6 +24,7 @@
     X(empty_slabs, "empty_slabs", "gauge", "Empty slabs that hold pages and belong to no heap.")                       \
     X(purged_slabs, "purged_slabs", "gauge", "Empty slabs that hold no pages.")                                        \
     X(purges, "purges_total", "counter", "Slabs whose pages went back to the system.")                                 \
+    X(demoted_pools, "demoted_pools_total", "counter", "Pools of THREADS that became LOCKED: all bin numbers were taken.") \
     X(limit_hits, "limit_hits_total", "counter", "Slabs refused by POOLMALLOC_LIMIT.")                                 \
     X(remote_frees, "remote_frees_total", "counter", "Blocks sent home to another thread's heap.")                     \
     X(remote_messages, "remote_messages_total", "counter", "Messages that carried them.")                              \

@@ -24,15 +24,15 @@ heap *registry_orphan(void) { return registry_heap(0); }
 static heap *heap_new(void)
 {
     registry *r = &pm_registry;
-    size_t bytes = round_up(sizeof(heap), 64);
-    if (pm_config.limit && (r->count + 1) * bytes > pm_config.limit / 4)
+    if (pm_config.limit && (r->count + 1) * HEAP_TOUCHED > pm_config.limit / 4)
         return NULL; /* threads beyond this share the orphan */
     heap *h = region_more_heap(r->stride);
     if (!h)
         return NULL;
     if (pm_config.prefault)
-        os_populate(h, r->stride);
+        os_populate(h, HEAP_TOUCHED);
     heap_init(h, r->count);
+    STORE(&pm_depot.heap_bytes, pm_depot.heap_bytes + HEAP_TOUCHED);
     STORE(&r->count, r->count + 1);
     return h;
 }
@@ -44,8 +44,10 @@ bool registry_init(void)
     registry *r = &pm_registry;
     r->heaps = (heap *)pm_region.heaps.base;
     r->stride = round_up(round_up(sizeof(heap), 64), os_page_size());
+    if (pthread_key_create(&key, thread_end) != 0)
+        return false;
     heap *orphan = heap_new();
-    if (!orphan || pthread_key_create(&key, thread_end) != 0)
+    if (!orphan)
         return false;
     orphan->state = HEAP_LIVE;
     return true;
@@ -234,14 +236,46 @@ static void strip_others(heap *mine)
     os_lock_give(&r->lock);
 }
 
+static void strip_mine(heap *mine)
+{
+    os_lock_take(&mine->lock);
+    heap_drain(mine, VISIT_BLOCKS);
+    heap_shed(mine);
+    heap_unlock(mine);
+}
+
 slab *registry_pool_slab(heap *mine)
 {
     slab *s = pool_slab();
+    if (!s && mine) {
+        strip_mine(mine);
+        s = pool_slab();
+    }
     if (!s) {
         strip_others(mine);
         s = pool_slab();
     }
     return s;
+}
+
+static void *record_try(void)
+{
+    os_lock_take(&pm_pools.lock);
+    void *record = record_take();
+    os_lock_give(&pm_pools.lock);
+    return record;
+}
+
+void *registry_record(heap *mine)
+{
+    void *record = record_try();
+    slab *s = record ? NULL : registry_pool_slab(mine); /* for the depot, from which the records' pool will take it */
+    if (!s)
+        return record;
+    slab_disown(s);
+    s->next = NULL;
+    depot_put(s);
+    return record_try();
 }
 
 slab *registry_obtain(heap *mine, unsigned klass)
@@ -254,6 +288,14 @@ slab *registry_obtain(heap *mine, unsigned klass)
     if (s)
         heap_open_slab(mine, s, klass);
     return s;
+}
+
+void registry_collect_forked(void)
+{
+    os_lock_take(&pm_registry.lock);
+    while (pm_registry.forked > 1)
+        forked_collect(VISITS);
+    os_lock_give(&pm_registry.lock);
 }
 
 void registry_visit_one(heap *mine)
@@ -270,9 +312,8 @@ void registry_visit_one(heap *mine)
 void registry_trim(void)
 {
     registry *r = &pm_registry;
+    registry_collect_forked();
     os_lock_take(&r->lock);
-    while (r->forked > 1)
-        forked_collect(VISITS);
     for (uint32_t i = 0; i < r->count; i++)
         heap_strip(registry_heap(i), SIZE_MAX);
     os_lock_give(&r->lock);
@@ -294,7 +335,7 @@ void registry_check(void)
 
 /* ---- fork ---- */
 
-void registry_fork_prepare(void)
+static void fork_prepare(void)
 {
     os_lock_take(&pm_registry.gate);
     os_lock_take(&pm_registry.lock);
@@ -302,7 +343,7 @@ void registry_fork_prepare(void)
     os_lock_take(&pm_depot.lock);
 }
 
-void registry_fork_parent(void)
+static void fork_parent(void)
 {
     os_lock_give(&pm_depot.lock);
     pools_fork_parent();
@@ -310,7 +351,7 @@ void registry_fork_parent(void)
     os_lock_give(&pm_registry.gate);
 }
 
-void registry_fork_child(void)
+static void fork_child(void)
 {
     registry *r = &pm_registry;
     heap *h = my_heap;
@@ -322,4 +363,13 @@ void registry_fork_child(void)
     pools_fork_child();
     os_lock_reset(&r->lock);
     os_lock_reset(&r->gate);
+}
+
+void registry_forks_register(void)
+{
+    static bool registered;
+    if (registered)
+        return;
+    registered = true;
+    pthread_atfork(fork_prepare, fork_parent, fork_child);
 }

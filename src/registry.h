@@ -30,8 +30,11 @@ heap *registry_my_heap(void);
 bool registry_adopt(heap *mine, unsigned klass);
 /* An empty slab, opened for mine but not accepted yet: from the depot, at the limit from other heaps; or NULL. */
 slab *registry_obtain(heap *mine, unsigned klass);
-/* The same for an explicit pool or an arena; mine may be NULL. */
+/* A slab for an explicit pool or an arena, at the limit from heaps, one's own first; mine may be NULL. */
 slab *registry_pool_slab(heap *mine);
+void *registry_record(heap *mine); /* a record for one of them, zeroed, or NULL */
+/* What threads that a fork left behind had at hand goes to its slabs. O(heaps). */
+void registry_collect_forked(void);
 /* Now and then, on a slow path: one other heap's inbox is taken in and its empty slabs go to the depot, so that an
  * owner that sleeps does not hold memory for ever. */
 void registry_visit_one(heap *mine);
@@ -44,8 +47,8 @@ heap *registry_heap(uint32_t number);
 void registry_unload(void); /* threads that end from now on leave their heaps as they are */
 void registry_check(void);
 
-void registry_fork_prepare(void);
-void registry_fork_parent(void);
-void registry_fork_child(void);
+/* Before any other thread may come: the handlers of a program that registers its own later then run inside of these. Once;
+ * the locks they take are good before the pools are up. */
+void registry_forks_register(void);
 
 #endif

@@ -317,12 +317,13 @@ static PEEKS void depot_add(const view *v, pm_stats *s)
     const depot *d = v->depot;
     const region *r = v->region;
     s->reserved_bytes = r->blocks.size + r->records.size + r->free_bits.size + r->heaps.size;
-    s->committed_bytes = d->holding * SLAB_SIZE + v->slab_count * sizeof(slab) + r->heaps.size;
+    s->committed_bytes = d->holding * SLAB_SIZE + v->slab_count * (sizeof(slab) + SLAB_BITS_BYTES) + d->heap_bytes;
     s->resident_bytes = v->resident(v, 0, v->slab_count);
     s->empty_slabs = d->dirty.count + d->broken.count + d->whole.count * UNIT_SLABS;
     s->purged_slabs = d->clean.count;
     s->purges = d->purges;
     s->limit_hits = d->limit_hits;
+    s->demoted_pools = v->pools->demoted;
 }
 
 /* Blocks out of malloc's slabs: no more of them can be on their way. */

@@ -90,6 +90,18 @@ static void blocks_are_blocks_of_malloc(void)
     pm_pool_destroy(pool);
 }
 
+/* Handlers that were there before the first pool use one, in the midst of each fork. */
+static pm_pool *handlers_pool;
+
+static void fork_handler(void)
+{
+    void *some[300];
+    for (int i = 0; handlers_pool && i < 300; i++)
+        CHECK((some[i] = pm_pool_alloc(handlers_pool)) != NULL);
+    for (int i = 0; handlers_pool && i < 300; i++)
+        pm_pool_free(handlers_pool, some[i]);
+}
+
 static void arenas_are_used(void)
 {
     pm_arena *arena = pm_arena_create(NULL, 0);
@@ -180,6 +192,8 @@ int main(int argc, char **argv)
         return 0;
     }
     interposed = strcmp(argv[1], "use") == 0;
+    CHECK(pthread_atfork(fork_handler, fork_handler, fork_handler) == 0);
+    handlers_pool = pool_of(64, PM_SHARING_LOCKED);
     for (int sharing = PM_SHARING_THREADS; sharing <= PM_SHARING_NONE; sharing++)
         pools_are_used((pm_sharing)sharing);
     arenas_are_used();

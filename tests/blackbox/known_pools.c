@@ -52,7 +52,9 @@ int main(int argc, char **argv)
     pool_hold("nobody's, cut within a letter \xc3\xa9", PM_SHARING_NONE);
     for (long i = argument(argc, argv, 1, 0); i > 0; i--)
         CHECK(pm_pool_alloc(pool_make("many", PM_SHARING_THREADS)) != NULL);
-    CHECK(pm_arena_alloc(pm_arena_create(NULL, 1000000), 1000, 0) != NULL);
+    pm_arena *arena = pm_arena_create(NULL, 0);
+    for (int i = 0; i < 1000; i++)
+        CHECK(pm_arena_alloc(arena, 1000, 0) != NULL);
     CHECK(pm_stats_get(&s) == 0);
     for (size_t i = 0; i < s.pools; i++)
         if (s.row[i].block_size == 80 && strncmp(s.row[i].name, "malloc", 6) != 0)

@@ -18,7 +18,7 @@ KNOWN = {600: 12345, 1700: 777, 5000: 64, 32768: 9}
 BLOCK_SIZES = {600: 640, 1700: 1792, 5000: 5120, 32768: 32768, 300: 320}
 ROUNDS = int(os.environ.get("CORRUPT_ROUNDS", 300))
 TOTALS = ("reserved_bytes", "committed_bytes", "used_bytes", "forwarded_calls", "forwarded_small_calls", "heaps", "idle_heaps",
-          "spare_slabs", "empty_slabs", "purged_slabs", "purges", "limit_hits", "remote_frees", "remote_messages", "busy")
+          "spare_slabs", "empty_slabs", "purged_slabs", "purges", "demoted_pools", "limit_hits", "remote_frees", "remote_messages", "busy")
 
 
 class Live(Case):

@@ -353,6 +353,45 @@ static void trim_gives_empty_slabs_back(void **state)
     }
 }
 
+static void a_reset_keeps_the_mark(void **state)
+{
+    (void)state;
+    for (int m = 1; m < 3; m++) {
+        pm_pool_options o = options_of(64, sharings[m]);
+        pm_pool *pool = create(&o);
+        take(pool, 1);
+        pm_pool_reset(pool);
+        assert_int_equal(stats_of(pool).high_water, 1);
+        pm_pool_destroy(pool);
+    }
+}
+
+static void swap_visit(void *p, void *context)
+{
+    (void)context;
+    if (visited++ % 2 == 0) {
+        pm_pool_free(visited_pool, p);
+        assert_non_null(pm_pool_alloc(visited_pool));
+    }
+}
+
+/* A visitor that frees and takes finds the room that it makes, though full slabs stand before it. */
+static void visitors_may_take(void **state)
+{
+    (void)state;
+    for (int m = 0; m < 3; m++) {
+        pm_pool_options o = options_of(1024, sharings[m]);
+        pm_pool *pool = visited_pool = create(&o);
+        take(pool, 128 * 8);
+        size_t capacity = stats_of(pool).capacity;
+        visited = 0;
+        pm_pool_visit(pool, swap_visit, NULL);
+        assert_int_equal(stats_of(pool).used, 128 * 8);
+        assert_int_equal(stats_of(pool).capacity, capacity);
+        pm_pool_destroy(pool);
+    }
+}
+
 /* ---- bad input ---- */
 
 static void refuse(pm_pool_options o)
@@ -386,6 +425,17 @@ static void bad_options_are_refused(void **state)
     BAD(o.overflow = PM_OVERFLOW_FAIL);
     BAD(o.struct_size = 0);
     BAD(o.struct_size = 16);
+}
+
+static void more_than_the_machine_has_is_refused(void **state)
+{
+    (void)state;
+    pm_pool_options o = options_of(65536, PM_SHARING_THREADS);
+    for (o.initial_blocks = (size_t)1 << 26; o.initial_blocks <= (size_t)1 << 33; o.initial_blocks *= 2) {
+        errno = 0;
+        assert_null(pm_pool_create(&o));
+        assert_int_equal(errno, ENOMEM);
+    }
 }
 
 static void an_older_struct_is_taken(void **state)
@@ -599,6 +649,40 @@ static void children_go_on(void **state)
     }
 }
 
+static void *hold_until_told(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < 150; i++)
+        blocks[1000 + i] = pm_pool_alloc(shared_pool);
+    for (int i = 0; i < 150; i++)
+        pm_pool_free(shared_pool, blocks[1000 + i]);
+    turn_set(1);
+    turn_await(2);
+    return NULL;
+}
+
+/* A child has the blocks of threads that it does not have. */
+static void children_get_what_threads_had(void **state)
+{
+    (void)state;
+    pm_pool_options o = options_of(64, PM_SHARING_THREADS);
+    o.max_blocks = 400;
+    shared_pool = create(&o);
+    turn = 0;
+    pthread_t t;
+    pthread_create(&t, NULL, hold_until_told, NULL);
+    turn_await(1);
+    pid_t child = fork();
+    if (child == 0)
+        _exit(take(shared_pool, 1000) == 400 ? 0 : 1);
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    turn_set(2);
+    pthread_join(t, NULL);
+    pm_pool_destroy(shared_pool);
+}
+
 /* ---- arenas ---- */
 
 static void arena_fills(pm_arena *a, size_t total)
@@ -641,11 +725,18 @@ static void arenas_begin_with_room(void **state)
     pm_arena *a = pm_arena_create(NULL, 1 << 20);
     assert_non_null(a);
     size_t slabs = pm_pools.arena_slabs;
-    assert_true(slabs >= 8);
+    char *all = pm_arena_alloc(a, 1 << 20, 16);
+    assert_non_null(all);
+    memset(all, 1, 1 << 20);
+    assert_int_equal(pm_pools.arena_slabs, slabs);
+    pm_arena_reset(a);
     for (int i = 0; i < 1 << 20; i += 64)
         assert_non_null(pm_arena_alloc(a, 64, 16));
     assert_int_equal(pm_pools.arena_slabs, slabs);
     pm_arena_destroy(a);
+    errno = 0;
+    assert_null(pm_arena_create(NULL, (size_t)1 << 46));
+    assert_int_equal(errno, ENOMEM);
 }
 
 static void arenas_rewind(void **state)
@@ -745,7 +836,10 @@ int main(void)
         cmocka_unit_test(callback_runs_once_a_crossing),
         cmocka_unit_test(the_mark_is_the_most_in_use),
         cmocka_unit_test(trim_gives_empty_slabs_back),
+        cmocka_unit_test(a_reset_keeps_the_mark),
+        cmocka_unit_test(visitors_may_take),
         cmocka_unit_test(bad_options_are_refused),
+        cmocka_unit_test(more_than_the_machine_has_is_refused),
         cmocka_unit_test(an_older_struct_is_taken),
         cmocka_unit_test(null_does_no_harm),
         cmocka_unit_test(other_threads_free),
@@ -753,6 +847,7 @@ int main(void)
         cmocka_unit_test(pools_beyond_the_bins_are_locked),
         cmocka_unit_test(free_takes_pool_blocks),
         cmocka_unit_test(children_go_on),
+        cmocka_unit_test(children_get_what_threads_had),
         cmocka_unit_test(arenas_grow),
         cmocka_unit_test(arenas_begin_with_room),
         cmocka_unit_test(arenas_rewind),
