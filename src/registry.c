@@ -20,19 +20,22 @@ heap *registry_heap(uint32_t number)
 
 heap *registry_orphan(void) { return registry_heap(0); }
 
+/* What a heap takes of the limit: what it touches. */
+static size_t heap_cost(void) { return pm_config.prefault ? pm_registry.stride : HEAP_TOUCHED; }
+
 /* Registry lock. */
 static heap *heap_new(void)
 {
     registry *r = &pm_registry;
-    if (pm_config.limit && (r->count + 1) * HEAP_TOUCHED > pm_config.limit / 4)
+    if (pm_config.limit && (r->count + 1) * heap_cost() > pm_config.limit / 4)
         return NULL; /* threads beyond this share the orphan */
     heap *h = region_more_heap(r->stride);
     if (!h)
         return NULL;
     if (pm_config.prefault)
-        os_populate(h, HEAP_TOUCHED);
+        os_populate(h, r->stride);
     heap_init(h, r->count);
-    STORE(&pm_depot.heap_bytes, pm_depot.heap_bytes + HEAP_TOUCHED);
+    STORE(&pm_depot.heap_bytes, pm_depot.heap_bytes + heap_cost());
     STORE(&r->count, r->count + 1);
     return h;
 }
