@@ -22,7 +22,7 @@ import cases as table
 import charts
 import machine
 import report
-from cases import BENCH, FULL, ROOT
+from cases import BENCH, FULL_PROGRAMS, ROOT
 
 QUICK_SECONDS = 180
 QUICK_REPEATS_END = 150  # a quick run begins no further repeat after this; the rest is report and charts
@@ -101,7 +101,7 @@ class Bench:
     def command_of(self, case, light):
         """A light run, a tenth of the work, is for checks and counts; a program's size stays, its output is compared."""
         if case.kind == "program":
-            scale = "1" if self.arguments.quick else str(FULL)
+            scale = "1" if self.arguments.quick else str(FULL_PROGRAMS)
             script = os.path.join(BENCH, "programs", case.program)
             return [script, "--scale", scale, "--work", os.path.join(self.work, case.program)]
         command = [os.path.join(self.programs, case.program), *case.arguments]

@@ -11,11 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* THREADS: the calling thread's; NONE: the pool's own; LOCKED: one without blocks or room. Without a branch. */
+/* THREADS: the calling thread's; NONE: the pool's own; LOCKED: one without blocks or room. */
 INLINE bin *bin_at_hand(pm_pool *pool)
 {
-    uintptr_t mine = (uintptr_t)my_heap, own = (uintptr_t)pool, mask = (uintptr_t)pool->in_pool - 1;
-    return (bin *)((own ^ ((own ^ mine) & mask)) + pool->bin_offset);
+    char *base = pool->in_pool ? (char *)pool : (char *)my_heap;
+    return (bin *)(base + pool->bin_offset);
 }
 
 /* A heap's bin of this pool, at its first use there, or again after a visit. */
