@@ -9,7 +9,7 @@ from dataclasses import dataclass
 BENCH = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(BENCH)
 FULL = 3  # a full run does so many times the operations of a quick one
-FULL_PROGRAMS = 5  # and programs so many: at 3 their means differ by up to 6 % between two runs
+FULL_PROGRAMS = 5  # and programs so many: they take half a second or less at 1
 
 
 @dataclass(frozen=True)
