@@ -93,7 +93,6 @@ void region_populate(size_t slabs);
 /* `bytes` more of the heaps' extent, zeroed, or NULL. Registry lock. */
 void *region_more_heap(size_t bytes);
 control *region_control(void);
-INLINE bool region_is_up(void) { return LOAD(&pm_region.slabs) != NULL; }
 
 INLINE size_t region_offset(const void *p) { return (uintptr_t)p - READ(&pm_region.base); }
 INLINE bool region_holds(const void *p) { return region_offset(p) < READ(&pm_region.size); }

@@ -9,7 +9,7 @@
 #define PLAN_POOLS CLASS_MALLOC_MAX
 
 /* What one more pool costs whatever it holds: of the slab that it fills last, what is touched before it is needed. A
- * bin has up to 12 KiB at hand, half of it on average, and the last page is half used; python3 and sqlite3 came to 8
+ * bin has 8 KiB at hand at first, and up to four times that, half of it on average, and the last page is half used; python3 and sqlite3 came to 8
  * to 10. */
 #define PLAN_POOL_BYTES (8 * KIB)
 #define PLAN_SLAB_BYTES (SLAB_SIZE + sizeof(slab) + SLAB_BITS_BYTES) /* a slab with its record and bits */
