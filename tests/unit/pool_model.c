@@ -276,18 +276,19 @@ static void fork_and_go_on(uint64_t random)
     MEET(forked);
 }
 
+/* What is done follows the round's number, to which pool is drawn: so a run of 64 rounds meets everything, whatever the seed. */
 static void between(uint64_t *random)
 {
     uint64_t r = next_random(random);
     int i = (int)(r % POOLS);
-    switch (r >> 8 & 15) {
-    case 0: case 1: visit_all(i); break;
+    switch (round_number % 16) {
+    case 0: case 8: visit_all(i); break;
     case 2: free_by_visit(i); break;
-    case 3: reset(i); break;
-    case 4: case 5: replace(i, r >> 16); break;
-    case 6: pm_pool_trim(table[i].pool); MEET(trimmed); break;
-    case 7: pm_pool_high_water_reset(table[i].pool); break;
-    case 8: if (r >> 62 == 0) fork_and_go_on(r); break;
+    case 4: reset(i); break;
+    case 6: case 14: replace(i, r >> 16); break;
+    case 10: pm_pool_trim(table[i].pool); MEET(trimmed); break;
+    case 12: pm_pool_high_water_reset(table[i].pool); break;
+    case 15: if (round_number % 64 == 15) fork_and_go_on(r); break;
     default: count_check(i);
     }
     for (int each = 0; each < POOLS; each++)
