@@ -127,8 +127,8 @@ class Effects(Case):
             return int(result.stdout.split("faults=")[1].split()[0])
 
         self.assertGreater(faults(90000), 1000)
-        without_blocks = faults(0, PREFAULT=1)  # of the program's own
-        self.assertLessEqual(faults(90000, PREFAULT=1), without_blocks + 1)
+        without_blocks = faults(0, PREFAULT=1)  # of the program's own; a page cache or a migration adds one now and then
+        self.assertLessEqual(faults(90000, PREFAULT=1), without_blocks + 8)
 
     def test_lock_locks_what_is_pre_allocated(self):
         result = self.run_preloaded("take_blocks", 1024, 10, BLOCK_SIZES="1024:2000", LOCK=1)
