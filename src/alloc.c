@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-class_count pm_class_counts[CLASS_MAX];
+class_count pm_class_counts[CLASS_MAX] RARE;
 uint64_t pm_forwarded_elsewhere;
 const char *pm_next_name = "none";
 bool pm_pools_ready;
@@ -123,8 +123,8 @@ static block *fill(heap *h, bin *b)
 /* A block from the first heap's bins, for a thread that has no heap any more. */
 static block *fill_orphan(unsigned klass)
 {
-    heap *h = registry_orphan();
     os_lock_take(&pm_registry.gate);
+    heap *h = registry_orphan();
     block *p = fill(h, &h->bins[klass]);
     os_lock_give(&pm_registry.gate);
     return p;
@@ -179,7 +179,7 @@ void *alloc_zeroed(unsigned klass)
 
 /* ---- free ---- */
 
-/* This block and half of the bin, but no more than bounds the call's work, go back to their slabs under one hold of the lock. */
+/* This block and a part of the bin go back to their slabs under one hold of the lock. */
 NOINLINE void free_full(void *p, bin *b)
 {
     heap *h = my_heap;
@@ -191,8 +191,7 @@ NOINLINE void free_full(void *p, bin *b)
     }
     os_lock_take(&h->lock);
     heap_give(h, p);
-    heap_give_back(h, b, size_min(b->limit / 2, SPILL_BLOCKS));
-    b->spilled = true;
+    heap_spill(h, b);
     heap_unlock(h);
     heap_housekeep(h);
     heap_leave(h);

@@ -18,6 +18,8 @@ static_assert(sizeof(void *) == 8 && sizeof(size_t) == 8, "64-bit only: names of
 #define COLD __attribute__((noinline, cold))
 #define INLINE static inline __attribute__((always_inline))
 #define PRINTF_LIKE(f, a) __attribute__((format(printf, f, a)))
+/* Zeroed data that few programs ever touch, apart from what all do: those pages stay out of every process. */
+#define RARE __attribute__((section(".sbss")))
 #define PM_EXPORT __attribute__((visibility("default")))
 
 /* A reader of words that their one writer changes without a lock (the live view): the value may be old, never torn. */

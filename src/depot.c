@@ -179,7 +179,7 @@ static void put_one(slab *s, uint64_t now)
 
 /* ---- purging: chosen under the lock, purged outside of it, then listed as clean ---- */
 
-/* Empty slabs of one kind beyond which the oldest go back at once; more after regrets, so that a program that frees and
+/* Empty slabs beyond which the oldest go back at once; more after regrets, so that a program that frees and
  * takes the same memory again and again soon keeps it. */
 static size_t dirty_allowed(void)
 {
@@ -200,7 +200,7 @@ static bool must_purge(const slab_list *l, uint64_t now, bool all)
         d->regrets /= 2;
         return true;
     }
-    return (l == &d->broken ? l->count : d->dirty.count + d->whole.count * UNIT_SLABS) > dirty_allowed();
+    return d->broken.count + d->dirty.count + d->whole.count * UNIT_SLABS > dirty_allowed();
 }
 
 /* The oldest of the first list that has too much. A unit of which only a part is purged loses its huge page for good:

@@ -128,27 +128,30 @@ static bool heap_open_spare(heap *h, bin *b)
     return true;
 }
 
-/* The bin is empty; a bin that was full and empty in turn grows. */
-static void bin_grow(heap *h, bin *b)
+/* An empty bin. Room beyond its class's limit comes out of the heap's budget; false: too little is left. */
+static bool bin_resize(heap *h, bin *b, size_t limit)
 {
     const size_class *c = &pm_classes[b->klass];
-    size_t more = size_min(b->limit, BIN_GROWTH * (size_t)c->limit - b->limit);
-    b->spilled = false;
-    if (more * c->size > h->budget)
-        return;
-    h->budget -= (uint32_t)(more * c->size);
-    b->limit = (uint16_t)(b->limit + more);
+    size_t had = (size_max(b->limit, c->limit) - c->limit) * c->size, wants = (size_max(limit, c->limit) - c->limit) * c->size;
+    if (wants > had + h->budget)
+        return false;
+    h->budget = (uint32_t)(h->budget + had - wants);
+    b->limit = (uint16_t)limit;
     b->room = b->limit;
+    return true;
 }
 
-static void bin_ungrow(heap *h, bin *b)
+/* The bin is empty; one that was full and empty in turn grows: that would have saved both ways to the slabs. */
+static void bin_grow(heap *h, bin *b)
 {
-    const size_class *c = &pm_classes[b->klass];
-    if (b->limit <= c->limit)
-        return;
-    h->budget += (uint32_t)(b->limit - c->limit) * c->size;
-    b->limit = c->limit;
-    b->room = b->limit;
+    b->spills = 0;
+    bin_resize(h, b, size_min(2 * (size_t)b->limit, BIN_GROWTH * (size_t)pm_classes[b->klass].limit));
+}
+
+static void bin_ungrow(heap *h, bin *b, size_t limit)
+{
+    if (b->limit > limit)
+        bin_resize(h, b, limit);
 }
 
 /* The chain is made aside: a signal handler that comes meanwhile finds the bin empty. */
@@ -170,7 +173,7 @@ static void bin_refill(bin *b, size_t most)
 
 block *heap_fill(heap *h, bin *b)
 {
-    if (UNLIKELY(b->spilled) && b->free == NULL)
+    if (UNLIKELY(b->spills) && b->free == NULL)
         bin_grow(h, b);
     if (b->free == NULL && (b->partial || heap_open_spare(h, b)))
         bin_refill(b, pm_every_call_slow ? 1 : pm_classes[b->klass].refill);
@@ -223,12 +226,27 @@ void heap_give_back(heap *h, bin *b, size_t count)
     bin_attach(b, chain);
 }
 
+/* Half of the blocks; when the thread has only freed for a while all of them, and the bin stays small: each block at hand
+ * may be the last one of a slab. No more than bounds the call's work. */
+void heap_spill(heap *h, bin *b)
+{
+    if (LIKELY(b->spills < FALL_SPILLS)) {
+        b->spills++;
+        heap_give_back(h, b, size_min(b->limit / 2, SPILL_BLOCKS));
+        return;
+    }
+    heap_give_back(h, b, 2 * SPILL_BLOCKS);
+    const size_class *c = &pm_classes[b->klass];
+    if (!b->free)
+        bin_ungrow(h, b, c->size > 128 ? c->refill : c->limit);
+}
+
 void heap_calm_bin(heap *h, bin *b)
 {
     if (b->free && b->free == b->seen)
         heap_give_back(h, b, BIN_BLOCKS);
     if (!b->free)
-        bin_ungrow(h, b);
+        bin_ungrow(h, b, pm_classes[b->klass].limit);
     b->seen = b->free;
 }
 
@@ -237,7 +255,7 @@ void heap_empty_bins(heap *h)
     os_lock_take(&h->lock);
     for (unsigned c = 0; c < pm_class_count; c++) {
         heap_give_back(h, &h->bins[c], SIZE_MAX);
-        bin_ungrow(h, &h->bins[c]);
+        bin_ungrow(h, &h->bins[c], pm_classes[c].limit);
     }
     heap_unlock(h);
 }

@@ -16,7 +16,7 @@ struct bin {
     int32_t room;
     uint16_t limit;   /* 0 until the class is used here, and always in modes that count every call */
     uint8_t klass;
-    bool spilled;     /* it was full since it was last empty: more room would have saved both ways to the slabs */
+    uint8_t spills;   /* how often it was full since it was last empty, up to FALL_SPILLS */
     slab *partial;    /* a ring of slabs with free blocks; the first is taken from, one that gets its first goes last */
     block *seen;      /* the first block at the last look: the same at the next one means that the bin is at rest */
 };
@@ -32,6 +32,7 @@ typedef struct outbox {
 #define BIN_GROWTH 4             /* times its class's limit that a bin may come to keep */
 #define BIN_BUDGET (176 * KIB)   /* for all bins of a heap: with their 410 KiB of limits, below 600 KiB for a thread that filled all */
 #define SPILL_BLOCKS 96          /* that a full bin gives back at most */
+#define FALL_SPILLS 32           /* in a row, a slab's worth or more, after which the bin keeps little: the thread only frees */
 #define OUTBOXES 8
 #define OUTBOX_BLOCKS 32
 #define OUTBOX_BYTES (16 * KIB)
@@ -177,6 +178,7 @@ block *heap_fill(heap *h, bin *b); /* a block, with more left in the bin; NULL: 
 block *heap_fill_zeroed(heap *h, bin *b);                /* a block that reads as zero, or NULL */
 void heap_give(heap *h, block *p);                       /* one block of this heap goes to its slab */
 void heap_give_back(heap *h, bin *b, size_t count);      /* up to count blocks of the bin go to their slabs */
+void heap_spill(heap *h, bin *b);                        /* a part of a full bin's blocks */
 void heap_calm_bin(heap *h, bin *b);                     /* some, when the bin has not been used for a while */
 bool heap_drain(heap *h, size_t blocks);                 /* takes in so many and the rest of the message; false: none came */
 void heap_shed(heap *h);                                 /* all spares leave */

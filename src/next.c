@@ -18,7 +18,7 @@ static char library_name[64];
 
 #define BOOT_BYTES (64 * KIB)
 
-static _Alignas(16) char boot_arena[BOOT_BYTES];
+static _Alignas(16) char boot_arena[BOOT_BYTES] RARE;
 static size_t boot_used;
 
 /* Each piece is preceded by its size. */

@@ -8,7 +8,7 @@
 
 #define SPARE 1 /* empty slabs that a pool keeps for its next need */
 
-pool_table pm_pools;
+pool_table pm_pools RARE;
 
 void pool_lock(pm_pool *pool)
 {

@@ -279,9 +279,9 @@ static int report_open(void)
 
 /* One report at a time, report_lock held; from a buffer of its own: the caller's stack may be a signal's. */
 static os_lock report_lock;
-static pm_stats report_stats;
+static pm_stats report_stats RARE;
 static view report_view;
-static uint64_t report_slow[HEAPS_WATCHED];
+static uint64_t report_slow[HEAPS_WATCHED] RARE;
 
 static bool report_write(int fd, stats_format format)
 {

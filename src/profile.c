@@ -28,7 +28,7 @@ static __thread bool busy; /* a signal handler that comes in here records nothin
 #define CHUNK_SHIFT 28
 #define CHUNK_BYTES (((size_t)1 << CHUNK_SHIFT) / QUANTUM * sizeof(uint16_t))
 #define CHUNKS ((size_t)1 << (40 - CHUNK_SHIFT)) /* the region's ceiling is 1 TiB */
-static uint16_t *chunks[CHUNKS];
+static uint16_t *chunks[CHUNKS] RARE;
 
 static uint16_t *chunk_map(void)
 {

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#define CONTROL_BYTES (64 * KIB) /* one page on every page size in use */
+#define CONTROL_BYTES ((size_t)256) /* before the records, on the same page */
 #define STEP_FIRST (256 * KIB)
 #define STEP_MOST (64 * MIB)
 #define RECORD_STEP (64 * KIB) /* records of 128 MiB of slabs */
@@ -14,7 +14,7 @@
 #define HEAPS_CEILING (8 * GIB)
 #define RESERVE_LEAST (16 * MIB)
 
-static_assert(sizeof(control) <= CONTROL_BYTES, "");
+static_assert(sizeof(control) <= CONTROL_BYTES && CONTROL_BYTES % sizeof(slab) == 0, "");
 static_assert(STEP_FIRST % SLAB_SIZE == 0 && STEP_MOST % UNIT_SIZE == 0, "");
 
 region pm_region = {.base = (uintptr_t)1 << 63};
@@ -56,7 +56,7 @@ static bool region_place(void)
     uint64_t random = os_random();
     for (int tries = 0; tries < 8; tries++, random = random * 6364136223846793005u + 1442695040888963407u) {
         extents_lay((char *)(low + round_up((random >> 8) % span, UNIT_SIZE)), ceiling);
-        if (extent_grow(&pm_region.records, CONTROL_BYTES + RECORD_STEP))
+        if (extent_grow(&pm_region.records, RECORD_STEP))
             return true;
         if (os_address_space() < 64 * MIB)
             return false;
@@ -75,7 +75,7 @@ static bool region_reserve(void)
             continue;
         char *aligned = (char *)round_up((uintptr_t)at, UNIT_SIZE);
         extents_lay(aligned, (bytes - 4 * UNIT_SIZE) / 8 * 7 / UNIT_SIZE * UNIT_SIZE);
-        return extent_grow(&pm_region.records, CONTROL_BYTES + RECORD_STEP);
+        return extent_grow(&pm_region.records, RECORD_STEP);
     }
     return false;
 }
@@ -141,7 +141,7 @@ bool region_grow(void)
 void region_populate(size_t slabs)
 {
     region *r = &pm_region;
-    os_populate(r->records.base, size_min(r->records.size, round_up(CONTROL_BYTES + slabs * sizeof(slab), CONTROL_BYTES)));
+    os_populate(r->records.base, size_min(r->records.size, round_up(CONTROL_BYTES + slabs * sizeof(slab), RECORD_STEP)));
     os_populate(r->free_bits.base, size_min(r->free_bits.size, round_up(slabs * SLAB_BITS_BYTES, BITS_STEP)));
 }
 

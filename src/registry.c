@@ -18,13 +18,24 @@ heap *registry_heap(uint32_t number)
     return (heap *)((char *)pm_registry.heaps + number * pm_registry.stride);
 }
 
-heap *registry_orphan(void) { return registry_heap(0); }
+/* Few programs need it: a page of each process stays untouched. Under the gate. */
+heap *registry_orphan(void)
+{
+    heap *h = registry_heap(0);
+    if (UNLIKELY(h->state == HEAP_UNUSED)) {
+        os_lock_take(&pm_registry.lock);
+        heap_init(h, 0);
+        h->state = HEAP_LIVE;
+        os_lock_give(&pm_registry.lock);
+    }
+    return h;
+}
 
 /* What a heap takes of the limit: what it touches. */
 static size_t heap_cost(void) { return pm_config.prefault ? pm_registry.stride : HEAP_TOUCHED; }
 
-/* Registry lock. */
-static heap *heap_new(void)
+/* Room for one heap more, zeroed. Registry lock. */
+static heap *heap_map(void)
 {
     registry *r = &pm_registry;
     if (pm_config.limit && (r->count + 1) * heap_cost() > pm_config.limit / 4)
@@ -34,7 +45,6 @@ static heap *heap_new(void)
         return NULL;
     if (pm_config.prefault)
         os_populate(h, r->stride);
-    heap_init(h, r->count);
     STORE(&pm_depot.heap_bytes, pm_depot.heap_bytes + heap_cost());
     STORE(&r->count, r->count + 1);
     return h;
@@ -49,11 +59,7 @@ bool registry_init(void)
     r->stride = round_up(round_up(sizeof(heap), 64), os_page_size());
     if (pthread_key_create(&key, thread_end) != 0)
         return false;
-    heap *orphan = heap_new();
-    if (!orphan)
-        return false;
-    orphan->state = HEAP_LIVE;
-    return true;
+    return heap_map() == registry_heap(0);
 }
 
 void registry_unload(void) { pthread_key_delete(key); }
@@ -110,8 +116,8 @@ static heap *heap_claim(void)
     if (!r->idle && r->forked > 1)
         forked_collect(VISITS);
     heap *h = idle_pop();
-    if (!h)
-        h = heap_new();
+    if (!h && (h = heap_map()) != NULL)
+        heap_init(h, r->count - 1);
     if (h) {
         h->state = HEAP_LIVE;
         h->epoch = r->epoch;

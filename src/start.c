@@ -48,7 +48,7 @@ static void complain(const char *line) { report("%s", line); }
 /* The environment before the C library has one: as the kernel left it. */
 static char **environment_read(void)
 {
-    static char bytes[16384], *list[512];
+    static char bytes[16384] RARE, *list[512] RARE;
     size_t used = 0, n = 0;
     int fd = os_open("/proc/self/environ", O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0)
