@@ -70,7 +70,9 @@ static void row_hold(profile_row *r)
 static void block_add(uint16_t *shadow, size_t size)
 {
     *shadow = (uint16_t)size_max(1, size_min(size, UINT16_MAX));
-    row_of(*shadow)->live++;
+    profile_row *r = row_of(*shadow);
+    r->live++;
+    r->most = size_max(r->most, r->live);
     file->head.live_bytes += *shadow;
     if (file->head.live_bytes > file->head.peak_bytes) {
         file->head.peak_bytes = file->head.live_bytes;

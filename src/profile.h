@@ -10,7 +10,7 @@
 #include "base.h"
 
 #define PROFILE_MAGIC "poolmalloc-size"
-#define PROFILE_VERSION 1u
+#define PROFILE_VERSION 2u
 #define PROFILE_SIZES (BLOCK_MAX / QUANTUM)
 #define PROFILE_LARGE PROFILE_SIZES /* the row of all larger requests */
 #define PROFILE_ROWS (PROFILE_SIZES + 1)
@@ -19,6 +19,7 @@
 typedef struct profile_row {
     uint64_t calls; /* that asked for such a size and got it; a realloc is one, wherever the block ends up */
     uint64_t live;
+    uint64_t most;   /* the greatest that live was */
     uint64_t held;   /* what live was at the peak, when `moment` is the file's; else live is what it was then */
     uint64_t moment; /* the file's moment when the row was last changed */
 } profile_row;
@@ -38,7 +39,7 @@ typedef struct profile_file {
     profile_head head;
     profile_row row[PROFILE_ROWS];
 } profile_file;
-static_assert(sizeof(profile_head) == 128 && sizeof(profile_row) == 32, "the file's layout is its format");
+static_assert(sizeof(profile_head) == 128 && sizeof(profile_row) == 40, "the file's layout is its format");
 
 INLINE uint64_t profile_at_peak(const profile_file *f, size_t row)
 {

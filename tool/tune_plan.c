@@ -12,6 +12,7 @@ void demand_add(demand *sum, const demand *more)
     for (size_t s = 1; s <= PLAN_STEPS; s++) {
         sum->calls[s] += more->calls[s];
         sum->live[s] += more->live[s];
+        sum->most[s] += more->most[s];
     }
     sum->peak_bytes += more->peak_bytes;
     sum->large_calls += more->large_calls;
@@ -33,6 +34,25 @@ static uint64_t live_between(const demand *d, size_t above, size_t to)
     return n;
 }
 
+/* Blocks that were needed before the peak and are not at it: holes, in slabs that do not come free for them. Of several
+ * sizes, the one that changed most tells the least that it can be. */
+static uint64_t holes_of(const demand *d, size_t step) { return d->most[step] > d->live[step] ? d->most[step] - d->live[step] : 0; }
+
+/* What a pool's slabs hold beyond its live blocks: the holes, but what is more than a slab was given back, or kept where it is
+ * pre-allocated. */
+static uint64_t part_cost(uint64_t holes, uint32_t size, uint64_t kept)
+{
+    return PLAN_POOL_BYTES + size_min(holes * size, size_max(SLAB_SIZE, kept * size));
+}
+
+static uint64_t holes_between(const demand *d, size_t above, size_t to)
+{
+    uint64_t most = 0;
+    for (size_t s = above / QUANTUM + 1; s <= to / QUANTUM; s++)
+        most = size_max(most, holes_of(d, s));
+    return most;
+}
+
 static bool called_between(const demand *d, size_t above, size_t to)
 {
     for (size_t s = above / QUANTUM + 1; s <= to / QUANTUM; s++)
@@ -52,7 +72,8 @@ waste plan_waste(const demand *d, const plan *p)
         uint64_t n = live_between(d, below, p->size[i]);
         blocks += n * p->size[i];
         memory += n * block_cost(p->size[i]) / FRACTION;
-        w.parts += called_between(d, below, p->size[i]) ? PLAN_POOL_BYTES : 0;
+        if (called_between(d, below, p->size[i]))
+            w.parts += part_cost(holes_between(d, below, p->size[i]), p->size[i], p->count[i] > n ? p->count[i] - n : 0);
     }
     for (size_t s = 1; s <= PLAN_STEPS; s++) {
         grains += d->live[s] * s * QUANTUM;
@@ -83,19 +104,22 @@ static void sizes_collect(search *s, const demand *d, size_t max, uint64_t *befo
 }
 
 /* least[j], with the first j sizes served by one pool less, becomes that with one more, the last of them as large as
- * size j. Downwards, so that one row is enough. */
-static void pool_add(const search *s, const uint64_t *before, uint64_t *least, uint16_t *from)
+ * size j. Downwards, so that one row is enough, and that the holes of the pool's sizes are known as it takes more of them. */
+static void pool_add(const search *s, const demand *d, const uint64_t *before, uint64_t *least, uint16_t *from)
 {
     for (unsigned j = s->sizes; j > 0; j--) {
-        uint64_t each = block_cost(s->size[j - 1]), best = UINT64_MAX;
-        for (unsigned i = 0; i < j; i++) {
-            uint64_t cost = least[i] == UINT64_MAX ? UINT64_MAX : least[i] + (before[j] - before[i]) * each;
+        uint64_t each = block_cost(s->size[j - 1]), best = UINT64_MAX, holes = 0;
+        for (unsigned i = j; i-- > 0;) {
+            holes = size_max(holes, holes_of(d, s->size[i] / QUANTUM));
+            if (least[i] == UINT64_MAX)
+                continue;
+            uint64_t cost = least[i] + (before[j] - before[i]) * each + part_cost(holes, s->size[j - 1], 0) * FRACTION;
             if (cost < best) {
                 best = cost;
                 from[j] = (uint16_t)i;
             }
         }
-        least[j] = best == UINT64_MAX ? best : best + PLAN_POOL_BYTES * FRACTION;
+        least[j] = best;
     }
     least[0] = UINT64_MAX;
 }
@@ -116,7 +140,7 @@ search *search_run(const demand *d, size_t max)
         memset(least, 0xff, (s->sizes + 1) * sizeof *least);
         least[0] = 0;
         for (unsigned k = 1; k <= s->pools; k++) {
-            pool_add(s, before, least, s->from[k]);
+            pool_add(s, d, before, least, s->from[k]);
             s->cost[k] = least[s->sizes];
         }
     }

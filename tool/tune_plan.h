@@ -8,16 +8,15 @@
 #define PLAN_STEPS (BLOCK_MAX / QUANTUM)
 #define PLAN_POOLS CLASS_MALLOC_MAX
 
-/* What one more pool costs whatever it holds: of the slab that it fills last, what is touched before it is needed. A
- * bin has 8 KiB at hand at first, and up to four times that, half of it on average, and the last page is half used; python3 and sqlite3 came to 8
- * to 10. */
-#define PLAN_POOL_BYTES (8 * KIB)
+/* What one more pool costs whatever it holds: half of the blocks that are carved at a time, half of the last page. */
+#define PLAN_POOL_BYTES (2 * KIB)
 #define PLAN_SLAB_BYTES (SLAB_SIZE + sizeof(slab) + SLAB_BITS_BYTES) /* a slab with its record and bits */
 
 /* What programs ask for. Index s: requests of 16 s - 15 … 16 s bytes; 0 is not used. */
 typedef struct demand {
     uint64_t calls[PLAN_STEPS + 1];
     uint64_t live[PLAN_STEPS + 1]; /* blocks, at the peak */
+    uint64_t most[PLAN_STEPS + 1]; /* blocks, the greatest number at any time */
     uint64_t peak_bytes;           /* requested, at the peak */
     uint64_t large_calls;          /* requests beyond BLOCK_MAX */
 } demand;
@@ -36,7 +35,7 @@ typedef struct waste {
     uint64_t requested; /* of what these pools serve */
     uint64_t rounding;  /* blocks larger than their request */
     uint64_t tails;     /* ends of slabs, records and bits */
-    uint64_t parts;     /* PLAN_POOL_BYTES for each pool in use */
+    uint64_t parts;     /* of slabs: what each pool needed before, up to a slab or what is pre-allocated */
     uint64_t beyond;    /* requests larger than the largest block, which go to the next allocator */
 } waste;
 

@@ -41,6 +41,7 @@ static void demand_of(const profile_file *f, demand *d, process_profile *p)
     for (size_t i = 0; i < PROFILE_SIZES; i++) {
         d->calls[i + 1] = f->row[i].calls;
         d->live[i + 1] = profile_at_peak(f, i);
+        d->most[i + 1] = f->row[i].most;
         p->calls += f->row[i].calls;
     }
     d->large_calls = f->row[PROFILE_LARGE].calls;

@@ -9,7 +9,7 @@ import harness
 from harness import Case, built
 
 HEAD = struct.Struct("16s4I4Q64s")
-ROW = struct.Struct("4Q")
+ROW = struct.Struct("5Q")
 ROWS = 4097
 
 
@@ -22,22 +22,32 @@ class Profile:
         magic, self.version, rows, quantum, self.pid, _, self.live_bytes, self.peak_bytes, moment, program = HEAD.unpack_from(data)
         assert (magic, rows, quantum) == (b"poolmalloc-size\0", ROWS, 16) and len(data) == HEAD.size + ROWS * ROW.size
         self.program = program.rstrip(b"\0").decode()
-        self.rows = []
+        self.rows, self.greatest = [], []
         for i in range(ROWS):
-            calls, live, held, when = ROW.unpack_from(data, HEAD.size + i * ROW.size)
+            calls, live, most, held, when = ROW.unpack_from(data, HEAD.size + i * ROW.size)
             self.rows.append((calls, live, held if when == moment else live))
+            self.greatest.append(most)
+
+    @staticmethod
+    def number(size):
+        return 4096 if size > 65536 else (max(size, 1) - 1) // 16
 
     def of(self, size):
         """Calls, live now, live at the peak."""
-        return self.rows[4096 if size > 65536 else (max(size, 1) - 1) // 16]
+        return self.rows[self.number(size)]
+
+    def most(self, size):
+        """The greatest number live at any time."""
+        return self.greatest[self.number(size)]
 
 
 def profile_write(path, counts, peak, **changes):
-    """A profile with {size: (calls, live at the peak)}."""
-    head = {"magic": b"poolmalloc-size", "version": 1, "rows": ROWS, **changes}
+    """A profile with {size: (calls, live at the peak, and the most at any time)}."""
+    head = {"magic": b"poolmalloc-size", "version": 2, "rows": ROWS, **changes}
     data = bytearray(HEAD.pack(head["magic"], head["version"], head["rows"], 16, 1, 1, peak, peak, 1, b"program"))
     for i in range(ROWS):
-        data += ROW.pack(*counts.get(16 * (i + 1), (0, 0)), 0, 0)
+        calls, live, *most = counts.get(16 * (i + 1), (0, 0))
+        data += ROW.pack(calls, live, *(most or [live]), 0, 0)
     with open(path, "wb") as file:
         file.write(data)
 
@@ -68,6 +78,11 @@ class Recorded(Case):
         profile = self.record("family")
         for size in (15000, 11008, 12032, 13001, 65536, 14001):
             self.assertEqual(profile.of(size), (1, 1, 1), size)
+
+    def test_holes(self):
+        profile = self.record("holes")
+        self.assertEqual((profile.of(9001), profile.most(9001)), ((300, 220, 20), 220))
+        self.assertEqual((profile.of(30001), profile.most(30001)), ((300, 0, 300), 300))
 
     def test_realloc(self):
         profile = self.record("reallocs")
@@ -220,7 +235,7 @@ class Tune(Case):
         good = {48: (9, 9)}
         with open(self.path("text"), "w", encoding="utf-8") as file:
             file.write("a letter")
-        for name, changes in (("magic", {"magic": b"poolmalloc-live"}), ("version", {"version": 2}), ("rows", {"rows": 4096})):
+        for name, changes in (("magic", {"magic": b"poolmalloc-live"}), ("version", {"version": 1}), ("rows", {"rows": 4096})):
             profile_write(self.path(name), good, 432, **changes)
         profile_write(self.path("huge"), {48: (1 << 60, 1 << 60)}, 432)
         profile_write(self.path("short"), good, 432)

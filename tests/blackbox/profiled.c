@@ -37,6 +37,16 @@ static void plain(void)
     give(30);
 }
 
+/* Of 9001 bytes 100 before the peak, 20 at it, 220 after it. */
+static void holes(void)
+{
+    take(9001, 100);
+    give(80);
+    take(30001, 300);
+    give(300);
+    take(9001, 200);
+}
+
 static void family(void)
 {
     void *p, *(*new)(size_t);
@@ -122,6 +132,8 @@ int main(int argc, char **argv)
     const char *mode = argc > 1 ? argv[1] : "plain";
     if (strcmp(mode, "family") == 0)
         family();
+    else if (strcmp(mode, "holes") == 0)
+        holes();
     else if (strcmp(mode, "reallocs") == 0)
         reallocs();
     else if (strcmp(mode, "threads") == 0)

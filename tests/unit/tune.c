@@ -26,16 +26,31 @@ static uint64_t memory_of(const demand *d, const plan *p)
     uint32_t from = 0;
     for (unsigned i = 0; i < p->pools; from = p->size[i++]) {
         size_t per_slab = size_min(SLAB_SIZE / p->size[i], SLAB_BLOCKS_MAX);
+        uint64_t holes = 0;
         for (size_t s = from / 16 + 1; s <= p->size[i] / 16; s++) {
             uint64_t n = d->live[s] ? d->live[s] : d->calls[s] != 0;
             cost += n * (PLAN_SLAB_BYTES * 256 / per_slab);
+            holes = size_max(holes, d->most[s] - d->live[s]);
         }
-        cost += PLAN_POOL_BYTES * 256;
+        cost += (PLAN_POOL_BYTES + size_min(holes * p->size[i], SLAB_SIZE)) * 256;
     }
     return cost;
 }
 
-/* The least over every set of `pools` multiples of 16, asked for or not, that ends with `top`. */
+static bool all_serve(const demand *d, const plan *p)
+{
+    uint32_t from = 0;
+    for (unsigned i = 0; i < p->pools; from = p->size[i++]) {
+        uint64_t asked = 0;
+        for (size_t s = from / 16 + 1; s <= p->size[i] / 16; s++)
+            asked += d->calls[s] + d->live[s];
+        if (!asked)
+            return false;
+    }
+    return true;
+}
+
+/* The least over every set of `pools` multiples of 16, asked for or not, that ends with `top`, each of which serves something. */
 static uint64_t brute_force(const demand *d, unsigned top, unsigned pools)
 {
     uint64_t best = UINT64_MAX;
@@ -47,7 +62,7 @@ static uint64_t brute_force(const demand *d, unsigned top, unsigned pools)
             if (set >> (s - 1) & 1)
                 p.size[p.pools++] = s * 16;
         p.size[p.pools++] = top * 16;
-        uint64_t cost = memory_of(d, &p);
+        uint64_t cost = all_serve(d, &p) ? memory_of(d, &p) : UINT64_MAX;
         best = cost < best ? cost : best;
     }
     return best;
@@ -59,6 +74,7 @@ static demand *demand_random(unsigned top)
     for (unsigned s = 1; s <= top; s++) {
         d->calls[s] = below(3) ? below(2000) : 0;
         d->live[s] = d->calls[s] && below(4) ? below((unsigned)d->calls[s] + 1) * 5 : 0;
+        d->most[s] = d->live[s] + (d->calls[s] ? below(3) * below(300) : 0);
         d->peak_bytes += d->live[s] * s * 16;
     }
     d->calls[top]++;
@@ -87,9 +103,9 @@ static void sizes_beyond_the_maximum_are_left_out(void **state)
 {
     (void)state;
     demand *d = calloc(1, sizeof *d);
-    d->calls[4096] = d->live[4096] = 7;
+    d->calls[4096] = d->live[4096] = d->most[4096] = 7;
     assert_null(search_run(d, 32768));
-    d->calls[3] = d->live[3] = 5;
+    d->calls[3] = d->live[3] = d->most[3] = 5;
     d->peak_bytes = 7 * 65536 + 5 * 40;
     search *s = search_run(d, 32768);
     assert_int_equal(s->pools, 1);
@@ -107,12 +123,12 @@ static void the_knee_is_where_one_more_pool_costs_more_than_it_saves(void **stat
 {
     (void)state;
     demand *d = calloc(1, sizeof *d);
-    for (unsigned s = 1; s <= 30; s++) {
+    for (unsigned s = 1; s <= 14; s++) {
         d->calls[s] = d->live[s] = 1;
         d->peak_bytes += s * 16;
     }
     search *s = search_run(d, 32768);
-    assert_int_equal(search_knee(s), 1); /* 30 blocks: no second pool pays */
+    assert_int_equal(search_knee(s), 1); /* 14 blocks: no second pool pays */
     search_free(s);
     d->live[3] = d->live[9] = d->live[33] = 300000;
     d->peak_bytes = 300000 * (40 + 136 + 520);
