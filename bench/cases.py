@@ -9,7 +9,9 @@ from dataclasses import dataclass
 BENCH = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(BENCH)
 FULL = 3  # a full run does so many times the operations of a quick one
-FULL_PROGRAMS = 5  # and programs so many: they take half a second or less at 1
+# Programs' times vary most, by a tenth and more whatever their length: a full run measures them more often, not longer.
+FULL_PROGRAMS = 2
+FULL_PROGRAM_TURNS = 4
 
 
 @dataclass(frozen=True)
