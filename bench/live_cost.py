@@ -83,6 +83,8 @@ try:
         order = (True, False) if pair % 2 else (False, True)
         both = {watched: measure(server, path, watcher, watched) for watched in order}
         measured.append((both[True], both[False]))
+    if watcher.poll() is not None:
+        raise SystemExit("live_cost: stat ended by itself")
     tell("CPU time per request", measured, 0)
     tell("requests a second", measured, 1)
 finally:

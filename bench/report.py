@@ -205,9 +205,9 @@ class Report:
     # ---- the page ----
 
     def head(self, machine):
-        repeats = max((len(runs) for runs in self.results.runs.values()), default=0)
+        counts = [len(runs) for runs in self.results.runs.values()] or [0]
         quick = " --quick" if self.bench.arguments.quick else ""
-        lines = [f"Made by `./scripts/bench{quick}`: {len(self.bench.cases)} cases, up to {repeats} repeats, interleaved.", ""]
+        lines = [f"Made by `./scripts/bench{quick}`: {len(self.bench.cases)} cases, {min(counts)} to {max(counts)} runs of each, interleaved.", ""]
         lines += [f"* {name}: {value}" for name, value in machine.items()]
         if not self.present:
             lines += ["", f"**{self.subject} was not there: every ratio below is n/a.**"]

@@ -22,7 +22,7 @@ import cases as table
 import charts
 import machine
 import report
-from cases import BENCH, FULL_PROGRAMS, FULL_PROGRAM_TURNS, ROOT
+from cases import BENCH, FULL_PROGRAMS, FULL_TURNS, ROOT
 
 QUICK_SECONDS = 180
 QUICK_REPEATS_END = 150  # a quick run begins no further repeat after this; the rest is report and charts
@@ -45,7 +45,7 @@ def arguments_parse():
     p.add_argument("--quick", action="store_true", help=f"at most {QUICK_SECONDS} seconds on two processors")
     p.add_argument("--only", metavar="A,B", help="these workloads or programs: names, or a name's part before the slash")
     p.add_argument("--allocators", metavar="A,B", help="these allocators, of those present")
-    p.add_argument("--repeat", type=int, metavar="N", help="measured runs of each (default 3 with --quick, else 7, and programs four times as often)")
+    p.add_argument("--repeat", type=int, metavar="N", help="measured runs of each (default 3 with --quick, else 7; a full run measures workloads twice and programs four times as often)")
     p.add_argument("--subject", default="poolmalloc", metavar="NAME", help="whose ratios to report (default poolmalloc)")
     p.add_argument("--callgrind", action="store_true", help="count instructions too (default in a full run)")
     p.add_argument("--fresh", action="store_true", help="do not go on with an interrupted run")
@@ -222,13 +222,11 @@ def jobs_make(bench, repeats):
     pairs = lambda case, turn: [a for a in bench.allocators[turn % len(bench.allocators):]
                                 + bench.allocators[:turn % len(bench.allocators)] if a.runs(case)]
     jobs = [("check", c, a, 0) for c in bench.cases for a in pairs(c, 0)]
-    programs = [c for c in bench.cases if c.kind == "program"]
-    turns = 1 if bench.arguments.quick else FULL_PROGRAM_TURNS
+    turns_of = lambda case: 1 if bench.arguments.quick else FULL_TURNS.get(case.kind, 1)
     for repeat in range(repeats):
-        jobs += [("measure", c, a, repeat) for c in bench.cases if c.kind != "program"
-                 and (not bench.arguments.quick or repeat < c.quick_repeats) for a in pairs(c, repeat)]
-        jobs += [("measure", c, a, turn) for turn in range(repeat * turns, (repeat + 1) * turns) for c in programs
-                 for a in pairs(c, turn)]
+        for turn in range(max(map(turns_of, bench.cases))):
+            jobs += [("measure", c, a, repeat * turns_of(c) + turn) for c in bench.cases if turn < turns_of(c)
+                     and (not bench.arguments.quick or repeat < c.quick_repeats) for a in pairs(c, repeat + turn)]
         if repeat == 0:
             jobs += [("share", c, a, 0) for c in bench.cases if c.kind in ("workload", "program")
                      for a in bench.allocators if a.name == "poolmalloc"]
@@ -339,7 +337,7 @@ def signature_make(bench, repeats):
     files = [a.interposer for a in bench.allocators if a.interposer] + [os.path.join(bench.programs, c.program)
                                                                   for c in bench.cases if c.kind != "program"]
     stamps = [(f, os.stat(f).st_mtime_ns) for f in sorted(set(files)) if os.path.exists(f)]
-    text = repr((bench.arguments.quick, repeats, [repr(c) for c in bench.cases],
+    text = repr((bench.arguments.quick, repeats, FULL_PROGRAMS, FULL_TURNS, [repr(c) for c in bench.cases],
                  [a.name for a in bench.allocators], stamps))
     return hashlib.sha256(text.encode()).hexdigest()
 

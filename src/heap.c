@@ -20,8 +20,9 @@ void heap_init(heap *h, uint32_t number)
     for (unsigned c = 0; c < pm_class_count; c++) {
         bin *b = &h->bins[c];
         b->klass = (uint8_t)c;
-        b->limit = pm_every_call_slow ? 0 : pm_classes[c].limit;
-        b->room = b->limit;
+        uint16_t limit = pm_every_call_slow ? 0 : pm_classes[c].limit;
+        STORE(&b->room, limit); /* first: a reader in between sees an empty bin */
+        STORE(&b->limit, limit);
     }
 }
 
@@ -128,16 +129,22 @@ static bool heap_open_spare(heap *h, bin *b)
     return true;
 }
 
-/* An empty bin. Room beyond its class's limit comes out of the heap's budget; false: too little is left. */
-static bool bin_resize(heap *h, bin *b, size_t limit)
+/* Bytes that a bin of this limit may keep beyond its class's. */
+static size_t bin_growth(const bin *b, size_t limit)
 {
     const size_class *c = &pm_classes[b->klass];
-    size_t had = (size_max(b->limit, c->limit) - c->limit) * c->size, wants = (size_max(limit, c->limit) - c->limit) * c->size;
+    return (size_max(limit, c->limit) - c->limit) * c->size;
+}
+
+/* To no less than it holds. Room beyond its class's limit comes out of the heap's budget; false: too little is left. */
+static bool bin_resize(heap *h, bin *b, size_t limit)
+{
+    size_t had = bin_growth(b, b->limit), wants = bin_growth(b, limit);
     if (wants > had + h->budget)
         return false;
     h->budget = (uint32_t)(h->budget + had - wants);
+    b->room += (int32_t)limit - b->limit;
     b->limit = (uint16_t)limit;
-    b->room = b->limit;
     return true;
 }
 
@@ -226,8 +233,8 @@ void heap_give_back(heap *h, bin *b, size_t count)
     bin_attach(b, chain);
 }
 
-/* Half of the blocks; when the thread has only freed for a while all of them, and the bin stays small: each block at hand
- * may be the last one of a slab. No more than bounds the call's work. */
+/* Half of the blocks; when the thread has only freed for a while all of them, and the bin gets small: each block at hand may
+ * be the last one of a slab. No more at once than bounds the call's work. */
 void heap_spill(heap *h, bin *b)
 {
     if (LIKELY(b->spills < FALL_SPILLS)) {
@@ -235,10 +242,9 @@ void heap_spill(heap *h, bin *b)
         heap_give_back(h, b, size_min(b->limit / 2, SPILL_BLOCKS));
         return;
     }
-    heap_give_back(h, b, 2 * SPILL_BLOCKS);
+    heap_give_back(h, b, BIN_BLOCKS);
     const size_class *c = &pm_classes[b->klass];
-    if (!b->free)
-        bin_ungrow(h, b, c->size > 128 ? c->refill : c->limit);
+    bin_ungrow(h, b, size_max(b->limit - (size_t)b->room, c->size > 128 ? c->refill : c->limit));
 }
 
 void heap_calm_bin(heap *h, bin *b)
@@ -254,8 +260,11 @@ void heap_empty_bins(heap *h)
 {
     os_lock_take(&h->lock);
     for (unsigned c = 0; c < pm_class_count; c++) {
-        heap_give_back(h, &h->bins[c], SIZE_MAX);
-        bin_ungrow(h, &h->bins[c], pm_classes[c].limit);
+        bin *b = &h->bins[c];
+        heap_give_back(h, b, SIZE_MAX);
+        b->spills = 0;
+        if (b->limit)
+            bin_resize(h, b, pm_classes[c].limit);
     }
     heap_unlock(h);
 }
@@ -390,8 +399,13 @@ static void bin_check(const heap *h, const bin *b, bool contents)
 void heap_check(heap *h, bool bins)
 {
     uint32_t spares = 0;
-    for (unsigned c = 0; c < pm_class_count; c++)
+    size_t budget = h->budget;
+    for (unsigned c = 0; c < pm_class_count; c++) {
         bin_check(h, &h->bins[c], bins);
+        budget += bin_growth(&h->bins[c], h->bins[c].limit);
+    }
+    if (budget != BIN_BUDGET)
+        report_abort("check: heap %u: its bins and its budget come to %zu bytes", h->number, budget);
     for (const slab *s = h->spare; s; s = s->next, spares++)
         if (s->out != 0 || LOAD(&s->home) != h)
             report_abort("check: slab %zu is a spare of heap %u, but not empty", slab_index(s), h->number);

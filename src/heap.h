@@ -16,7 +16,7 @@ struct bin {
     int32_t room;
     uint16_t limit;   /* 0 until the class is used here, and always in modes that count every call */
     uint8_t klass;
-    uint8_t spills;   /* how often it was full since it was last empty, up to FALL_SPILLS */
+    uint8_t spills;   /* how often it was full since a refill found it empty, up to FALL_SPILLS */
     slab *partial;    /* a ring of slabs with free blocks; the first is taken from, one that gets its first goes last */
     block *seen;      /* the first block at the last look: the same at the next one means that the bin is at rest */
 };
@@ -31,8 +31,9 @@ typedef struct outbox {
 
 #define BIN_GROWTH 4             /* times its class's limit that a bin may come to keep */
 #define BIN_BUDGET (176 * KIB)   /* for all bins of a heap: with their 410 KiB of limits, below 600 KiB for a thread that filled all */
-#define SPILL_BLOCKS 96          /* that a full bin gives back at most */
-#define FALL_SPILLS 32           /* in a row, a slab's worth or more, after which the bin keeps little: the thread only frees */
+#define SPILL_BLOCKS 96          /* that a full bin gives back at most, as long as its thread allocates too */
+#define FALL_SPILLS 32           /* in a row, after which it gives back up to BIN_BLOCKS and keeps little: the thread only frees */
+static_assert(FALL_SPILLS <= UINT8_MAX && BIN_GROWTH * BIN_BLOCKS <= UINT16_MAX, "spills and limit hold them");
 #define OUTBOXES 8
 #define OUTBOX_BLOCKS 32
 #define OUTBOX_BYTES (16 * KIB)

@@ -246,7 +246,7 @@ void profile_alloc(const void *p, size_t size)
         if (shadow)
             block_add(shadow, size);
         else if (size > BLOCK_MAX)
-            r->live++;
+            r->most = size_max(r->most, ++r->live);
     }
     leave();
 }

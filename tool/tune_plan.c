@@ -16,6 +16,7 @@ void demand_add(demand *sum, const demand *more)
     }
     sum->peak_bytes += more->peak_bytes;
     sum->large_calls += more->large_calls;
+    sum->processes += more->processes;
 }
 
 /* What a block costs with its share of the slab's tail, record and bits. */
@@ -34,15 +35,16 @@ static uint64_t live_between(const demand *d, size_t above, size_t to)
     return n;
 }
 
-/* Blocks that were needed before the peak and are not at it: holes, in slabs that do not come free for them. Of several
+/* Blocks that were live at another time and are not at the peak: holes, in slabs that do not come free for them. Of several
  * sizes, the one that changed most tells the least that it can be. */
 static uint64_t holes_of(const demand *d, size_t step) { return d->most[step] > d->live[step] ? d->most[step] - d->live[step] : 0; }
 
-/* What a pool's slabs hold beyond its live blocks: the holes, but what is more than a slab was given back, or kept where it is
- * pre-allocated. */
-static uint64_t part_cost(uint64_t holes, uint32_t size, uint64_t kept)
+/* What a pool's slabs hold beyond its live blocks: the holes, but what is more than a slab in each process was given back, or
+ * kept where it is pre-allocated. */
+static uint64_t part_cost(const demand *d, uint64_t holes, uint32_t size, uint64_t kept)
 {
-    return PLAN_POOL_BYTES + size_min(holes * size, size_max(SLAB_SIZE, kept * size));
+    uint64_t processes = size_max(d->processes, 1);
+    return processes * PLAN_POOL_BYTES + size_min(holes * size, size_max(processes * SLAB_SIZE, kept * size));
 }
 
 static uint64_t holes_between(const demand *d, size_t above, size_t to)
@@ -73,7 +75,7 @@ waste plan_waste(const demand *d, const plan *p)
         blocks += n * p->size[i];
         memory += n * block_cost(p->size[i]) / FRACTION;
         if (called_between(d, below, p->size[i]))
-            w.parts += part_cost(holes_between(d, below, p->size[i]), p->size[i], p->count[i] > n ? p->count[i] - n : 0);
+            w.parts += part_cost(d, holes_between(d, below, p->size[i]), p->size[i], p->count[i] > n ? p->count[i] - n : 0);
     }
     for (size_t s = 1; s <= PLAN_STEPS; s++) {
         grains += d->live[s] * s * QUANTUM;
@@ -113,7 +115,7 @@ static void pool_add(const search *s, const demand *d, const uint64_t *before, u
             holes = size_max(holes, holes_of(d, s->size[i] / QUANTUM));
             if (least[i] == UINT64_MAX)
                 continue;
-            uint64_t cost = least[i] + (before[j] - before[i]) * each + part_cost(holes, s->size[j - 1], 0) * FRACTION;
+            uint64_t cost = least[i] + (before[j] - before[i]) * each + part_cost(d, holes, s->size[j - 1], 0) * FRACTION;
             if (cost < best) {
                 best = cost;
                 from[j] = (uint16_t)i;

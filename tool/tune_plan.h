@@ -8,7 +8,7 @@
 #define PLAN_STEPS (BLOCK_MAX / QUANTUM)
 #define PLAN_POOLS CLASS_MALLOC_MAX
 
-/* What one more pool costs whatever it holds: half of the blocks that are carved at a time, half of the last page. */
+/* What one more pool costs whatever it holds: half of the blocks that are carved at a time. In each process. */
 #define PLAN_POOL_BYTES (2 * KIB)
 #define PLAN_SLAB_BYTES (SLAB_SIZE + sizeof(slab) + SLAB_BITS_BYTES) /* a slab with its record and bits */
 
@@ -19,6 +19,7 @@ typedef struct demand {
     uint64_t most[PLAN_STEPS + 1]; /* blocks, the greatest number at any time */
     uint64_t peak_bytes;           /* requested, at the peak */
     uint64_t large_calls;          /* requests beyond BLOCK_MAX */
+    uint64_t processes;            /* that this is the sum of; 0 counts as one */
 } demand;
 
 void demand_add(demand *sum, const demand *more);

@@ -20,7 +20,7 @@ static const char *profile_fault(const profile_file *f, size_t bytes)
         return "is a damaged profile: it has not the length of one";
     uint64_t blocks = 0;
     for (size_t i = 0; i < PROFILE_SIZES && blocks < BLOCKS_MOST; i++)
-        blocks += size_min(profile_at_peak(f, i), BLOCKS_MOST);
+        blocks += size_min(size_max(profile_at_peak(f, i), f->row[i].most), BLOCKS_MOST);
     return blocks < BLOCKS_MOST ? NULL : "is a damaged profile: it counts more blocks than there can be";
 }
 
@@ -44,6 +44,7 @@ static void demand_of(const profile_file *f, demand *d, process_profile *p)
         d->most[i + 1] = f->row[i].most;
         p->calls += f->row[i].calls;
     }
+    d->processes = 1;
     d->large_calls = f->row[PROFILE_LARGE].calls;
     d->peak_bytes = f->head.peak_bytes;
     p->calls += d->large_calls;

@@ -450,7 +450,7 @@ class Corrupt(Live):
         call.argtypes = [ctypes.c_int, ctypes.POINTER(Iovec), ctypes.c_ulong, ctypes.POINTER(Iovec), ctypes.c_ulong, ctypes.c_ulong]
         local, remote = Iovec(ctypes.addressof(data), len(data)), Iovec(at, len(data))
         if call(pid, local, 1, remote, 1, 0) != len(data):
-            self.skipTest("another process's memory cannot be reached")
+            self.fail("%#x cannot be reached in the process" % at)
         return bytes(data)
 
     def read(self, pid, at, count):
@@ -469,9 +469,9 @@ class Corrupt(Live):
         process = self.start(self.program("known_blocks"), "quiet", CHECK=0)
         start, pointers = self.control_page(process.pid)
         region, registry, depot, pools = (pointers[i] for i in (0, 10, 4, 6))
-        heaps = struct.unpack("Q", self.read(process.pid, registry + 8, 8))[0]
-        places = [(region, 176), (registry, 56), (depot, 200), (pools, 64), (heaps, 2816), (heaps + 36864, 2816), (start + 40, 88),
-                  (start + 65536, 4096), (pointers[1], 2560)]
+        heaps, slabs = (struct.unpack("Q", self.read(process.pid, at, 8))[0] for at in (registry + 8, region + 16))
+        places = [(region, 176), (registry, 56), (depot, 200), (pools, 64), (heaps, 2816), (heaps + 36864, 2816),
+                  (heaps + 2 * 36864, 2816), (start + 40, 88), (slabs, 4096), (pointers[1], 2560)]
         random.seed(6)
         for _ in range(ROUNDS):
             place, span = random.choice(places)

@@ -238,10 +238,11 @@ class Tune(Case):
         for name, changes in (("magic", {"magic": b"poolmalloc-live"}), ("version", {"version": 1}), ("rows", {"rows": 4096})):
             profile_write(self.path(name), good, 432, **changes)
         profile_write(self.path("huge"), {48: (1 << 60, 1 << 60)}, 432)
+        profile_write(self.path("most"), {48: (9, 9, 1 << 60)}, 432)
         profile_write(self.path("short"), good, 432)
         os.truncate(self.path("short"), 100000)
         profile_write(self.path("good"), good, 432)
-        for name in ("text", "magic", "version", "rows", "huge", "short", "missing", "."):
+        for name in ("text", "magic", "version", "rows", "huge", "most", "short", "missing", "."):
             self.assertIn(name, self.refused(self.path(name)))
             self.assertIn(name, self.refused(self.path("good"), self.path(name)))
             self.assertIn(name, self.refused("--check", self.path(name), self.path("good")))

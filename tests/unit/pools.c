@@ -128,36 +128,38 @@ static size_t at_hand(size_t size)
     return (size_t)(b->limit - b->room);
 }
 
+static void take_and_give(size_t size, int n)
+{
+    static void *p[8000];
+    for (int i = 0; i < n; i++)
+        assert_non_null(p[i] = alloc_class(class_of(size)));
+    for (int i = 0; i < n; i++)
+        free_block(p[i]);
+    pools_check();
+}
+
 /* Full and empty in turn: more room, as far as the heap's budget goes. Only frees: little stays at hand, where blocks are large. */
-static void a_bin_grows_and_shrinks(void **state)
+static void bins_grow_and_shrink(void **state)
 {
     (void)state;
-    enum { SIZE = 512, MANY = 3000 };
-    static void *p[MANY];
-    const size_class *c = &pm_classes[class_of(SIZE)];
-    const bin *b = &my_heap->bins[class_of(SIZE)];
-    uint32_t budget = my_heap->budget;
-    for (int round = 0; round < 4; round++) {
-        for (int i = 0; i < 100; i++)
-            p[i] = take(SIZE);
-        for (int i = 0; i < 100; i++)
-            give(p[i]);
+    static const struct { size_t size; bool large; } sizes[] = {{128, false}, {160, true}, {512, true}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        size_t size = sizes[i].size;
+        const size_class *c = &pm_classes[class_of(size)];
+        registry_thread_idle(); /* no bin is larger than its class's limit */
+        const bin *b = &my_heap->bins[class_of(size)];
+        for (int round = 0; round < 4; round++)
+            take_and_give(size, 6 * c->limit);
+        assert_int_equal(b->limit, BIN_GROWTH * c->limit);
+        assert_int_equal(my_heap->budget, BIN_BUDGET - (BIN_GROWTH - 1u) * c->limit * size);
+        take_and_give(size, 8000);
+        assert_int_equal(b->limit, sizes[i].large ? c->refill : c->limit);
+        assert_true(at_hand(size) <= b->limit);
+        assert_int_equal(my_heap->budget, BIN_BUDGET);
+        take_and_give(size, 2 * c->limit);
+        assert_true(b->limit > c->refill);
+        assert_int_equal(used_of(size), 0);
     }
-    assert_int_equal(b->limit, BIN_GROWTH * c->limit);
-    assert_int_equal(my_heap->budget, budget - (BIN_GROWTH - 1u) * c->limit * SIZE);
-    for (int i = 0; i < MANY; i++)
-        p[i] = take(SIZE);
-    for (int i = 0; i < MANY; i++)
-        give(p[i]);
-    assert_int_equal(b->limit, c->refill);
-    assert_true(at_hand(SIZE) <= c->refill);
-    assert_int_equal(my_heap->budget, budget);
-    for (int i = 0; i < MANY; i++)
-        p[i] = take(SIZE);
-    assert_true(b->limit > c->refill);
-    for (int i = 0; i < MANY; i++)
-        give(p[i]);
-    assert_int_equal(used_of(SIZE), 0);
 }
 
 static void zeroed_is_zero(void **state)
@@ -292,7 +294,7 @@ int main(void)
         cmocka_unit_test(slabs_have_colours),
         cmocka_unit_test(last_freed_comes_first),
         cmocka_unit_test(a_slab_fills_and_empties),
-        cmocka_unit_test(a_bin_grows_and_shrinks),
+        cmocka_unit_test(bins_grow_and_shrink),
         cmocka_unit_test(zeroed_is_zero),
         cmocka_unit_test(another_thread_frees),
         cmocka_unit_test(an_idle_heap_is_adopted),
