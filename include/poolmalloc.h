@@ -47,7 +47,7 @@ typedef struct pm_stats {
     size_t forwarded_calls;  /* allocations handed to the next allocator: too large, misaligned, or for want of memory */
     size_t forwarded_small_calls; /* those of them that a pool's block would have been large enough for */
     size_t pool_calls;       /* allocations served by pools; exact with POOLMALLOC_STATS=full, else 0 */
-    size_t heaps, idle_heaps; /* heaps made; heaps without a thread */
+    size_t heaps, idle_heaps; /* heaps made, the first of which is for threads without one; heaps whose thread has ended */
     size_t spare_slabs;      /* empty slabs kept by heaps */
     size_t empty_slabs;      /* empty slabs that hold pages, kept by no heap */
     size_t purged_slabs;     /* empty slabs that hold no pages */

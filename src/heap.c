@@ -136,16 +136,15 @@ static size_t bin_growth(const bin *b, size_t limit)
     return (size_max(limit, c->limit) - c->limit) * c->size;
 }
 
-/* To no less than it holds. Room beyond its class's limit comes out of the heap's budget; false: too little is left. */
-static bool bin_resize(heap *h, bin *b, size_t limit)
+/* To no less than it holds. Room beyond its class's limit comes out of the heap's budget; where too little is left it stays. */
+static void bin_resize(heap *h, bin *b, size_t limit)
 {
     size_t had = bin_growth(b, b->limit), wants = bin_growth(b, limit);
     if (wants > had + h->budget)
-        return false;
+        return;
     h->budget = (uint32_t)(h->budget + had - wants);
     b->room += (int32_t)limit - b->limit;
     b->limit = (uint16_t)limit;
-    return true;
 }
 
 /* The bin is empty; one that was full and empty in turn grows: that would have saved both ways to the slabs. */

@@ -36,7 +36,7 @@ typedef struct waste {
     uint64_t requested; /* of what these pools serve */
     uint64_t rounding;  /* blocks larger than their request */
     uint64_t tails;     /* ends of slabs, records and bits */
-    uint64_t parts;     /* of slabs: what each pool needed before, up to a slab or what is pre-allocated */
+    uint64_t parts;     /* of slabs: what each pool needs at other times, up to a slab or what is pre-allocated */
     uint64_t beyond;    /* requests larger than the largest block, which go to the next allocator */
 } waste;
 

@@ -127,7 +127,7 @@ class Effects(Case):
             return int(result.stdout.split("faults=")[1].split()[0])
 
         self.assertGreater(faults(90000), 1000)
-        without_blocks = faults(0, PREFAULT=1)  # of the program's own; a page cache or a migration adds one now and then
+        without_blocks = faults(0, PREFAULT=1)  # of the program's own; one more was seen now and then
         self.assertLessEqual(faults(90000, PREFAULT=1), without_blocks + 8)
 
     def test_lock_locks_what_is_pre_allocated(self):

@@ -143,6 +143,28 @@ static void the_knee_is_where_one_more_pool_costs_more_than_it_saves(void **stat
     free(d);
 }
 
+/* A slab's worth in each process at most, or what is pre-allocated. */
+static void holes_are_counted_up_to_a_slab(void **state)
+{
+    (void)state;
+    demand *d = calloc(2, sizeof *d);
+    plan p = {.pools = 1, .size = {64}};
+    *d = (demand){.processes = 1, .peak_bytes = 6400};
+    d->calls[4] = 10;
+    d->live[4] = 100;
+    d->most[4] = 150;
+    assert_int_equal(plan_waste(d, &p).parts, PLAN_POOL_BYTES + 50 * 64);
+    d->most[4] = 1000000;
+    assert_int_equal(plan_waste(d, &p).parts, PLAN_POOL_BYTES + SLAB_SIZE);
+    p.count[0] = 100 + 5000;
+    assert_int_equal(plan_waste(d, &p).parts, PLAN_POOL_BYTES + 5000 * 64);
+    p.count[0] = 0;
+    for (int i = 0; i < 3; i++)
+        demand_add(&d[1], d);
+    assert_int_equal(plan_waste(&d[1], &p).parts, 3 * (PLAN_POOL_BYTES + SLAB_SIZE));
+    free(d);
+}
+
 static void demands_add_up_and_counts_are_the_greatest(void **state)
 {
     (void)state;
@@ -211,6 +233,7 @@ int main(void)
         cmocka_unit_test(the_programme_agrees_with_brute_force),
         cmocka_unit_test(sizes_beyond_the_maximum_are_left_out),
         cmocka_unit_test(the_knee_is_where_one_more_pool_costs_more_than_it_saves),
+        cmocka_unit_test(holes_are_counted_up_to_a_slab),
         cmocka_unit_test(demands_add_up_and_counts_are_the_greatest),
         cmocka_unit_test(ladders),
         cmocka_unit_test(what_is_printed_is_read_back),
