@@ -12,7 +12,7 @@ import struct
 
 import gdb
 
-MAGIC, LAYOUT = b"poolmalloc-live\0", 3
+MAGIC, LAYOUT = b"poolmalloc-live\0", 4
 SLAB, RECORD, BITS, BIN, CLASS, UNIT = 1 << 17, 64, 512, 32, 40, 1 << 21
 USED = 5  # states from here on: in a heap, a pool or an arena
 HEAP = {"state": 2053, "pending": 2136, "out": 2176, "inbox": 2368, "pool_bins": 2376}
@@ -64,7 +64,7 @@ class Pools:
         region, classes, class_count, _, depot, _, self.table, self.pool_home, _, _, registry = struct.unpack("11Q", page[40:])
         if not registry:
             raise gdb.GdbError("poolmalloc: the pools are not up")
-        self.base, _, self.records, self.bits = words(region, 4)
+        self.base, _, self.records, self.bits_end = words(region, 4)
         self.fresh = words(depot + 8)
         self.heaps, self.stride = words(registry + 8, 2)
         self.heap_count = struct.unpack("I", read(registry + 24, 4))[0]
@@ -190,7 +190,7 @@ def show_address(pools, address):
     if not 0 <= block < per_slab:
         print("%#x lies in slab %d, of malloc-%d, but in no block" % (address, number, size))
         return
-    free = read(pools.bits + number * BITS + block // 8, 1)[0] >> block % 8 & 1
+    free = read(pools.bits_end - (number + 1) * BITS + block // 8, 1)[0] >> block % 8 & 1
     print("%#x lies %d bytes into block %d of slab %d, of malloc-%d; home: heap %d; %s" %
           (address, offset % size, block, number, size, (home - pools.heaps) // pools.stride,
            "the block is free" if free else "the block is in use, in a bin, or on its way home"))

@@ -51,7 +51,8 @@ static_assert(sizeof(void *) == 8 && sizeof(size_t) == 8, "64-bit only: names of
 #define GIB ((size_t)1 << 30)
 
 /* Blocks are multiples of QUANTUM: the alignment that the x86-64 and AArch64 C ABIs promise for every malloc. */
-#define QUANTUM ((size_t)16)
+#define QUANTUM_SHIFT 4
+#define QUANTUM ((size_t)1 << QUANTUM_SHIFT)
 #define BLOCK_MAX ((size_t)65536) /* the largest block size that a pool may have; larger requests are forwarded */
 
 /* 128 KiB: 64, 128, 256, 512 KiB gave 21, 23, 34, 38 MiB on random sizes to 16,000 bytes; from 128 KiB on, four block

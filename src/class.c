@@ -9,7 +9,17 @@
 
 size_class pm_classes[CLASS_MAX];
 uint32_t pm_class_count;
-uint16_t pm_bin_offset[BLOCK_MAX / QUANTUM + 1];
+
+/* As the default sizes have it, so that most processes share these pages with the file. */
+#define STEPS(c, below, size) [(below) / QUANTUM + 1 ...(size) / QUANTUM] = (c) * BIN_SIZE
+#define DOUBLING(c, size)                                                                                              \
+    STEPS(c, size, size / 4 * 5), STEPS((c) + 1, size / 4 * 5, size / 4 * 6), STEPS((c) + 2, size / 4 * 6, size / 4 * 7), \
+        STEPS((c) + 3, size / 4 * 7, size * 2)
+uint16_t pm_bin_offset[BLOCK_MAX / QUANTUM + 1] = {
+    STEPS(1, 16, 32),    STEPS(2, 32, 48),    STEPS(3, 48, 64),   DOUBLING(4, 64),     DOUBLING(8, 128),
+    DOUBLING(12, 256),   DOUBLING(16, 512),   DOUBLING(20, 1024), DOUBLING(24, 2048),  DOUBLING(28, 4096),
+    DOUBLING(32, 8192),  DOUBLING(36, 16384), STEPS(CLASS_NONE, 32768, BLOCK_MAX),
+};
 uint8_t pm_aligned_class[ALIGN_SHIFTS][CLASS_MAX];
 
 static_assert(CLASS_MAX * BIN_SIZE <= UINT16_MAX, "bin offsets fit the table");
@@ -34,30 +44,46 @@ void class_shape(size_class *c, size_t size, size_t align)
     assert(c->refill <= c->limit);
 }
 
-/* One row, from the largest class down: a class that lies so serves itself and, within twice their size, those below it. */
-static void aligned_init(uint8_t *row, size_t align)
+/* From the largest class down: a class that lies so serves itself and, within twice their size, those below it. */
+static void aligned_init(void)
 {
-    bool colours_do = align <= (size_t)1 << COLOUR_SHIFT;
-    unsigned above = CLASS_NONE;
-    memset(row, CLASS_NONE, CLASS_MAX);
+    unsigned above[ALIGN_SHIFTS];
+    memset(pm_aligned_class, CLASS_NONE, sizeof pm_aligned_class);
+    memset(above, 0xff, sizeof above);
     for (unsigned c = pm_class_count; c-- > 0;) {
-        if ((pm_classes[c].size & (align - 1)) == 0 && (colours_do || pm_classes[c].colours == 0))
-            above = c;
-        row[c] = (uint8_t)(above != CLASS_NONE && pm_classes[above].size <= 2 * pm_classes[c].size ? above : CLASS_NONE);
+        unsigned lies = (unsigned)__builtin_ctz(pm_classes[c].size);
+        if (pm_classes[c].colours != 0 && lies > COLOUR_SHIFT)
+            lies = COLOUR_SHIFT;
+        for (unsigned shift = 0; shift < ALIGN_SHIFTS; shift++) {
+            if (shift + QUANTUM_SHIFT <= lies)
+                above[shift] = c;
+            if (above[shift] < CLASS_MAX && pm_classes[above[shift]].size <= 2 * pm_classes[c].size)
+                pm_aligned_class[shift][c] = (uint8_t)above[shift];
+        }
     }
+}
+
+/* Writes only where something changes. Offsets rise with the sizes: a run whose two ends are right is right. */
+static void offsets_fill(size_t from, size_t to, unsigned klass)
+{
+    uint16_t offset = (uint16_t)(klass * BIN_SIZE);
+    if (pm_bin_offset[from] == offset && pm_bin_offset[to - 1] == offset)
+        return;
+    for (; from < to; from++)
+        pm_bin_offset[from] = offset;
 }
 
 void classes_init(const size_list *sizes)
 {
-    size_t step = 0;
+    size_t done = 0;
     for (unsigned c = 0; c < sizes->length; c++) {
+        size_t to = sizes->at[c].size / QUANTUM + 1;
         class_shape(&pm_classes[c], sizes->at[c].size, QUANTUM);
-        for (; step <= sizes->at[c].size / QUANTUM; step++)
-            pm_bin_offset[step] = (uint16_t)(c * BIN_SIZE);
+        offsets_fill(done, to, c);
+        done = to;
     }
-    for (; step <= BLOCK_MAX / QUANTUM; step++)
-        pm_bin_offset[step] = CLASS_NONE * BIN_SIZE;
+    if (done <= BLOCK_MAX / QUANTUM)
+        offsets_fill(done, BLOCK_MAX / QUANTUM + 1, CLASS_NONE);
     pm_class_count = sizes->length;
-    for (unsigned shift = 0; shift < ALIGN_SHIFTS; shift++)
-        aligned_init(pm_aligned_class[shift], QUANTUM << shift);
+    aligned_init();
 }

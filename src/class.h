@@ -54,8 +54,7 @@ INLINE unsigned class_aligned(size_t size, size_t align)
 {
     align = size_max(align, QUANTUM);
     size = size_max(size, align); /* a multiple of align is no less than that */
-    return pm_aligned_class[__builtin_ctzl(align) - 4][class_of(size)];
+    return pm_aligned_class[__builtin_ctzl(align) - QUANTUM_SHIFT][class_of(size)];
 }
-static_assert(QUANTUM == 1 << 4, "");
 
 #endif

@@ -301,7 +301,7 @@ bool stats_report_to(int fd, stats_format format)
 void stats_report(void)
 {
     int fd = report_open();
-    if (fd < 0 || (fd == 2 && !pm_stderr_open))
+    if (fd < 0 || (fd == 2 && pm_stderr_closed))
         return;
     if (os_lock_try(&report_lock)) { /* held: the signal has come while this thread writes one, or another does */
         report_write(fd, pm_config.stats_format);

@@ -131,7 +131,7 @@ static file_owner file_ask(int fd)
  * not change where it is a profile already: another process may have it mapped. */
 static bool file_clear(const char *path)
 {
-    static const char zeros[4096];
+    static char zeros[4096] RARE;
     int fd = os_open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
     bool good = fd >= 0;
     for (size_t done = 0; good && done < sizeof(profile_file); done += sizeof zeros)

@@ -19,27 +19,31 @@ static_assert(STEP_FIRST % SLAB_SIZE == 0 && STEP_MOST % UNIT_SIZE == 0, "");
 
 region pm_region = {.base = (uintptr_t)1 << 63};
 
+static bool place_take(char *at, size_t bytes) { return pm_region.reserved ? os_commit(at, bytes) : os_map_at(at, bytes); }
+
 static bool extent_grow(extent *e, size_t bytes)
 {
-    char *at = e->base + e->size;
-    if (bytes > e->ceiling - e->size || !(pm_region.reserved ? os_commit(at, bytes) : os_map_at(at, bytes)))
+    char *at = e->down ? e->base - e->size - bytes : e->base + e->size;
+    if (bytes > e->ceiling - e->size || !place_take(at, bytes))
         return false;
     STORE(&e->size, e->size + bytes);
     return true;
 }
 
-/* Lays the four extents out from `at`, for at most `ceiling` bytes of slabs. Returns the bytes laid out. */
+/* Lays the four extents out from `at`, for at most `ceiling` bytes of slabs. Returns the bytes laid out. The free bits grow
+ * down from where the heaps grow up, in the middle of what one page of page tables describes. */
 static size_t extents_lay(char *at, size_t ceiling)
 {
     region *r = &pm_region;
-    size_t records = round_up(CONTROL_BYTES + ceiling / SLAB_SIZE * sizeof(slab), UNIT_SIZE);
     size_t bits = round_up(ceiling / SLAB_SIZE * SLAB_BITS_BYTES, UNIT_SIZE);
     size_t heaps = round_up(size_min(ceiling / 16, HEAPS_CEILING), UNIT_SIZE);
-    r->records = (extent){at, 0, records};
-    r->free_bits = (extent){at + records, 0, bits};
-    r->heaps = (extent){at + records + bits, 0, heaps};
-    r->blocks = (extent){at + records + bits + heaps, 0, ceiling};
-    return records + bits + heaps + ceiling;
+    size_t records = round_up(CONTROL_BYTES + ceiling / SLAB_SIZE * sizeof(slab), UNIT_SIZE);
+    char *middle = at + bits + UNIT_SIZE / 2, *above = at + bits + UNIT_SIZE + heaps;
+    r->free_bits = (extent){middle, 0, bits, true};
+    r->heaps = (extent){middle, 0, heaps, false};
+    r->records = (extent){above, 0, records, false};
+    r->blocks = (extent){above + records, 0, ceiling, false};
+    return bits + UNIT_SIZE + heaps + records + ceiling;
 }
 
 /* A random place in a part of the address space where the kernel puts nothing of its own: between the low eighth
@@ -74,7 +78,7 @@ static bool region_reserve(void)
         if (!at)
             continue;
         char *aligned = (char *)round_up((uintptr_t)at, UNIT_SIZE);
-        extents_lay(aligned, (bytes - 4 * UNIT_SIZE) / 8 * 7 / UNIT_SIZE * UNIT_SIZE);
+        extents_lay(aligned, (bytes - 5 * UNIT_SIZE) / 8 * 7 / UNIT_SIZE * UNIT_SIZE);
         return extent_grow(&pm_region.records, RECORD_STEP);
     }
     return false;
@@ -93,7 +97,7 @@ bool region_init(void)
     c->pid = os_pid();
     c->region = r;
     r->slabs = (slab *)(r->records.base + CONTROL_BYTES);
-    r->bits = (uint64_t *)r->free_bits.base;
+    r->bits_end = (uint64_t *)r->free_bits.base;
     r->step = STEP_FIRST;
     STORE(&r->base, (uintptr_t)r->blocks.base);
     return true;
@@ -123,6 +127,16 @@ static bool records_cover(size_t slabs)
            extent_cover(&r->free_bits, slabs * SLAB_BITS_BYTES, BITS_STEP);
 }
 
+/* Huge pages come unit by unit, when they pay, even under `always`. Nothing is said before there is a whole unit: the
+ * first such call took 20 of the 57 us of our start. */
+static void refuse_huge(size_t from, size_t to)
+{
+    if (to < UNIT_SIZE)
+        return;
+    from = from < UNIT_SIZE ? 0 : from;
+    os_huge(pm_region.blocks.base + from, to - from, false);
+}
+
 bool region_grow(void)
 {
     region *r = &pm_region;
@@ -130,7 +144,7 @@ bool region_grow(void)
         size_t from = r->size;
         if (!records_cover((from + step) / SLAB_SIZE) || !extent_grow(&r->blocks, step))
             continue;
-        os_huge(r->blocks.base + from, step, false); /* they come unit by unit, when they pay, even under `always` */
+        refuse_huge(from, from + step);
         r->step = size_min(2 * step, STEP_MOST);
         STORE(&r->size, from + step);
         return true;
@@ -142,12 +156,20 @@ void region_populate(size_t slabs)
 {
     region *r = &pm_region;
     os_populate(r->records.base, size_min(r->records.size, round_up(CONTROL_BYTES + slabs * sizeof(slab), RECORD_STEP)));
-    os_populate(r->free_bits.base, size_min(r->free_bits.size, round_up(slabs * SLAB_BITS_BYTES, BITS_STEP)));
+    size_t bits = size_min(r->free_bits.size, round_up(slabs * SLAB_BITS_BYTES, BITS_STEP));
+    os_populate(r->free_bits.base - bits, bits);
 }
 
-void *region_more_heap(size_t bytes)
+bool region_begin_heaps(size_t bytes)
 {
-    extent *e = &pm_region.heaps;
-    char *at = e->base + e->size;
-    return extent_grow(e, bytes) ? at : NULL;
+    region *r = &pm_region;
+    char *at = r->free_bits.base - BITS_STEP;
+    bytes += BITS_STEP;
+    if (!place_take(at, bytes))
+        return false;
+    r->free_bits.size = BITS_STEP;
+    r->heaps.size = bytes - BITS_STEP;
+    return true;
 }
+
+bool region_cover_heaps(size_t bytes, size_t step) { return extent_cover(&pm_region.heaps, bytes, step); }

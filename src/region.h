@@ -1,6 +1,6 @@
 /* region.h: layer 4. The address space: four extents that grow in place, side by side (docs/DESIGN.md, Address map).
  *
- *   control page, slab records …  |  free bits …  |  heaps …  |  region: slab 0, slab 1, …
+ *   … free bits | heaps …  |  control page, slab records …  |  region: slab 0, slab 1, …
  *
  * Nothing is reserved: each extent is mapped as it is needed, at its own end, so that RLIMIT_AS, mlockall and strict
  * overcommit see only what is used. A foreign mapping in the way ends the growth of that extent. */
@@ -49,9 +49,10 @@ static_assert(sizeof(slab) == 64, "one line a slab");
 static_assert(SLAB_BLOCKS_MAX / 64 <= UINT8_MAX, "hint is the number of a word");
 
 typedef struct extent {
-    char *base;
+    char *base;     /* where it begins, and from where it grows */
     size_t size;    /* bytes mapped */
     size_t ceiling; /* bytes it may grow to */
+    bool down;      /* towards lower addresses */
 } extent;
 
 /* What free() reads lies first. Before start base is 1 << 63 and size 0, so that no pointer is ours. */
@@ -59,7 +60,7 @@ typedef struct region {
     uintptr_t base;
     size_t size; /* bytes mapped read-write; only grows */
     slab *slabs;
-    uint64_t *bits;
+    uint64_t *bits_end; /* those of slab 0 lie just before it, of slab 1 before those */
     size_t step; /* bytes of the next growth */
     bool reserved; /* the fallback: one reservation made at start, committed as needed */
     extent blocks, records, free_bits, heaps;
@@ -82,7 +83,7 @@ typedef struct control {
 } control;
 
 #define CONTROL_MAGIC "poolmalloc-live"
-#define CONTROL_LAYOUT 3u
+#define CONTROL_LAYOUT 4u
 
 /* Finds a place and maps the control page; false: no pools. Called once, before any other thread may come here. */
 bool region_init(void);
@@ -90,8 +91,11 @@ bool region_init(void);
 bool region_grow(void);
 /* Touches the bookkeeping of the first `slabs` slabs, so that no page fault comes later. */
 void region_populate(size_t slabs);
-/* `bytes` more of the heaps' extent, zeroed, or NULL. Registry lock. */
-void *region_more_heap(size_t bytes);
+/* Maps the first `bytes` for heaps, and the first free bits with them: one call to the kernel. Before anything else is mapped
+ * but the control page. */
+bool region_begin_heaps(size_t bytes);
+/* Maps the heaps' extent, zeroed, until it has `bytes`, by `step`. False: no memory, or something lies there. Registry lock. */
+bool region_cover_heaps(size_t bytes, size_t step);
 control *region_control(void);
 
 INLINE size_t region_offset(const void *p) { return (uintptr_t)p - READ(&pm_region.base); }
@@ -99,7 +103,7 @@ INLINE bool region_holds(const void *p) { return region_offset(p) < READ(&pm_reg
 INLINE slab *slab_of(const void *p) { return &pm_region.slabs[region_offset(p) >> SLAB_SHIFT]; }
 INLINE size_t slab_index(const slab *s) { return (size_t)(s - pm_region.slabs); }
 INLINE char *slab_memory(const slab *s) { return pm_region.blocks.base + (slab_index(s) << SLAB_SHIFT); }
-INLINE uint64_t *slab_bits(const slab *s) { return pm_region.bits + slab_index(s) * (SLAB_BITS_BYTES / 8); }
+INLINE uint64_t *slab_bits(const slab *s) { return pm_region.bits_end - (slab_index(s) + 1) * (SLAB_BITS_BYTES / 8); }
 INLINE slab *slab_unit(const slab *s) { return &pm_region.slabs[slab_index(s) / UNIT_SLABS * UNIT_SLABS]; }
 INLINE bool slab_in_use(const slab *s) { return s->state >= SLAB_USED; }
 

@@ -9,6 +9,7 @@
 
 #define VISITS 8 /* heaps looked at in one go */
 #define VISIT_BLOCKS 512
+#define HEAPS_FIRST 2 /* mapped at once: the orphan and the first thread's */
 
 registry pm_registry;
 static pthread_key_t key;
@@ -40,9 +41,9 @@ static heap *heap_map(void)
     registry *r = &pm_registry;
     if (pm_config.limit && (r->count + 1) * heap_cost() > pm_config.limit / 4)
         return NULL; /* threads beyond this share the orphan */
-    heap *h = region_more_heap(r->stride);
-    if (!h)
+    if (!region_cover_heaps((r->count + 1) * r->stride, r->stride))
         return NULL;
+    heap *h = registry_heap(r->count);
     if (pm_config.prefault)
         os_populate(h, r->stride);
     STORE(&pm_depot.heap_bytes, pm_depot.heap_bytes + heap_cost());
@@ -57,7 +58,7 @@ bool registry_init(void)
     registry *r = &pm_registry;
     r->heaps = (heap *)pm_region.heaps.base;
     r->stride = round_up(round_up(sizeof(heap), 64), os_page_size());
-    if (pthread_key_create(&key, thread_end) != 0)
+    if (pthread_key_create(&key, thread_end) != 0 || !region_begin_heaps(HEAPS_FIRST * r->stride))
         return false;
     return heap_map() == registry_heap(0);
 }

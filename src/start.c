@@ -91,7 +91,7 @@ static void signal_install(int number)
 static void start(void)
 {
     char **environment = environ ? environ : environment_read();
-    pm_stderr_open = os_is_open(2);
+    pm_stderr_closed = !os_is_open(2);
     config_default(&pm_config);
 #ifdef PM_HARDENED
     pm_config.check = true;

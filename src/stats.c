@@ -15,7 +15,7 @@
 AT(control, region, 40);
 AT(control, registry, 120);
 AT(region, slabs, 16);
-AT(region, bits, 24);
+AT(region, bits_end, 24);
 AT(depot, fresh, 8);
 AT(registry, heaps, 8);
 AT(registry, count, 24);

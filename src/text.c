@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-bool pm_stderr_open = true;
+bool pm_stderr_closed;
 
 void text_open(text *t, int fd)
 {
@@ -45,7 +45,7 @@ void text_flush(text *t)
 static void report_line(const char *format, va_list args)
 {
     text t;
-    if (!pm_stderr_open)
+    if (pm_stderr_closed)
         return;
     text_open(&t, 2);
     text_add(&t, "poolmalloc: ");

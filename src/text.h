@@ -18,8 +18,8 @@ void text_flush(text *t);
 /* `pattern` with each %p replaced by the process id; false when it does not fit. */
 bool path_expand(const char *pattern, char *path, size_t bytes);
 
-/* False: descriptor 2 was closed at start. Whatever it is later, it is not the program's stderr: nothing goes there. */
-extern bool pm_stderr_open;
+/* Descriptor 2 was closed at start. Whatever it is later, it is not the program's stderr: nothing goes there. */
+extern bool pm_stderr_closed;
 
 /* One line on stderr, "poolmalloc: …", in one write. */
 void report(const char *format, ...) PRINTF_LIKE(1, 2);

@@ -383,7 +383,7 @@ class Errors(Live):
         at = libc.mmap(0x300000000000, 65536, 3, 0x100022, -1, 0)  # private, anonymous, fixed without replacing
         self.assertEqual(at, 0x300000000000)
         self.addCleanup(libc.munmap, at, 65536)
-        version, layout = changes.get("version", b"0.1.0"), changes.get("layout", 3)
+        version, layout = changes.get("version", b"0.1.0"), changes.get("layout", 4)
         pointers = changes.get("pointers", [0] * 11)
         page = struct.pack("16s16sII11Q", b"poolmalloc-live", version, layout, os.getpid(), *pointers)
         ctypes.memmove(at, page, len(page))
@@ -470,7 +470,7 @@ class Corrupt(Live):
         start, pointers = self.control_page(process.pid)
         region, registry, depot, pools = (pointers[i] for i in (0, 10, 4, 6))
         heaps, slabs = (struct.unpack("Q", self.read(process.pid, at, 8))[0] for at in (registry + 8, region + 16))
-        places = [(region, 176), (registry, 56), (depot, 200), (pools, 64), (heaps, 2816), (heaps + 36864, 2816),
+        places = [(region, 208), (registry, 56), (depot, 200), (pools, 64), (heaps, 2816), (heaps + 36864, 2816),
                   (heaps + 2 * 36864, 2816), (start + 40, 88), (slabs, 4096), (pointers[1], 2560)]
         random.seed(6)
         for _ in range(ROUNDS):
