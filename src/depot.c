@@ -32,13 +32,13 @@ void depot_note_unripe(slab *s, bool unripe)
 }
 
 /* Huge pages for a unit about to be begun: only where what they waste, about half of each slab in a huge unit that was
- * never full, and half of this unit, is less than a tenth of what is in use for certain: the slabs that were full once.
+ * never full, and half of this unit, is less than a twentieth of what is in use for certain: the slabs that were full once.
  * With a limit, never: it counts slabs, not units. 25 to 31 % off pointer-chasing work, measured. */
 static bool unit_wants_huge(void)
 {
     if (pm_config.hugepages != HUGEPAGES_AUTO)
         return pm_config.hugepages == HUGEPAGES_ALWAYS;
-    return pm_config.limit == 0 && (LOAD(&pm_depot.unripe) + (int64_t)UNIT_SLABS) * 5 <= LOAD(&pm_depot.ripe);
+    return pm_config.limit == 0 && (LOAD(&pm_depot.unripe) + (int64_t)UNIT_SLABS) * 10 <= LOAD(&pm_depot.ripe);
 }
 
 static slab *take_fresh(void)
