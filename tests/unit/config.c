@@ -1,4 +1,5 @@
 /* config.c: every kind of setting, good and bad. */
+#include "class.h"
 #include "config.h"
 
 #include <setjmp.h>
@@ -51,6 +52,38 @@ static void sizes_given(void **state)
     const block_size expect[] = {{16, 0}, {112, 15}, {1024, 0}, {65536, 2}};
     assert_int_equal(c.sizes.length, 4);
     assert_memory_equal(c.sizes.at, expect, sizeof expect);
+}
+
+/* Each request has the smallest class that holds it, the none-class beyond the largest. */
+static void check_table(const size_list *sizes)
+{
+    classes_init(sizes);
+    unsigned klass = 0;
+    for (size_t size = 0; size <= BLOCK_MAX; size++) {
+        while (klass < sizes->length && sizes->at[klass].size < size)
+            klass++;
+        assert_int_equal(class_of(size), klass < sizes->length ? klass : CLASS_NONE);
+    }
+}
+
+/* The table of the default sizes is in the file, and stays as it is there: its pages are shared. */
+static void table_of_classes(void **state)
+{
+    (void)state;
+    static uint16_t built[BLOCK_MAX / QUANTUM + 1];
+    static const char *const others[] = {"16", "64K", "16,64K", "100,1K,20000", "32768", "16,32,48,64,80,96,112,128,160,40000"};
+    memcpy(built, pm_bin_offset, sizeof built);
+    config plain = load("PATH=x", 0);
+    check_table(&plain.sizes);
+    assert_memory_equal(built, pm_bin_offset, sizeof built);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        char setting[100];
+        snprintf(setting, sizeof setting, "POOLMALLOC_BLOCK_SIZES=%s", others[i]);
+        config c = load(setting, 0);
+        check_table(&c.sizes);
+    }
+    check_table(&plain.sizes);
+    assert_memory_equal(built, pm_bin_offset, sizeof built);
 }
 
 static void bad_values_keep_the_default(void **state)
@@ -120,7 +153,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes_by_default),     cmocka_unit_test(sizes_given), cmocka_unit_test(bad_values_keep_the_default),
         cmocka_unit_test(bad_token_is_named),   cmocka_unit_test(too_many_or_too_long),
-        cmocka_unit_test(good_values),          cmocka_unit_test(programs),
+        cmocka_unit_test(good_values),          cmocka_unit_test(programs),    cmocka_unit_test(table_of_classes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
