@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* Not in the file, for all that it is constant: pages of zeros that are only read take no memory. */
-char pm_no_heaps[sizeof(heap) + 3 * HEAP_ID_BYTES] RARE __attribute__((aligned(64)));
+char pm_no_heaps[NO_HEAPS_BYTES] RARE __attribute__((aligned(64)));
 
 __thread heap *my_heap = HEAP_NONE;
 bool pm_every_call_slow;

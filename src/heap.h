@@ -73,6 +73,8 @@ struct heap {
     bin pool_bins[POOL_BINS]; /* of explicit pools; limit 0 while not in use */
 };
 
+#define NO_HEAPS_BYTES (sizeof(heap) + 3 * HEAP_ID_BYTES) /* of pm_no_heaps */
+
 /* What a heap touches of itself in a program without explicit pools. */
 #define HEAP_TOUCHED round_up(offsetof(heap, pool_bins), 4 * KIB)
 static_assert((sizeof(struct heap) + 4095) / 4096 % 2 == 1, "heap_post spreads heaps over outboxes by their addresses");

@@ -3,9 +3,11 @@
 
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -285,6 +287,22 @@ static void a_thread_without_heap_is_served(void **state)
     my_heap = HEAP_NONE;
 }
 
+/* The constant heaps can be written to; nobody may. */
+static void constant_heaps_are_checked(void **state)
+{
+    (void)state;
+    pid_t child = fork();
+    if (child == 0) {
+        close(2);
+        pm_no_heaps[NO_HEAPS_BYTES - 1] = 1;
+        pools_check();
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -301,6 +319,7 @@ int main(void)
         cmocka_unit_test(threads_share_heaps_one_after_another),
         cmocka_unit_test(trim_gives_pages_back),
         cmocka_unit_test(a_thread_without_heap_is_served),
+        cmocka_unit_test(constant_heaps_are_checked),
     };
     static char small_pages[] = "POOLMALLOC_HUGEPAGES=never"; /* so that every empty slab can be purged */
     static char *settings[] = {small_pages, NULL};
