@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The comparison benchmark's runner: which allocators are here, are they in force, how fast, how large.
 
-Interleaved runs (A B C A B C ...), each started by the small launcher; every run is kept in
+Interleaved runs (A B C, C A B, ... in random order), each started by the small launcher; every run is kept in
 OUT/runs.jsonl at once, so an interrupted benchmark goes on where it stopped.
 """
 
@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -218,9 +219,11 @@ def parts_join(parts):
 # ---- all runs ----
 
 def jobs_make(bench, repeats):
-    """(kind, case, allocator, repeat) in the order of running; neighbours differ in the allocator alone."""
-    pairs = lambda case, turn: [a for a in bench.allocators[turn % len(bench.allocators):]
-                                + bench.allocators[:turn % len(bench.allocators)] if a.runs(case)]
+    """(kind, case, allocator, repeat) in the order of running; neighbours differ in the allocator alone. Each round
+    draws the order of the allocators anew (the same one in every benchmark): a process feels what ran before it. phases took
+    0.29 s after one allocator and 0.47 s after another, which returns more memory to the kernel."""
+    def pairs(case, turn):
+        return [a for a in random.Random(f"{case.name} {turn}").sample(bench.allocators, len(bench.allocators)) if a.runs(case)]
     jobs = [("check", c, a, 0) for c in bench.cases for a in pairs(c, 0)]
     turns_of = lambda case: 1 if bench.arguments.quick else FULL_TURNS.get(case.kind, 1)
     for repeat in range(repeats):
