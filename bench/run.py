@@ -229,7 +229,7 @@ def jobs_make(bench, repeats):
     for repeat in range(repeats):
         for turn in range(max(map(turns_of, bench.cases))):
             jobs += [("measure", c, a, repeat * turns_of(c) + turn) for c in bench.cases if turn < turns_of(c)
-                     and (not bench.arguments.quick or repeat < c.quick_repeats) for a in pairs(c, repeat + turn)]
+                     and (not bench.arguments.quick or repeat < c.quick_repeats) for a in pairs(c, repeat * turns_of(c) + turn)]
         if repeat == 0:
             jobs += [("share", c, a, 0) for c in bench.cases if c.kind in ("workload", "program")
                      for a in bench.allocators if a.name == "poolmalloc"]
