@@ -45,6 +45,7 @@ static void check_now_and_then(heap *h)
 {
     if (h->slow / 2 % 1024 != 0)
         return;
+    heap_ids_check();
     os_lock_take(&h->lock);
     heap_check(h, true);
     os_lock_give(&h->lock);

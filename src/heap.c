@@ -8,8 +8,9 @@
 
 #include <string.h>
 
-/* Not in the file, for all that it is constant: pages of zeros that are only read take no memory. */
+/* Not in the file, for all that it is constant: pages of zeros that are only read take no memory (unless mlockall makes them). */
 char pm_no_heaps[NO_HEAPS_BYTES] RARE __attribute__((aligned(64)));
+static_assert(NO_HEAPS_BYTES % sizeof(uint64_t) == 0, "");
 
 __thread heap *my_heap = HEAP_NONE;
 bool pm_every_call_slow;
@@ -25,6 +26,13 @@ void heap_init(heap *h, uint32_t number)
         STORE(&b->room, limit); /* first: a reader in between sees an empty bin */
         STORE(&b->limit, limit);
     }
+}
+
+void heap_ids_check(void)
+{
+    for (size_t i = 0; i < sizeof pm_no_heaps; i += sizeof(uint64_t))
+        if (*(const uint64_t *)(const void *)&pm_no_heaps[i])
+            report_abort("check: the constant heaps were written to, %zu bytes into them", i);
 }
 
 /* ---- slabs of a heap ---- */

@@ -188,6 +188,7 @@ void heap_shed(heap *h);                                 /* all spares leave */
 void heap_accept(heap *h, slab *s);                      /* a slab whose home this already is comes in, to be used next */
 slab *heap_yield(heap *h, unsigned klass, heap *to);     /* a slab with room for klass goes to another heap, or NULL */
 void heap_check(heap *h, bool bins);                     /* aborts at the first breach */
+void heap_ids_check(void);                               /* so does this, when a constant heap was written to; no lock */
 void heap_unlock(heap *h); /* gives the lock back, and what leaves to the depot */
 
 /* Without it. */

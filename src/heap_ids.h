@@ -5,7 +5,7 @@
 #include "base.h"
 
 #define HEAP_ID_BYTES 32 /* one bin apart, so that one constant serves all four */
-extern char pm_no_heaps[]; /* not const, so that it takes no memory; registry_check looks whether it still is */
+extern char pm_no_heaps[]; /* not const, so that it takes no memory; heap_ids_check looks whether it still is */
 
 #define HEAP_NONE ((heap *)(pm_no_heaps))                       /* my_heap of a thread that has not allocated yet */
 #define HEAP_GONE ((heap *)(pm_no_heaps + HEAP_ID_BYTES))       /* my_heap of a thread that has ended its heap */

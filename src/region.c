@@ -98,7 +98,6 @@ bool region_init(void)
     c->region = r;
     r->slabs = (slab *)(r->records.base + CONTROL_BYTES);
     r->bits_end = (uint64_t *)r->free_bits.base;
-    r->step = STEP_FIRST;
     STORE(&r->base, (uintptr_t)r->blocks.base);
     return true;
 }
@@ -127,25 +126,30 @@ static bool records_cover(size_t slabs)
            extent_cover(&r->free_bits, slabs * SLAB_BITS_BYTES, BITS_STEP);
 }
 
-/* Huge pages come unit by unit, when they pay, even under `always`. Nothing is said before there is a whole unit: the
- * first such call took 20 of the 57 us of our start. */
+/* Huge pages come unit by unit, when they pay, even under `always`. Nothing is said before there is a whole unit, unless none
+ * are wanted at all (the kernel has smaller ones, too, where they are switched on): the call is dear. */
 static void refuse_huge(size_t from, size_t to)
 {
-    if (to < UNIT_SIZE)
+    if (to < UNIT_SIZE && pm_config.hugepages != HUGEPAGES_NEVER)
         return;
     from = from < UNIT_SIZE ? 0 : from;
     os_huge(pm_region.blocks.base + from, to - from, false);
 }
 
+/* What doubles the region, so that it ends where a unit does from 2 MiB on; a power of two whatever it has come to. */
+static size_t step_next(size_t size)
+{
+    return size < STEP_FIRST ? STEP_FIRST : size_min((size_t)1 << (63 - __builtin_clzl(size)), STEP_MOST);
+}
+
 bool region_grow(void)
 {
     region *r = &pm_region;
-    for (size_t step = r->step; step >= SLAB_SIZE; step /= 2) {
+    for (size_t step = step_next(r->size); step >= SLAB_SIZE; step /= 2) {
         size_t from = r->size;
         if (!records_cover((from + step) / SLAB_SIZE) || !extent_grow(&r->blocks, step))
             continue;
         refuse_huge(from, from + step);
-        r->step = size_min(2 * step, STEP_MOST);
         STORE(&r->size, from + step);
         return true;
     }

@@ -49,7 +49,7 @@ static_assert(sizeof(slab) == 64, "one line a slab");
 static_assert(SLAB_BLOCKS_MAX / 64 <= UINT8_MAX, "hint is the number of a word");
 
 typedef struct extent {
-    char *base;     /* where it begins, and from where it grows */
+    char *base;     /* the end from which it grows */
     size_t size;    /* bytes mapped */
     size_t ceiling; /* bytes it may grow to */
     bool down;      /* towards lower addresses */
@@ -61,7 +61,6 @@ typedef struct region {
     size_t size; /* bytes mapped read-write; only grows */
     slab *slabs;
     uint64_t *bits_end; /* those of slab 0 lie just before it, of slab 1 before those */
-    size_t step; /* bytes of the next growth */
     bool reserved; /* the fallback: one reservation made at start, committed as needed */
     extent blocks, records, free_bits, heaps;
 } region;

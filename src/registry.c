@@ -4,7 +4,6 @@
 #include "config.h"
 #include "depot.h"
 #include "pool.h"
-#include "text.h"
 
 #include <pthread.h>
 
@@ -330,18 +329,10 @@ void registry_trim(void)
     os_lock_give(&r->lock);
 }
 
-/* Writable, for the sake of their memory: so they are looked at. */
-static void no_heaps_check(void)
-{
-    for (size_t i = 0; i < NO_HEAPS_BYTES; i++)
-        if (pm_no_heaps[i])
-            report_abort("check: byte %zu of the constant heaps was written to", i);
-}
-
 void registry_check(void)
 {
     registry *r = &pm_registry;
-    no_heaps_check();
+    heap_ids_check();
     os_lock_take(&r->lock);
     for (uint32_t i = 0; i < r->count; i++) {
         heap *h = registry_heap(i);

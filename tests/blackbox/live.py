@@ -470,7 +470,7 @@ class Corrupt(Live):
         start, pointers = self.control_page(process.pid)
         region, registry, depot, pools = (pointers[i] for i in (0, 10, 4, 6))
         heaps, slabs = (struct.unpack("Q", self.read(process.pid, at, 8))[0] for at in (registry + 8, region + 16))
-        places = [(region, 208), (registry, 56), (depot, 200), (pools, 64), (heaps, 2816), (heaps + 36864, 2816),
+        places = [(region, 168), (registry, 56), (depot, 200), (pools, 64), (heaps, 2816), (heaps + 36864, 2816),
                   (heaps + 2 * 36864, 2816), (start + 40, 88), (slabs, 4096), (pointers[1], 2560)]
         random.seed(6)
         for _ in range(ROUNDS):

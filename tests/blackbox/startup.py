@@ -1,12 +1,14 @@
-"""What the pools cost a program that hardly uses them, in counts that no noise moves: page faults, mappings."""
+"""What the pools cost a program that hardly uses them: page faults, mappings. Counts, where times would be noise."""
 import os
+import shutil
 import statistics
+import unittest
 
 import harness
 from harness import Case, built, clean_environment
 
 STARTS = 31
-FAULTS_MOST = 20  # measured: 14, of which an empty object takes 6
+FAULTS_MOST = 20  # measured, with gcc's Release: 14, of which an empty object takes 6
 
 
 class Startup(Case):
@@ -14,7 +16,7 @@ class Startup(Case):
     def faults(self, **environment):
         counts = []
         for _ in range(STARTS):
-            pid = os.posix_spawn("/bin/true", ["true"], clean_environment(**environment))
+            pid = os.posix_spawn(shutil.which("true"), ["true"], clean_environment(**environment))
             _, status, usage = os.wait4(pid, 0)
             self.assertEqual(status, 0)
             counts.append(usage.ru_minflt)
@@ -22,17 +24,19 @@ class Startup(Case):
 
     def test_page_faults(self):
         more = self.faults(LD_PRELOAD=built.interposer) - self.faults()
-        self.assertGreater(more, 0)
+        self.assertGreater(more, 0, "is it in force?")
         self.assertLessEqual(more, FAULTS_MOST)
 
     def test_mappings(self):
-        """A program with little memory: slab records, heaps with free bits, slabs; one mapping of each."""
-        lines = self.run_preloaded("/bin/cat", "/proc/self/maps").stdout.splitlines()
-        self.assertTrue(any(built.interposer in line for line in lines))
-        fields = [line.split() for line in lines]
-        low, high = 2 ** 47 // 8, 2 ** 47 // 8 * 5  # where the pools lie: nothing of the kernel's own choice does
-        pools = [f for f in fields if len(f) < 6 or f[5].startswith("[anon")]
-        pools = [f for f in pools if low <= int(f[0].split("-")[0], 16) < high]
+        """Slab records, heaps with free bits, slabs: one mapping of each, in a part of the address space that is theirs."""
+        lines = self.run_preloaded(shutil.which("cat"), "/proc/self/maps").stdout.splitlines()
+        self.assertTrue(any(os.path.realpath(built.interposer) in line for line in lines))
+        start = lambda line: int(line.split("-")[0], 16)
+        end = 1 << start(next(line for line in lines if line.endswith("[stack]"))).bit_length()
+        inside = [line.split() for line in lines if end // 8 <= start(line) < end // 8 * 5]
+        if any("libc" in line[-1] for line in inside):
+            raise unittest.SkipTest("libraries lie among the pools here (an unlimited stack?)")
+        pools = [f for f in inside if len(f) < 6 or f[5].startswith("[anon")]
         self.assertEqual([f[1] for f in pools], ["rw-p"] * 3, "\n".join(lines))
 
 

@@ -82,6 +82,7 @@ static void table_of_classes(void **state)
         config c = load(setting, 0);
         check_table(&c.sizes);
     }
+    check_table(&(size_list){.length = 0}); /* of a program that has only explicit pools */
     check_table(&plain.sizes);
     assert_memory_equal(built, pm_bin_offset, sizeof built);
 }

@@ -291,16 +291,23 @@ static void a_thread_without_heap_is_served(void **state)
 static void constant_heaps_are_checked(void **state)
 {
     (void)state;
+    int said[2], status;
+    assert_int_equal(pipe(said), 0);
     pid_t child = fork();
     if (child == 0) {
-        close(2);
+        dup2(said[1], 2);
         pm_no_heaps[NO_HEAPS_BYTES - 1] = 1;
         pools_check();
         _exit(0);
     }
-    int status;
+    close(said[1]);
+    char line[200];
+    ssize_t length = read(said[0], line, sizeof line - 1);
+    close(said[0]);
+    line[length > 0 ? length : 0] = 0;
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    assert_non_null(strstr(line, "constant heaps"));
 }
 
 int main(void)
