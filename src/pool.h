@@ -52,10 +52,11 @@ static_assert(offsetof(pm_pool, own) == 64, "the first line is all that the shor
 typedef struct pool_table {
     os_lock lock;
     uint32_t bins; /* bin numbers ever given out */
-    pm_pool *first;
+    pm_pool *first; /* the oldest; linked by next */
     size_t count, demoted; /* pools there are; ones that became LOCKED because all bin numbers were taken */
     size_t arena_slabs;    /* atomic */
     pm_pool *of_bin[POOL_BINS];
+    pm_pool *last;
 } pool_table;
 
 extern pool_table pm_pools;

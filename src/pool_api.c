@@ -142,23 +142,20 @@ static void pool_set(pm_pool *pool, const pm_pool_options *o)
     pool_watch(pool);
 }
 
+/* At the end: who reads the list without the lock finds the pools that stay, however many others come and go. */
 static void pool_link(pm_pool *pool)
 {
-    pool->next = pm_pools.first;
-    if (pool->next)
-        pool->next->previous = pool;
-    STORE(&pm_pools.first, pool);
+    pool->next = NULL;
+    pool->previous = pm_pools.last;
+    STORE(pool->previous ? &pool->previous->next : &pm_pools.first, pool);
+    pm_pools.last = pool;
     pm_pools.count++;
 }
 
 static void pool_unlink(pm_pool *pool)
 {
-    if (pool->next)
-        pool->next->previous = pool->previous;
-    if (pool->previous)
-        STORE(&pool->previous->next, pool->next);
-    else
-        STORE(&pm_pools.first, pool->next);
+    *(pool->next ? &pool->next->previous : &pm_pools.last) = pool->previous;
+    STORE(pool->previous ? &pool->previous->next : &pm_pools.first, pool->next);
     pm_pools.count--;
 }
 
