@@ -219,9 +219,10 @@ def parts_join(parts):
 # ---- all runs ----
 
 def jobs_make(bench, repeats):
-    """(kind, case, allocator, repeat) in the order of running; neighbours differ in the allocator alone. Each round
-    draws the order of the allocators anew, from its case and number, so that all benchmarks have the same: a process feels what ran before it. phases took
-    0.29 s after one allocator and 0.47 s after another, which returns more memory to the kernel."""
+    """(kind, case, allocator, repeat) in the order of running; neighbours differ in the allocator alone.
+
+    Each round draws the order of the allocators anew, from its case and number, so that all benchmarks have the same: a
+    process feels what ran before it. phases took 0.29 s after one allocator and 0.47 s after another."""
     def pairs(case, turn):
         return [a for a in random.Random(f"{case.name} {turn}").sample(bench.allocators, len(bench.allocators)) if a.runs(case)]
     jobs = [("check", c, a, 0) for c in bench.cases for a in pairs(c, 0)]
