@@ -18,7 +18,8 @@ static_assert(sizeof(void *) == 8 && sizeof(size_t) == 8, "64-bit only: names of
 #define COLD __attribute__((noinline, cold))
 #define INLINE static inline __attribute__((always_inline))
 #define PRINTF_LIKE(f, a) __attribute__((format(printf, f, a)))
-/* Zeroed data that few programs ever touch, or that none writes to, apart from what all do: those pages stay out of every process. */
+/* Zeroed data that few programs ever touch, or that none writes to, apart from what all do: those pages stay out of every
+ * process. */
 #define RARE __attribute__((section(".sbss")))
 #define PM_EXPORT __attribute__((visibility("default")))
 

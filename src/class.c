@@ -47,18 +47,18 @@ void class_shape(size_class *c, size_t size, size_t align)
 /* From the largest class down: a class that lies so serves itself and, within twice their size, those below it. */
 static void aligned_init(void)
 {
-    unsigned above[ALIGN_SHIFTS];
+    uint8_t above[ALIGN_SHIFTS];
     memset(pm_aligned_class, CLASS_NONE, sizeof pm_aligned_class);
-    memset(above, 0xff, sizeof above);
+    memset(above, CLASS_NONE, sizeof above); /* whose size is 0 */
     for (unsigned c = pm_class_count; c-- > 0;) {
         unsigned lies = (unsigned)__builtin_ctz(pm_classes[c].size);
         if (pm_classes[c].colours != 0 && lies > COLOUR_SHIFT)
             lies = COLOUR_SHIFT;
         for (unsigned shift = 0; shift < ALIGN_SHIFTS; shift++) {
             if (shift + QUANTUM_SHIFT <= lies)
-                above[shift] = c;
-            if (above[shift] < CLASS_MAX && pm_classes[above[shift]].size <= 2 * pm_classes[c].size)
-                pm_aligned_class[shift][c] = (uint8_t)above[shift];
+                above[shift] = (uint8_t)c;
+            if (pm_classes[above[shift]].size <= 2 * pm_classes[c].size)
+                pm_aligned_class[shift][c] = above[shift];
         }
     }
 }

@@ -203,8 +203,9 @@ static bool must_purge(const slab_list *l, uint64_t now, bool all)
     return d->broken.count + d->dirty.count + d->whole.count * UNIT_SLABS > dirty_allowed();
 }
 
-/* The oldest of the first list that has one to go: whole units before slabs, and those of broken units last. A unit of which only a part is purged loses its huge page for good:
- * the kernel frees the part's memory when it needs some, and must not put a huge page there again meanwhile. */
+/* The oldest of the first list that has one to go: whole units before slabs, and those of broken units last. A unit of
+ * which only a part is purged loses its huge page for good: the kernel frees the part's memory when it needs some, and must
+ * not put a huge page there again meanwhile. */
 static slab *choose(uint64_t now, bool all)
 {
     depot *d = &pm_depot;

@@ -167,12 +167,10 @@ void region_populate(size_t slabs)
 bool region_begin_heaps(size_t bytes)
 {
     region *r = &pm_region;
-    char *at = r->free_bits.base - BITS_STEP;
-    bytes += BITS_STEP;
-    if (!place_take(at, bytes))
+    if (!place_take(r->free_bits.base - BITS_STEP, BITS_STEP + bytes))
         return false;
     r->free_bits.size = BITS_STEP;
-    r->heaps.size = bytes - BITS_STEP;
+    r->heaps.size = bytes;
     return true;
 }
 

@@ -46,6 +46,45 @@ static const pm_stats_row *row_named(const pm_stats *s, const char *name)
     return NULL;
 }
 
+static pm_pool *pool_named(const char *name)
+{
+    pm_pool_options options = {.struct_size = sizeof options, .name = name, .block_size = 64};
+    return pm_pool_create(&options);
+}
+
+/* The names of all pools in the order of their rows. */
+static void assert_names(const char *expected)
+{
+    static pm_stats s;
+    char names[200] = "";
+    stats_gather(&s);
+    for (const pm_stats_row *row = s.row; row < s.row + s.pools; row++)
+        if (strncmp(row->name, "malloc-", 7) != 0 && strcmp(row->name, "arenas") != 0)
+            strcat(strcat(names, row->name), " ");
+    assert_string_equal(names, expected);
+}
+
+/* A reader without the lock then finds the pools that stay, whatever comes and goes behind them. */
+static void pools_are_listed_oldest_first(void **state)
+{
+    (void)state;
+    pm_pool *a = pool_named("a"), *b = pool_named("b"), *c = pool_named("c");
+    assert_names("a b c ");
+    pm_pool_destroy(b);
+    assert_names("a c ");
+    pm_pool_destroy(c);
+    assert_names("a ");
+    pm_pool *d = pool_named("d");
+    pm_pool_destroy(a);
+    pm_pool *e = pool_named("e");
+    assert_names("d e ");
+    pm_pool_destroy(d);
+    pm_pool_destroy(e);
+    assert_names("");
+    pm_pool_destroy(pool_named("f"));
+    assert_names("");
+}
+
 static void figures_while_threads_work(void **state)
 {
     (void)state;
@@ -96,7 +135,11 @@ static void names_are_made_fit(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(names_are_made_fit), cmocka_unit_test(figures_while_threads_work)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(names_are_made_fit),
+        cmocka_unit_test(pools_are_listed_oldest_first),
+        cmocka_unit_test(figures_while_threads_work),
+    };
     static char *settings[] = {NULL};
     pools_start(settings);
     return cmocka_run_group_tests(tests, NULL, NULL);
