@@ -12,7 +12,7 @@ FULL = 3  # a full run does so many times the operations of a quick one
 # Times vary by a tenth, whatever the length of a run, and those of programs by more: a full run measures what goes into the
 # means more often, not longer. With seven runs of each the means of two full runs differed by up to 7 %.
 FULL_PROGRAMS = 2
-FULL_TURNS = {"workload": 2, "program": 4}
+FULL_TURNS = {"workload": 2, "program": 4, "goal": 4}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def workloads():
         workload("thread_churn", 300000, null=True, threads=2),
         workload("aligned", 600000, null=True),
         workload("calloc_large_blocks", 40000),
-        # the C library alone has nothing to preload: shown, and the goal is over an empty object
+        # the C library alone has nothing to preload: shown, but no rival
         workload("startup", 150, null=True, not_rivals=("system",)),
         workload("fork_touch", 5 * 16384),
         workload("latency", 600000, null=True),
@@ -86,11 +86,14 @@ def scaling(quick):
 
 
 def goals():
-    twins = [Case(f"two_processes/{name}", name, (), operations, kind="goal", copies=2)
-             for name, operations in (("churn", 5000000), ("tree", 3000000))]
+    """What is compared here is compared run by run: many short runs, so that both sides meet the same machine."""
+    twins = [case for name, operations in (("churn", 1300000), ("tree", 800000))
+             for case in (Case(f"two_threads/{name}", name, ("--threads", "2", "--pin"), operations, kind="goal", threads=2),
+                          Case(f"two_processes/{name}", name, (), operations, kind="goal", copies=2))]
+    start = [Case("startup_over_empty", "startup", ("--variant", "over_empty"), 100, kind="goal")]
     idle = [Case(f"idle_threads/{v}", "idle_threads", ("--variant", v), kind="goal", quick_repeats=1, threads=64)
             for v in ("few", "every")]
-    return twins + idle
+    return twins + start + idle
 
 
 # Who does the tasks of bench/pools.cpp, and the package of those that are another library's. Only malloc depends on what is

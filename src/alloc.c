@@ -277,7 +277,7 @@ static void reserve_counts(void)
     for (unsigned c = 0; c < pm_class_count; c++) {
         const block_size *wish = &pm_config.sizes.at[c];
         size_t per_slab = pm_classes[c].per_slab, slabs = (wish->count + per_slab - 1) / per_slab;
-        size_t got = depot_reserve(c, slabs, prefault, &lock);
+        size_t got = slabs ? depot_reserve(c, slabs, prefault, &lock) : 0;
         if (got < slabs)
             report("POOLMALLOC_BLOCK_SIZES: '%u:%u': %s; %zu blocks are pre-allocated", wish->size, wish->count,
                    pm_config.limit ? "beyond POOLMALLOC_LIMIT" : "no memory for so many", got * per_slab);

@@ -20,7 +20,7 @@ uint16_t pm_bin_offset[BLOCK_MAX / QUANTUM + 1] = {
     DOUBLING(12, 256),   DOUBLING(16, 512),   DOUBLING(20, 1024), DOUBLING(24, 2048),  DOUBLING(28, 4096),
     DOUBLING(32, 8192),  DOUBLING(36, 16384), STEPS(CLASS_NONE, 32768, BLOCK_MAX),
 };
-uint8_t pm_aligned_class[ALIGN_SHIFTS][CLASS_MAX];
+uint8_t pm_aligned_class[CLASS_MAX][ALIGN_SHIFTS];
 
 static_assert(CLASS_MAX * BIN_SIZE <= UINT16_MAX, "bin offsets fit the table");
 static_assert((uint64_t)SLAB_SIZE * BLOCK_MAX <= (uint64_t)1 << 33 && SLAB_SIZE < (uint64_t)1 << 32, "inverse is exact");
@@ -36,31 +36,10 @@ void class_shape(size_class *c, size_t size, size_t align)
     c->per_slab = (uint32_t)size_min(SLAB_SIZE / size, SLAB_BLOCKS_MAX);
     c->inverse = (uint32_t)((((uint64_t)1 << 32) + size - 1) / size);
     size_t tail = align > (size_t)1 << COLOUR_SHIFT ? 0 : SLAB_SIZE - c->per_slab * size;
-    c->colours = 0;
-    while (2 * c->colours + 1 < COLOURS_MAX && ((2 * c->colours + 1) << COLOUR_SHIFT) <= tail)
-        c->colours = 2 * c->colours + 1;
+    unsigned doublings = 63U - (unsigned)__builtin_clzl((tail >> COLOUR_SHIFT) + 1);
+    c->colours = (doublings < COLOURS_MAX_SHIFT ? 1U << doublings : COLOURS_MAX) - 1;
     c->limit = count_within(BIN_BLOCKS, BIN_BYTES, size);
     c->refill = count_within(REFILL_BLOCKS, REFILL_BYTES, size);
-    assert(c->refill <= c->limit);
-}
-
-/* From the largest class down: a class that lies so serves itself and, within twice their size, those below it. */
-static void aligned_init(void)
-{
-    uint8_t above[ALIGN_SHIFTS];
-    memset(pm_aligned_class, CLASS_NONE, sizeof pm_aligned_class);
-    memset(above, CLASS_NONE, sizeof above); /* whose size is 0 */
-    for (unsigned c = pm_class_count; c-- > 0;) {
-        unsigned lies = (unsigned)__builtin_ctz(pm_classes[c].size);
-        if (pm_classes[c].colours != 0 && lies > COLOUR_SHIFT)
-            lies = COLOUR_SHIFT;
-        for (unsigned shift = 0; shift < ALIGN_SHIFTS; shift++) {
-            if (shift + QUANTUM_SHIFT <= lies)
-                above[shift] = (uint8_t)c;
-            if (pm_classes[above[shift]].size <= 2 * pm_classes[c].size)
-                pm_aligned_class[shift][c] = above[shift];
-        }
-    }
 }
 
 /* Writes only where something changes. Offsets rise with the sizes: a run whose two ends are right is right. */
@@ -85,5 +64,26 @@ void classes_init(const size_list *sizes)
     if (done <= BLOCK_MAX / QUANTUM)
         offsets_fill(done, BLOCK_MAX / QUANTUM + 1, CLASS_NONE);
     pm_class_count = sizes->length;
-    aligned_init();
+}
+
+/* From the largest class down: a class that lies so serves itself and, within twice their size, those below it. The sizes
+ * above rise with the alignment: beyond the first that is too large, all are. Each entry is written once, and several threads
+ * that are here at once write the same. */
+void classes_align(void)
+{
+    static bool done;
+    uint8_t above[ALIGN_SHIFTS];
+    if (LIKELY(LOAD(&done)))
+        return;
+    memset(above, CLASS_NONE, sizeof above);
+    for (unsigned c = pm_class_count; c-- > 0;) {
+        unsigned lies = (unsigned)__builtin_ctz(pm_classes[c].size);
+        if (pm_classes[c].colours != 0 && lies > COLOUR_SHIFT)
+            lies = COLOUR_SHIFT;
+        for (unsigned shift = 0; shift < ALIGN_SHIFTS && shift + QUANTUM_SHIFT <= lies; shift++)
+            above[shift] = (uint8_t)c;
+        for (unsigned shift = 0; shift < ALIGN_SHIFTS && pm_classes[above[shift]].size <= 2 * pm_classes[c].size; shift++)
+            STORE(&pm_aligned_class[c][shift], above[shift] ^ CLASS_NONE);
+    }
+    STORE(&done, true);
 }

@@ -7,7 +7,8 @@
 #include "region.h"
 
 #define COLOUR_SHIFT 6
-#define COLOURS_MAX 64
+#define COLOURS_MAX_SHIFT 6
+#define COLOURS_MAX (1U << COLOURS_MAX_SHIFT)
 #define BIN_BLOCKS 192 /* that a bin keeps at first, at most */
 #define BIN_SIZE 32 /* sizeof(bin); bin c of a heap lies c * BIN_SIZE bytes into it */
 
@@ -42,19 +43,22 @@ INLINE char *slab_first(const slab *s, const size_class *c)
 
 INLINE unsigned class_of(size_t size) { return pm_bin_offset[(size + QUANTUM - 1) / QUANTUM] / BIN_SIZE; }
 
-/* By alignment (16, 32, … 4096) and class of the size: the class that serves both, or CLASS_NONE: its blocks are
+/* By class of the size and alignment (16, 32, … 4096): the class that serves both, or CLASS_NONE: its blocks are
  * at most twice as large as the size's own class's, beyond that the next allocator does better. Above an alignment of 64 only
  * classes whose slabs have no colours will do. */
 #define ALIGN_SHIFTS 9
 #define ALIGN_POOLED (QUANTUM << (ALIGN_SHIFTS - 1))
-extern uint8_t pm_aligned_class[ALIGN_SHIFTS][CLASS_MAX];
+extern uint8_t pm_aligned_class[CLASS_MAX][ALIGN_SHIFTS];
 
-/* size <= BLOCK_MAX; align a power of two <= ALIGN_POOLED. */
+/* Fills the table, once: most programs never ask for anything aligned. Any thread, any time after classes_init. */
+void classes_align(void);
+
+/* size <= BLOCK_MAX; align a power of two <= ALIGN_POOLED. CLASS_NONE too while the table is empty: zero stands for it. */
 INLINE unsigned class_aligned(size_t size, size_t align)
 {
     align = size_max(align, QUANTUM);
     size = size_max(size, align); /* a multiple of align is no less than that */
-    return pm_aligned_class[__builtin_ctzl(align) - QUANTUM_SHIFT][class_of(size)];
+    return LOAD(&pm_aligned_class[class_of(size)][__builtin_ctzl(align) - QUANTUM_SHIFT]) ^ CLASS_NONE;
 }
 
 #endif

@@ -243,10 +243,12 @@ INLINE unsigned aligned_class(size_t align, size_t size)
     return LIKELY(is_power_of_two(align) && align <= ALIGN_POOLED && size <= BLOCK_MAX) ? class_aligned(size, align) : CLASS_NONE;
 }
 
-static NOINLINE void *alloc_aligned_slow(size_t align, size_t size)
+/* NULL: it is the next allocator's. */
+static void *aligned_from_pool(size_t align, size_t size)
 {
     if (!start_done() || !pm_pools_ready)
         return NULL;
+    classes_align();
     unsigned klass = aligned_class(align, size);
     void *p = klass == CLASS_NONE ? NULL : alloc_class(klass);
     if (UNLIKELY((uintptr_t)p & (align - 1))) { /* at the limit, a block of a larger class */
@@ -254,13 +256,6 @@ static NOINLINE void *alloc_aligned_slow(size_t align, size_t size)
         p = NULL;
     }
     return profiled(p, size);
-}
-
-/* NULL: it is the next allocator's. */
-INLINE void *alloc_aligned(size_t align, size_t size)
-{
-    void *p = bin_pop(&my_heap->bins[aligned_class(align, size)]);
-    return LIKELY(p != NULL) ? p : alloc_aligned_slow(align, size);
 }
 
 /* Nothing aligned is asked for while we start; if it were, the arena's 16 bytes are what there is. */
@@ -273,35 +268,33 @@ static bool aligned_refused(size_t align, size_t size)
     return pool && !overflow_forwards(size);
 }
 
-PM_EXPORT void *memalign(size_t align, size_t size)
+static NOINLINE void *aligned_slow(size_t align, size_t size)
 {
-    void *p = alloc_aligned(align, size);
+    void *p = aligned_from_pool(align, size);
     if (p)
         return p;
     return aligned_refused(align, size) ? out_of_memory() : profiled(pm_next.memalign(align, size_max(size, 1)), size);
 }
 
-PM_EXPORT void *aligned_alloc(size_t align, size_t size)
+INLINE void *alloc_aligned(size_t align, size_t size)
 {
-    void *p = alloc_aligned(align, size);
-    if (p)
-        return p;
-    return aligned_refused(align, size) ? out_of_memory() : profiled(pm_next.aligned_alloc(align, size_max(size, 1)), size);
+    void *p = bin_pop(&my_heap->bins[aligned_class(align, size)]);
+    return LIKELY(p != NULL) ? p : aligned_slow(align, size);
 }
+
+PM_EXPORT void *memalign(size_t align, size_t size) { return alloc_aligned(align, size); }
+void *aligned_alloc(size_t align, size_t size);
+void *aligned_alloc(size_t align, size_t size) ALIAS_OF(memalign);
 
 PM_EXPORT int posix_memalign(void **out, size_t align, size_t size)
 {
     if (!is_power_of_two(align) || align % sizeof(void *) != 0)
         return EINVAL;
+    int saved = errno;
     void *p = alloc_aligned(align, size);
-    if (!p) {
-        if (aligned_refused(align, size))
-            return ENOMEM;
-        int error = pm_next.posix_memalign(out, align, size_max(size, 1)); /* jemalloc misaligns size 0 */
-        if (!error)
-            profiled(*out, size);
-        return error;
-    }
+    errno = saved;
+    if (!p)
+        return ENOMEM;
     *out = p;
     return 0;
 }
@@ -444,7 +437,6 @@ PM_EXPORT void malloc_stats(void)
     NEXT(void, malloc_stats, (void));
     if (next)
         next();
-    fflush(stderr);
     stats_report_to(2, FORMAT_TEXT);
 }
 
@@ -489,11 +481,8 @@ static void info_write(FILE *stream, const char *document)
     const char *tail = document ? strstr(document, end) : NULL;
     pm_stats s;
     stats_gather(&s);
-    if (tail)
-        fwrite(document, 1, (size_t)(tail - document), stream);
-    else
-        fputs("<malloc version=\"1\">\n", stream);
-    fprintf(stream, "<poolmalloc version=\"%s\" committed=\"%zu\" used=\"%zu\">\n", PM_VERSION, s.committed_bytes, s.used_bytes);
+    fprintf(stream, "%.*s<poolmalloc version=\"%s\" committed=\"%zu\" used=\"%zu\">\n", tail ? (int)(tail - document) : INT32_MAX,
+            tail ? document : "<malloc version=\"1\">\n", PM_VERSION, s.committed_bytes, s.used_bytes);
     for (size_t i = 0; i < s.pools; i++)
         if (s.row[i].slabs)
             fprintf(stream, "<pool size=\"%zu\" slabs=\"%zu\" capacity=\"%zu\" used=\"%zu\"/>\n", s.row[i].block_size,

@@ -79,7 +79,7 @@ void next_prime(void)
         return;
     STORE(&primed, true);
     int saved = errno;
-    pm_next.free(pm_next.malloc(MIB));
+    pm_next.free(pm_next.malloc(2 * MIB));
     errno = saved;
 }
 
@@ -96,6 +96,8 @@ static void *calloc_by_malloc(size_t n, size_t size)
     return p ? memset(p, 0, bytes) : NULL;
 }
 
+static int (*posix_memalign_of_next)(void **, size_t, size_t);
+
 static void *memalign_missing(size_t align, size_t size)
 {
     if (align <= QUANTUM)
@@ -107,25 +109,10 @@ static void *memalign_missing(size_t align, size_t size)
 static void *memalign_by_posix(size_t align, size_t size)
 {
     void *p = NULL;
-    int error = pm_next.posix_memalign(&p, size_max(align, sizeof(void *)), size);
+    int error = posix_memalign_of_next(&p, size_max(align, sizeof(void *)), size);
     if (error)
         errno = error;
     return p;
-}
-
-static void *aligned_alloc_by_memalign(size_t align, size_t size) { return pm_next.memalign(align, size); }
-
-static int posix_memalign_by_memalign(void **p, size_t align, size_t size)
-{
-    if (!is_power_of_two(align) || align % sizeof(void *) != 0)
-        return EINVAL;
-    int saved = errno;
-    void *got = pm_next.memalign(align, size);
-    errno = saved;
-    if (!got)
-        return ENOMEM;
-    *p = got;
-    return 0;
 }
 
 /* dlsym gives object pointers; POSIX lets them be functions. */
@@ -144,13 +131,10 @@ bool next_find(void)
         return false;
     if (!FIND(calloc))
         n->calloc = calloc_by_malloc;
-    FIND(posix_memalign);
-    if (!FIND(memalign))
-        n->memalign = n->posix_memalign ? memalign_by_posix : memalign_missing;
-    if (!n->posix_memalign)
-        n->posix_memalign = posix_memalign_by_memalign;
-    if (!FIND(aligned_alloc))
-        n->aligned_alloc = aligned_alloc_by_memalign;
+    if (!FIND(memalign)) {
+        *(void **)&posix_memalign_of_next = next_function("posix_memalign");
+        n->memalign = posix_memalign_of_next ? memalign_by_posix : memalign_missing;
+    }
     FIND(malloc_usable_size);
     pm_next = found;
     pm_next_name = library_name;

@@ -10,9 +10,7 @@ typedef struct next_allocator {
     void (*free)(void *);
     void *(*calloc)(size_t, size_t);
     void *(*realloc)(void *, size_t);
-    void *(*memalign)(size_t, size_t);
-    void *(*aligned_alloc)(size_t, size_t);
-    int (*posix_memalign)(void **, size_t, size_t);
+    void *(*memalign)(size_t, size_t); /* serves all aligned requests */
     size_t (*malloc_usable_size)(void *); /* NULL when it has none */
 } next_allocator;
 

@@ -66,7 +66,6 @@ size_t os_memory(void);        /* RAM in bytes */
 bool os_privileged(void);      /* AT_SECURE: the environment is not to be trusted */
 const char *os_program(void);  /* the path that exec was given, or NULL */
 uint32_t os_pid(void);
-uint32_t os_tid(void);
 void os_abort(void) __attribute__((noreturn));
 
 #endif

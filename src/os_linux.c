@@ -227,5 +227,4 @@ bool os_is_open(int fd) { return CALL3(SYS_fcntl, fd, F_GETFD, 0) >= 0; }
 bool os_privileged(void) { return getauxval(AT_SECURE) != 0; }
 const char *os_program(void) { return (const char *)getauxval(AT_EXECFN); } /* NOLINT: as above */
 uint32_t os_pid(void) { return (uint32_t)CALL3(SYS_getpid, 0, 0, 0); }
-uint32_t os_tid(void) { return (uint32_t)CALL3(SYS_gettid, 0, 0, 0); }
 void os_abort(void) { abort(); }

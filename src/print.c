@@ -220,7 +220,7 @@ static void write_pool_label(text *t, const pm_stats *s, const pm_stats_row *r)
 {
     unsigned before = 0;
     for (const pm_stats_row *each = s->row; each < r; each++)
-        before += strcmp(each->name, r->name) == 0;
+        before += strncmp(each->name, r->name, sizeof r->name) == 0;
     text_add(t, "{pool=\"");
     write_clean(t, r->name, true);
     text_add(t, before ? "#%u\"}" : "\"}", before + 1);

@@ -379,8 +379,6 @@ static void fork_child(void)
 void registry_forks_register(void)
 {
     static bool registered;
-    if (registered)
-        return;
-    registered = true;
-    pthread_atfork(fork_prepare, fork_parent, fork_child);
+    if (!__atomic_exchange_n(&registered, true, __ATOMIC_RELAXED))
+        pthread_atfork(fork_prepare, fork_parent, fork_child);
 }

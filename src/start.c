@@ -17,29 +17,42 @@
 
 enum { STARTING = 1, STARTED };
 
+/* Ours, since the compiler's start-up files are left out: theirs is written at load time, on a page that nothing else would
+ * write. pthread_atfork passes it on. */
+extern void *const __dso_handle __attribute__((visibility("hidden")));
+void *const __dso_handle = (void *)&__dso_handle;
+
 static int state;
-static uint32_t starter; /* thread id, while STARTING */
+static heap **starter; /* whose my_heap, while STARTING: tells the threads apart without a system call */
 static os_lock start_lock;
 static bool loaded; /* our constructor has run: those of the libraries that we need have, too */
 
-/* Sanitizers and memcheck replace malloc themselves and must see each block: then we only forward. */
-extern void __asan_init(void) __attribute__((weak));
-extern void __tsan_init(void) __attribute__((weak));
-extern void __msan_init(void) __attribute__((weak));
+/* Sanitizers and memcheck replace malloc themselves and must see each block: then we only forward. This is what each
+ * sanitizer's runtime that has a malloc offers. */
+extern size_t __sanitizer_get_allocated_size(const volatile void *) __attribute__((weak));
 
-static bool sanitizer_linked(void) { return __asan_init || __tsan_init || __msan_init; }
+static bool sanitizer_linked(void) { return __sanitizer_get_allocated_size != NULL; }
+
+/* valgrind's own libraries are preloaded beside us; those of tools that leave malloc alone do not matter. */
+static bool names_tool(const char *preload)
+{
+    static const char *const tools[] = {"memcheck", "massif", "dhat", "helgrind", "drd"};
+    for (const char *at = strstr(preload, "vgpreload_"); at; at = strstr(at, "vgpreload_")) {
+        at += sizeof "vgpreload_" - 1;
+        for (size_t i = 0; i < sizeof tools / sizeof *tools; i++)
+            if (strncmp(at, tools[i], strlen(tools[i])) == 0)
+                return true;
+    }
+    return false;
+}
 
 static bool tool_watches(char *const *environment)
 {
-    static const char *const tools[] = {"vgpreload_memcheck", "vgpreload_massif", "vgpreload_dhat", "vgpreload_helgrind",
-                                        "vgpreload_drd"};
     if (sanitizer_linked())
         return true;
     for (; environment && *environment; environment++)
         if (strncmp(*environment, "LD_PRELOAD=", 11) == 0)
-            for (size_t i = 0; i < sizeof tools / sizeof *tools; i++)
-                if (strstr(*environment, tools[i]))
-                    return true;
+            return names_tool(*environment);
     return false;
 }
 
@@ -120,11 +133,11 @@ static COLD bool start_now(void)
     int saved = errno;
     if (sanitizer_linked() && !loaded) /* its runtime is not up yet, and the string functions are its own */
         return false;
-    if (LOAD(&state) == STARTING && LOAD(&starter) == os_tid())
+    if (LOAD(&state) == STARTING && LOAD(&starter) == &my_heap)
         return false;
     os_lock_take(&start_lock);
     if (state != STARTED) {
-        STORE(&starter, os_tid());
+        STORE(&starter, &my_heap);
         STORE(&state, STARTING);
         start();
         __atomic_store_n(&state, STARTED, __ATOMIC_RELEASE);

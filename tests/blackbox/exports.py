@@ -79,6 +79,14 @@ class Objects(Case):
                 self.assertNotIn("__tls_get_addr", name, "dynamic TLS allocates at first use")
                 self.assertNotRegex(name, r"^__libc_(malloc|free|calloc|realloc|memalign)", "skips a stacked allocator")
 
+    def test_own_functions_are_bound_at_build_time(self):
+        """But for those that a program may have replaced; each name that is looked up costs every program's start."""
+        for path in self.each_library():
+            own = set(self.symbols(path, "-D", "--defined-only"))
+            named = re.findall(r"R_\S+(?:GLOB_DAT|JUMP_SLO\S*|_64|ABS64)\s+\S+ (\w+)", self.output("readelf", "-rW", path))
+            self.assertEqual(own & set(named), {"malloc", "free", "_Znwm", "_ZdlPv"})
+            self.assertLessEqual(len(named), 40)
+
     def test_link_options(self):
         for path in self.each_library():
             dynamic = self.output("readelf", "-dW", path)

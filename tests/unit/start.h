@@ -21,6 +21,7 @@ static inline void pools_start(char *const *settings)
         fprintf(stderr, "the pools do not come up\n");
         exit(1);
     }
+    classes_align();
 }
 
 #endif

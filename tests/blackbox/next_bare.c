@@ -1,0 +1,24 @@
+/* A next allocator that lacks much: no calloc, no malloc_usable_size, and of the aligned functions posix_memalign alone or
+ * (NONE_ALIGNED) none. */
+#include <errno.h>
+#include <stddef.h>
+
+void *__libc_malloc(size_t);
+void *__libc_realloc(void *, size_t);
+void *__libc_memalign(size_t, size_t);
+void __libc_free(void *);
+
+void *malloc(size_t size) { return __libc_malloc(size); }
+void *realloc(void *p, size_t size) { return __libc_realloc(p, size); }
+void free(void *p) { __libc_free(p); }
+
+#ifndef NONE_ALIGNED
+int posix_memalign(void **p, size_t alignment, size_t size)
+{
+    void *got = __libc_memalign(alignment, size);
+    if (!got)
+        return ENOMEM;
+    *p = got;
+    return 0;
+}
+#endif
