@@ -12,10 +12,10 @@ import struct
 
 import gdb
 
-MAGIC, LAYOUT = b"poolmalloc-live\0", 4
+MAGIC, LAYOUT = b"poolmalloc-live\0", 5
 SLAB, RECORD, BITS, BIN, CLASS, UNIT = 1 << 17, 64, 512, 32, 40, 1 << 21
 USED = 5  # states from here on: in a heap, a pool or an arena
-HEAP = {"state": 2053, "pending": 2136, "out": 2176, "inbox": 2368, "pool_bins": 2376}
+HEAP = {"state": 2053, "number": 2056, "pending": 2136, "out": 2176, "inbox": 2368, "pool_bins": 2376}
 POOL = {"bin_offset": 40, "own": 64, "slabs": 160, "out": 176, "next": 240, "name": 272, "bytes": 304}
 OUTBOXES, OUTBOX = 8, 24
 STATES = {1: "live", 2: "idle", 3: "closed"}
@@ -66,8 +66,8 @@ class Pools:
             raise gdb.GdbError("poolmalloc: the pools are not up")
         self.base, _, self.records, self.bits_end = words(region, 4)
         self.fresh = words(depot + 8)
-        self.heaps, self.stride = words(registry + 8, 2)
-        self.heap_count = struct.unpack("I", read(registry + 24, 4))[0]
+        self.first, self.heaps, self.stride = words(registry + 8, 3)
+        self.heap_count = struct.unpack("I", read(registry + 32, 4))[0]
         count = struct.unpack("I", read(class_count, 4))[0]
         self.classes = [struct.unpack("II4xI", read(classes + i * CLASS, 16)) for i in range(count)]  # size, per_slab, colours
         self.slabs = read(self.records, self.fresh * RECORD) if self.fresh else b""
@@ -84,8 +84,11 @@ class Pools:
         number = (address - self.base) // SLAB
         return number if 0 <= number < self.fresh else None
 
+    def heap_address(self, number):
+        return self.first + (1 - number) * self.stride if number < 2 else self.heaps + (number - 2) * self.stride
+
     def heap(self, number):
-        return read(self.heaps + number * self.stride, HEAP["pool_bins"] + self.pool_bins * BIN)
+        return read(self.heap_address(number), HEAP["pool_bins"] + self.pool_bins * BIN)
 
     def chain(self, first, most):
         """Class of each block of a chain."""
@@ -169,7 +172,7 @@ def show_pools(pools):
         if state:
             at_hand = sum(held(heap, i * BIN) * size for i, (size, _, _) in enumerate(pools.classes))
             print("heap %-5d %s at %#x: %d bytes at hand, %d blocks on their way" %
-                  (number, state, pools.heaps + number * pools.stride, at_hand, sum(1 for _ in pools.on_their_way(heap))))
+                  (number, state, pools.heap_address(number), at_hand, sum(1 for _ in pools.on_their_way(heap))))
 
 
 def show_address(pools, address):
@@ -192,7 +195,7 @@ def show_address(pools, address):
         return
     free = read(pools.bits_end - (number + 1) * BITS + block // 8, 1)[0] >> block % 8 & 1
     print("%#x lies %d bytes into block %d of slab %d, of malloc-%d; home: heap %d; %s" %
-          (address, offset % size, block, number, size, (home - pools.heaps) // pools.stride,
+          (address, offset % size, block, number, size, struct.unpack("I", read(home + HEAP["number"], 4))[0],
            "the block is free" if free else "the block is in use, in a bin, or on its way home"))
 
 

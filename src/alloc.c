@@ -313,7 +313,7 @@ bool pools_init(void)
     if (pm_config.limit && pm_config.limit < LIMIT_SMALLEST)
         report("POOLMALLOC_LIMIT: '%zu' is below 8M: it is obeyed, but a slab of 128 KiB for each block size soon fills it",
                pm_config.limit);
-    if (!region_init() || !registry_init())
+    if (!region_init(registry_front()) || !registry_init())
         return false;
     reserve_counts();
     tell_readers();

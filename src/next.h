@@ -19,7 +19,7 @@ extern next_allocator pm_next;
 
 /* Fills pm_next. False: the process has no other malloc. Calls dlsym: with no lock held. */
 bool next_find(void);
-/* On the first call: one block of 1 MiB is taken and given back. The C library learns from it (its mmap and trim
+/* On the first call: one block of 2 MiB is taken and given back. The C library learns from it (its mmap and trim
  * thresholds follow the largest block freed) to keep the top of its heap, which the small blocks that would have pinned
  * it no longer do: without it, twice the time and 28 times the page faults on sizes around 32 KiB. errno is kept. */
 void next_prime(void);

@@ -1,6 +1,6 @@
 /* region.h: layer 4. The address space: four extents that grow in place, side by side (docs/DESIGN.md, Address map).
  *
- *   … free bits | heaps …  |  control page, slab records …  |  region: slab 0, slab 1, …
+ *   heaps …  |  control page, first heaps, slab records …  |  … free bits | region: slab 0, slab 1, …
  *
  * Nothing is reserved: each extent is mapped as it is needed, at its own end, so that RLIMIT_AS, mlockall and strict
  * overcommit see only what is used. A foreign mapping in the way ends the growth of that extent. */
@@ -59,9 +59,10 @@ typedef struct extent {
 typedef struct region {
     uintptr_t base;
     size_t size; /* bytes mapped read-write; only grows */
-    slab *slabs;
+    slab *slabs;         /* in records, behind the front */
     uint64_t *bits_end; /* those of slab 0 lie just before it, of slab 1 before those */
     bool reserved; /* the fallback: one reservation made at start, committed as needed */
+    char *front;   /* in records, behind the control page's head: what region_init was asked to leave room for */
     extent blocks, records, free_bits, heaps;
 } region;
 
@@ -82,17 +83,15 @@ typedef struct control {
 } control;
 
 #define CONTROL_MAGIC "poolmalloc-live"
-#define CONTROL_LAYOUT 4u
+#define CONTROL_LAYOUT 5u
 
-/* Finds a place and maps the control page; false: no pools. Called once, before any other thread may come here. */
-bool region_init(void);
+/* Finds a place and maps the control page, `front` bytes behind its head (whole pages), and the first records; false: no
+ * pools. Called once, before any other thread may come here. */
+bool region_init(size_t front);
 /* Maps more slabs at the end. False: no memory, or something lies there. Depot lock. */
 bool region_grow(void);
 /* Touches the bookkeeping of the first `slabs` slabs, so that no page fault comes later. */
 void region_populate(size_t slabs);
-/* Maps the first `bytes` for heaps, and the first free bits with them: one call to the kernel. Before anything else is mapped
- * but the control page. */
-bool region_begin_heaps(size_t bytes);
 /* Maps the heaps' extent, zeroed, until it has `bytes`, by `step`. False: no memory, or something lies there. Registry lock. */
 bool region_cover_heaps(size_t bytes, size_t step);
 control *region_control(void);

@@ -9,15 +9,9 @@
 
 #define VISITS 8 /* heaps looked at in one go */
 #define VISIT_BLOCKS 512
-#define HEAPS_FIRST 2 /* mapped at once: the orphan and the first thread's */
 
 registry pm_registry;
 static pthread_key_t key;
-
-heap *registry_heap(uint32_t number)
-{
-    return (heap *)((char *)pm_registry.heaps + number * pm_registry.stride);
-}
 
 /* Few programs need it: a page of each process stays untouched. Under the gate. */
 heap *registry_orphan(void)
@@ -41,11 +35,11 @@ static heap *heap_map(void)
     registry *r = &pm_registry;
     if (pm_config.limit && (r->count + 1) * heap_cost() > pm_config.limit / 4)
         return NULL; /* threads beyond this share the orphan */
-    if (!region_cover_heaps((r->count + 1) * r->stride, r->stride))
+    if (r->count >= HEAPS_FIRST && !region_cover_heaps((r->count + 1 - HEAPS_FIRST) * r->stride, r->stride))
         return NULL;
     heap *h = registry_heap(r->count);
     if (pm_config.prefault)
-        os_populate(h, r->stride);
+        os_populate((char *)h - (uintptr_t)h % os_page_size(), r->stride);
     STORE(&pm_depot.heap_bytes, pm_depot.heap_bytes + heap_cost());
     STORE(&r->count, r->count + 1);
     return h;
@@ -53,14 +47,13 @@ static heap *heap_map(void)
 
 static void thread_end(void *h) { registry_thread_exit(h); }
 
+size_t registry_front(void) { return HEAPS_FIRST * (pm_registry.stride = round_up(sizeof(heap), os_page_size())); }
+
 bool registry_init(void)
 {
-    registry *r = &pm_registry;
-    r->heaps = (heap *)pm_region.heaps.base;
-    r->stride = round_up(round_up(sizeof(heap), 64), os_page_size());
-    if (pthread_key_create(&key, thread_end) != 0 || !region_begin_heaps(HEAPS_FIRST * r->stride))
-        return false;
-    return heap_map() == registry_heap(0);
+    pm_registry.first = pm_region.front;
+    pm_registry.heaps = pm_region.heaps.base;
+    return pthread_key_create(&key, thread_end) == 0 && heap_map() == registry_heap(0);
 }
 
 void registry_unload(void) { pthread_key_delete(key); }

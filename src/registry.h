@@ -9,7 +9,8 @@
  * Lock order: gate, registry.lock, the pools', a pool's, heap.lock (another heap's: try only, when one's own is held), depot.lock. */
 typedef struct registry {
     os_lock lock, gate;
-    heap *heaps;
+    char *first;     /* heap 1, the first thread's, is there, heap 0 behind it: on the control page, which is touched anyway */
+    char *heaps;     /* the others */
     size_t stride;   /* bytes from one heap to the next */
     uint32_t count;
     uint32_t epoch;  /* forks since the start, in the line that leads to this process */
@@ -20,9 +21,19 @@ typedef struct registry {
     uint64_t adoptions, strips, reentries;
 } registry;
 
+#define HEAPS_FIRST 2
+
 extern registry pm_registry;
 
-bool registry_init(void);
+INLINE heap *registry_heap_of(const registry *r, size_t number)
+{
+    return (heap *)(number < HEAPS_FIRST ? r->first + (HEAPS_FIRST - 1 - number) * r->stride
+                                         : r->heaps + (number - HEAPS_FIRST) * r->stride);
+}
+INLINE heap *registry_heap(uint32_t number) { return registry_heap_of(&pm_registry, number); }
+
+size_t registry_front(void); /* bytes that the first heaps take beside the control page's head */
+bool registry_init(void); /* the region is up */
 heap *registry_orphan(void);
 /* The calling thread's heap, made or taken over if need be; NULL when it has none and gets none any more. */
 heap *registry_my_heap(void);
@@ -43,7 +54,6 @@ void registry_trim(void);
 /* Ends the calling thread's heap: its blocks go home, its slabs wait for another thread. */
 void registry_thread_exit(void *heap);
 void registry_thread_idle(void); /* gives back what the calling thread's bins and outboxes hold */
-heap *registry_heap(uint32_t number);
 void registry_unload(void); /* threads that end from now on leave their heaps as they are */
 void registry_check(void);
 

@@ -17,12 +17,13 @@ AT(control, registry, 120);
 AT(region, slabs, 16);
 AT(region, bits_end, 24);
 AT(depot, fresh, 8);
-AT(registry, heaps, 8);
-AT(registry, count, 24);
+AT(registry, first, 8);
+AT(registry, count, 32);
 AT(slab, pool, 48);
 AT(slab, state, 63);
 AT(size_class, colours, 12);
 AT(heap, state, 2053);
+AT(heap, number, 2056);
 AT(heap, pending, 2136);
 AT(heap, out, 2176);
 AT(heap, inbox, 2368);
@@ -53,7 +54,10 @@ static size_t resident_here(const view *v, size_t from, size_t count)
     return os_resident(slab_memory(v->slabs + from), count * SLAB_SIZE);
 }
 
-static const heap *view_heap(const view *v, uint32_t i) { return (const heap *)(v->heaps + i * v->heap_stride); }
+static const heap *view_heap(const view *v, uint32_t i)
+{
+    return v->heaps ? (const heap *)(v->heaps + i * v->heap_stride) : registry_heap(i);
+}
 
 PEEKS void view_here(view *v, uint64_t *slow)
 {
@@ -62,8 +66,6 @@ PEEKS void view_here(view *v, uint64_t *slow)
         .region = &pm_region,
         .slabs = pm_region.slabs,
         .slab_count = LOAD(&pm_depot.fresh),
-        .heaps = (const char *)pm_registry.heaps,
-        .heap_stride = pm_registry.stride,
         .heap_count = LOAD(&pm_registry.count),
         .slow = slow,
         .classes = pm_classes,

@@ -18,7 +18,7 @@ struct view {
     const region *region;
     const slab *slabs;      /* records of the slabs handed out so far */
     size_t slab_count;
-    const char *heaps;      /* heap i lies i * heap_stride bytes into it; of pool_bins those given out so far */
+    const char *heaps;      /* copies: heap i lies i * heap_stride bytes into it; of pool_bins those given out so far. NULL: they are here */
     size_t heap_stride;
     uint32_t heap_count;
     uint32_t watched;       /* heaps whose `slow` was read at another time than the heap itself: */

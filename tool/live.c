@@ -249,7 +249,7 @@ static bool heads_sane(const live *l)
 {
     return l->class_count <= CLASS_MALLOC_MAX && l->registry.count <= HEAPS_MOST && l->pools.bins <= POOL_BINS &&
            l->depot.fresh <= SLABS_MOST && l->depot.fresh <= l->region.size / SLAB_SIZE && l->registry.stride >= sizeof(heap) &&
-           l->registry.count * l->registry.stride <= l->region.heaps.size;
+           (l->registry.count <= HEAPS_FIRST || (l->registry.count - HEAPS_FIRST) * l->registry.stride <= l->region.heaps.size);
 }
 
 /* What was in it may be lost. */
@@ -274,13 +274,12 @@ static bool buffers_hold(live *l, size_t heap_bytes)
 static live_result body_read(live *l, part *parts, size_t stride, size_t bytes)
 {
     size_t heaps = l->registry.count;
-    const char *there = (const char *)l->registry.heaps;
     for (size_t i = 0; i < heaps; i++)
-        parts[i] = (part){there + i * l->registry.stride, (char *)l->heaps.at + i * stride, bytes};
+        parts[i] = (part){registry_heap_of(&l->registry, i), (char *)l->heaps.at + i * stride, bytes};
     parts[heaps] = (part){l->region.slabs, l->slabs.at, l->depot.fresh * sizeof(slab)};
     live_result result = parts_read(l->pid, parts, heaps + 1);
     for (size_t i = 0; i < heaps; i++)
-        parts[i] = (part){there + i * l->registry.stride + offsetof(heap, slow), (uint64_t *)l->slow.at + i, sizeof(uint64_t)};
+        parts[i] = (part){(char *)registry_heap_of(&l->registry, i) + offsetof(heap, slow), (uint64_t *)l->slow.at + i, sizeof(uint64_t)};
     return result == LIVE_FOUND ? parts_read(l->pid, parts, heaps) : result;
 }
 
