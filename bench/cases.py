@@ -87,7 +87,7 @@ def scaling(quick):
 
 def goals():
     """What is compared here is compared run by run: many short runs, so that both sides meet the same machine."""
-    twins = [case for name, operations in (("churn", 1300000), ("tree", 800000))
+    twins = [case for name, operations in (("churn", 2000000), ("tree", 1500000))
              for case in (Case(f"two_threads/{name}", name, ("--threads", "2", "--pin"), operations, kind="goal", threads=2),
                           Case(f"two_processes/{name}", name, (), operations, kind="goal", copies=2))]
     start = [Case("startup_over_empty", "startup", ("--variant", "over_empty"), 100, kind="goal")]

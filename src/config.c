@@ -27,7 +27,7 @@ static bool bad_set(badness *bad, token what, const char *why)
 static bool token_is(token t, const char *word)
 {
     size_t n = strlen(word);
-    return (size_t)(t.end - t.at) == n && memcmp(t.at, word, n) == 0;
+    return (size_t)(t.end - t.at) == n && strncmp(t.at, word, n) == 0;
 }
 
 /* The part of `rest` before the next `separator`; `rest` moves behind it. False at the end of the list. */
@@ -318,7 +318,7 @@ static void complain_of(const option *o, const badness *bad, config_complain *co
 static const option *option_find(const char *name, size_t length)
 {
     for (size_t i = 0; i < OPTION_COUNT; i++)
-        if (strlen(options[i].name) == length && memcmp(options[i].name, name, length) == 0)
+        if (strlen(options[i].name) == length && strncmp(options[i].name, name, length) == 0)
             return &options[i];
     return NULL;
 }
@@ -327,10 +327,11 @@ static const option *option_find(const char *name, size_t length)
 static bool variable_load(config *c, const char *variable, bool strict, config_complain *complain)
 {
     static const char prefix[] = "POOLMALLOC_";
-    const char *equals = strchr(variable, '=');
-    if (strncmp(variable, prefix, sizeof prefix - 1) != 0 || !equals)
+    if (strncmp(variable, prefix, sizeof prefix - 1) != 0)
         return true;
-    const char *name = variable + sizeof prefix - 1;
+    const char *name = variable + sizeof prefix - 1, *equals = memchr(name, '=', strlen(name));
+    if (!equals)
+        return true;
     const option *o = option_find(name, (size_t)(equals - name));
     badness bad;
     if (!o) {

@@ -12,7 +12,7 @@ next_allocator pm_next;
 
 /* The address range of the library that pm_next.malloc is in. */
 static uintptr_t library_low, library_high;
-static char library_name[64];
+static const char *library_name; /* the dynamic linker's text: what a program was begun with is never unloaded */
 
 /* ---- the boot arena ---- */
 
@@ -61,7 +61,7 @@ static int library_match(struct dl_phdr_info *info, size_t size, void *address)
     library_low = low;
     library_high = high;
     const char *slash = strrchr(info->dlpi_name, '/');
-    strncpy(library_name, slash ? slash + 1 : *info->dlpi_name ? info->dlpi_name : "the program", sizeof library_name - 1);
+    library_name = slash ? slash + 1 : *info->dlpi_name ? info->dlpi_name : "the program";
     return 1;
 }
 

@@ -8,6 +8,7 @@
 #include "text.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #define ALIGN_LEAST ((size_t)8)
@@ -125,7 +126,7 @@ static void own_bin_open(pm_pool *pool)
 static void pool_set(pm_pool *pool, const pm_pool_options *o)
 {
     size_t size = round_up(size_max(o->block_size, QUANTUM), o->block_align);
-    strncpy(pool->name, o->name ? o->name : "pool", sizeof pool->name - 1);
+    snprintf(pool->name, sizeof pool->name, "%s", o->name ? o->name : "pool");
     class_shape(&pool->shape, size, o->block_align);
     pool->align = o->block_align;
     pool->overflow = (uint8_t)o->overflow;

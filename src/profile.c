@@ -104,10 +104,11 @@ static uint64_t process_started(uint32_t pid)
     long n = fd < 0 ? 0 : os_read(fd, line, sizeof line - 1);
     if (fd >= 0)
         os_close(fd);
-    line[n > 0 ? n : 0] = 0;
+    const char *end = line + (n > 0 ? n : 0);
+    line[end - line] = 0;
     const char *at = strrchr(line, ')');
     for (int field = 2; at && field < 22; field++)
-        at = strchr(at + 1, ' ');
+        at = memchr(at + 1, ' ', (size_t)(end - at)); /* and the zero */
     return at ? strtoull(at, NULL, 10) : 0;
 }
 
