@@ -51,19 +51,29 @@ class Stacked(Case):
 
 
 class Sanitizer(Case):
+    FOUND = {"address": ("use", "heap-use-after-free"), "thread": ("use", "heap-use-after-free"), "leak": ("lose", "detected memory leaks")}
+
+    def assert_found(self, probe, error, text, environment):
+        good = self.run_command([probe, "fine"], env=environment)
+        self.assertEqual((good.returncode, good.stdout), (0, "alive\n"), good.stderr)
+        bad = self.run_command([probe, error], env=environment)
+        self.assertIn(text, bad.stderr)
+        self.assertNotEqual(bad.returncode, 0)
+
     def test_the_sanitizer_keeps_every_block(self):
-        """An ASan program finds its error with us preloaded in front of its runtime."""
-        probe = self.program("asan_victim")
-        if not os.path.exists(probe):
-            self.skipTest("the compiler has no AddressSanitizer")
+        """A program finds its error with us preloaded in front of its sanitizer's runtime."""
         environment = harness.clean_environment(ASAN_OPTIONS="verify_asan_link_order=0:detect_leaks=0")
-        for preload in ("", built.interposer):
-            environment["LD_PRELOAD"] = preload
-            good = self.run_command([probe], env=environment)
-            self.assertEqual((good.returncode, good.stdout), (0, "alive\n"), good.stderr)
-            bad = self.run_command([probe, "x"], env=environment)
-            self.assertIn("heap-use-after-free", bad.stderr, "with preload %r" % preload)
-            self.assertNotEqual(bad.returncode, 0)
+        done = 0
+        for sanitizer, (error, text) in self.FOUND.items():
+            probe = self.program("victim_" + sanitizer)
+            if not os.path.exists(probe) or self.run_command([probe, "fine"], env=environment).returncode:
+                continue  # the compiler, or this kernel, cannot
+            for preload in ("", built.interposer):
+                with self.subTest(sanitizer=sanitizer, preload=preload):
+                    self.assert_found(probe, error, text, environment | {"LD_PRELOAD": preload})
+            done += 1
+        if not done:
+            self.skipTest("the compiler has no sanitizer")
 
 
 class Privileged(Case):
