@@ -73,7 +73,7 @@ void classes_align(void)
 {
     static bool done;
     uint8_t above[ALIGN_SHIFTS];
-    if (LIKELY(LOAD(&done)))
+    if (LIKELY(__atomic_load_n(&done, __ATOMIC_ACQUIRE)))
         return;
     memset(above, CLASS_NONE, sizeof above);
     for (unsigned c = pm_class_count; c-- > 0;) {
@@ -85,5 +85,5 @@ void classes_align(void)
         for (unsigned shift = 0; shift < ALIGN_SHIFTS && pm_classes[above[shift]].size <= 2 * pm_classes[c].size; shift++)
             STORE(&pm_aligned_class[c][shift], above[shift] ^ CLASS_NONE);
     }
-    STORE(&done, true);
+    __atomic_store_n(&done, true, __ATOMIC_RELEASE);
 }

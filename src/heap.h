@@ -209,7 +209,7 @@ INLINE bool outbox_is_full(const outbox *o) { return o->count >= OUTBOX_BLOCKS |
 
 void heap_post_rest(heap *h, outbox *o, heap *to, block *p, size_t size);
 
-/* Into an outbox, which is sent when full. Which one says the heap's address (an odd number of pages apart): looking into the
+/* Into an outbox, which is sent when full. Which one says the heap's address (an odd number of pages apart, the first two aside from the rest but in step with them): looking into the
  * other heap would fetch the line that its thread writes on every slow path. */
 INLINE void heap_post(heap *h, heap *to, block *p, size_t size)
 {

@@ -283,8 +283,23 @@ INLINE void *alloc_aligned(size_t align, size_t size)
 }
 
 PM_EXPORT void *memalign(size_t align, size_t size) { return alloc_aligned(align, size); }
-void *aligned_alloc(size_t align, size_t size);
-void *aligned_alloc(size_t align, size_t size) ALIAS_OF(memalign);
+
+/* What is no power of two newer C libraries refuse and older ones round up: as the next allocator does. */
+static COLD void *aligned_odd(size_t align, size_t size)
+{
+    void *(*next)(size_t, size_t);
+    *(void **)&next = start_done() ? next_function("aligned_alloc") : NULL;
+    if (!next)
+        return alloc_aligned(align, size);
+    forwarded(false);
+    return profiled(next(align, size), size);
+}
+
+PM_EXPORT void *aligned_alloc(size_t align, size_t size)
+{
+    return LIKELY(is_power_of_two(align)) ? alloc_aligned(align, size) : aligned_odd(align, size);
+}
+
 
 PM_EXPORT int posix_memalign(void **out, size_t align, size_t size)
 {

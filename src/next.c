@@ -134,6 +134,8 @@ bool next_find(void)
     if (!FIND(memalign)) {
         *(void **)&posix_memalign_of_next = next_function("posix_memalign");
         n->memalign = posix_memalign_of_next ? memalign_by_posix : memalign_missing;
+        if (!posix_memalign_of_next && (first = next_function("aligned_alloc")) != NULL)
+            *(void **)&n->memalign = first;
     }
     FIND(malloc_usable_size);
     pm_next = found;

@@ -40,7 +40,7 @@ static void extents_lay(char *at, size_t ceiling, size_t front)
     size_t heaps = round_up(size_min(ceiling / 16, HEAPS_CEILING), UNIT_SIZE);
     size_t records = round_up(CONTROL_BYTES + front + ceiling / SLAB_SIZE * sizeof(slab), UNIT_SIZE);
     char *middle = at + heaps + records + bits;
-    r->heaps = (extent){at, 0, heaps, false};
+    r->heaps = (extent){at + front, 0, heaps - front, false}; /* as if they followed the first ones: heap_post's outboxes */
     r->records = (extent){at + heaps, 0, records, false};
     r->free_bits = (extent){middle, 0, bits, true};
     r->blocks = (extent){middle, 0, ceiling, false};

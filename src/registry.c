@@ -38,8 +38,9 @@ static heap *heap_map(void)
     if (r->count >= HEAPS_FIRST && !region_cover_heaps((r->count + 1 - HEAPS_FIRST) * r->stride, r->stride))
         return NULL;
     heap *h = registry_heap(r->count);
+    size_t before = (uintptr_t)h % os_page_size();
     if (pm_config.prefault)
-        os_populate((char *)h - (uintptr_t)h % os_page_size(), r->stride);
+        os_populate((char *)h - before, round_up(before + sizeof(heap), os_page_size()));
     STORE(&pm_depot.heap_bytes, pm_depot.heap_bytes + heap_cost());
     STORE(&r->count, r->count + 1);
     return h;

@@ -4,7 +4,7 @@
 
 #include "heap.h"
 
-/* Guarded by lock; count and base may be read any time. Heaps are never unmapped. Heap 0 is the orphan: it serves the
+/* Guarded by lock; count may be read any time. Heaps are never unmapped. Heap 0 is the orphan: it serves the
  * threads that have ended their own, one at a time, under gate.
  * Lock order: gate, registry.lock, the pools', a pool's, heap.lock (another heap's: try only, when one's own is held), depot.lock. */
 typedef struct registry {

@@ -1,6 +1,7 @@
 /* What poolmalloc makes of a next allocator that lacks functions (next_bare.c): sizes beyond the pools, with and without an
  * alignment. Argument: whether that has aligned blocks at all. */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
 #include <stdbool.h>
@@ -23,16 +24,21 @@ static void accept_aligned(void *block, size_t alignment, bool wanted)
 int main(int argc, char **argv)
 {
     CHECK(argc == 2);
+    CHECK(dlsym(RTLD_DEFAULT, "next_bare") != NULL);
+    void *block = malloc(33);
+    CHECK(malloc_usable_size(block) == 48); /* from a pool */
+    free(block);
     bool can = strcmp(argv[1], "aligned") == 0;
     for (size_t alignment = 16; alignment <= 65536; alignment *= 2) {
         bool wanted = can || alignment == 16;
-        void *block = NULL;
+        block = NULL;
         errno = 0;
         accept_aligned(memalign(alignment, LARGE), alignment, wanted);
         accept_aligned(aligned_alloc(alignment, LARGE), alignment, wanted);
         errno = EEXIST;
         int error = posix_memalign(&block, alignment, LARGE);
         CHECKF(error == (wanted ? 0 : ENOMEM) && errno == EEXIST, "alignment %zu: %d, errno %d", alignment, error, errno);
+        CHECK((uintptr_t)block % alignment == 0);
         free(block);
     }
     void *small = memalign(256, 100);

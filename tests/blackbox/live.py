@@ -469,9 +469,9 @@ class Corrupt(Live):
         process = self.start(self.program("known_blocks"), "quiet", CHECK=0)
         start, pointers = self.control_page(process.pid)
         region, registry, depot, pools = (pointers[i] for i in (0, 10, 4, 6))
-        heaps, slabs = (struct.unpack("Q", self.read(process.pid, at, 8))[0] for at in (registry + 8, region + 16))
-        places = [(region, 168), (registry, 56), (depot, 200), (pools, 64), (heaps, 2816), (heaps + 36864, 2816),
-                  (heaps + 2 * 36864, 2816), (start + 40, 88), (slabs, 4096), (pointers[1], 2560)]
+        heaps, more, slabs = (struct.unpack("Q", self.read(process.pid, at, 8))[0] for at in (registry + 8, registry + 16, region + 16))
+        places = [(region, 176), (registry, 64), (depot, 200), (pools, 64), (heaps, 2816), (heaps + 36864, 2816),
+                  (more, 2816), (start + 40, 88), (slabs, 4096), (pointers[1], 2560)]
         random.seed(6)
         for _ in range(ROUNDS):
             place, span = random.choice(places)

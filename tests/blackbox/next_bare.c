@@ -1,5 +1,5 @@
-/* A next allocator that lacks much: no calloc, no malloc_usable_size, and of the aligned functions posix_memalign alone or
- * (NONE_ALIGNED) none. */
+/* A next allocator that lacks much: no calloc, no malloc_usable_size, and of the aligned functions posix_memalign alone,
+ * (C11_ALIGNED) aligned_alloc alone or (NONE_ALIGNED) none. */
 #include <errno.h>
 #include <stddef.h>
 
@@ -12,7 +12,11 @@ void *malloc(size_t size) { return __libc_malloc(size); }
 void *realloc(void *p, size_t size) { return __libc_realloc(p, size); }
 void free(void *p) { __libc_free(p); }
 
-#ifndef NONE_ALIGNED
+int next_bare; /* tells that it is there */
+
+#ifdef C11_ALIGNED
+void *aligned_alloc(size_t alignment, size_t size) { return __libc_memalign(alignment, size); }
+#elif !defined NONE_ALIGNED
 int posix_memalign(void **p, size_t alignment, size_t size)
 {
     void *got = __libc_memalign(alignment, size);

@@ -77,6 +77,18 @@ static void aligned_blocks_are_aligned(void **state)
     pools_check();
 }
 
+/* A thread that frees for several others by turns must not send each block alone. */
+static void neighbours_have_outboxes_of_their_own(void **state)
+{
+    (void)state;
+    unsigned taken = 0;
+    if (sysconf(_SC_PAGESIZE) != 4096)
+        skip(); /* heaps are whole pages */
+    for (uint32_t i = 0; i < OUTBOXES; i++)
+        taken |= 1U << ((uintptr_t)registry_heap(i) >> 12) % OUTBOXES;
+    assert_int_equal(taken, (1U << OUTBOXES) - 1);
+}
+
 /* The first blocks of large classes do not all fall into the same sets of a cache. */
 static void slabs_have_colours(void **state)
 {
@@ -315,7 +327,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_size_has_its_class),
         cmocka_unit_test(aligned_classes_are_aligned),
-        cmocka_unit_test(aligned_blocks_are_aligned),
+        cmocka_unit_test(aligned_blocks_are_aligned), cmocka_unit_test(neighbours_have_outboxes_of_their_own),
         cmocka_unit_test(slabs_have_colours),
         cmocka_unit_test(last_freed_comes_first),
         cmocka_unit_test(a_slab_fills_and_empties),
