@@ -96,8 +96,6 @@ static void *calloc_by_malloc(size_t n, size_t size)
     return p ? memset(p, 0, bytes) : NULL;
 }
 
-static int (*posix_memalign_of_next)(void **, size_t, size_t);
-
 static void *memalign_missing(size_t align, size_t size)
 {
     if (align <= QUANTUM)
@@ -105,6 +103,8 @@ static void *memalign_missing(size_t align, size_t size)
     errno = ENOMEM;
     return NULL;
 }
+
+static int (*posix_memalign_of_next)(void **, size_t, size_t);
 
 static void *memalign_by_posix(size_t align, size_t size)
 {
@@ -115,28 +115,35 @@ static void *memalign_by_posix(size_t align, size_t size)
     return p;
 }
 
+typedef void *memalign_like(size_t, size_t);
+
+/* aligned_alloc last: some want the size to be a multiple of the alignment. */
+static memalign_like *memalign_stand_in(void)
+{
+    memalign_like *aligned;
+    *(void **)&posix_memalign_of_next = next_function("posix_memalign");
+    if (posix_memalign_of_next)
+        return memalign_by_posix;
+    *(void **)&aligned = next_function("aligned_alloc");
+    return aligned ? aligned : memalign_missing;
+}
+
 /* dlsym gives object pointers; POSIX lets them be functions. */
 #define FIND(f) (*(void **)&n->f = next_function(#f))
 
 bool next_find(void)
 {
-    next_allocator *n = &pm_next;
-    next_allocator found = {.malloc = NULL};
+    next_allocator found = {.malloc = NULL}, *n = &found;
     void *first = dlsym(RTLD_NEXT, "malloc");
     if (!first || !dl_iterate_phdr(library_match, first))
         return false;
-    n = &found;
     *(void **)&n->malloc = first;
     if (!FIND(free) || !FIND(realloc))
         return false;
     if (!FIND(calloc))
         n->calloc = calloc_by_malloc;
-    if (!FIND(memalign)) {
-        *(void **)&posix_memalign_of_next = next_function("posix_memalign");
-        n->memalign = posix_memalign_of_next ? memalign_by_posix : memalign_missing;
-        if (!posix_memalign_of_next && (first = next_function("aligned_alloc")) != NULL)
-            *(void **)&n->memalign = first;
-    }
+    if (!FIND(memalign))
+        n->memalign = memalign_stand_in();
     FIND(malloc_usable_size);
     pm_next = found;
     pm_next_name = library_name;
