@@ -67,8 +67,11 @@ typedef enum { PM_FORMAT_TEXT, PM_FORMAT_JSON, PM_FORMAT_PROMETHEUS } pm_format;
 PM_API int pm_stats_get(pm_stats *stats);
 /* Writes the same to a file descriptor. 0, or -1 with errno EINVAL (no such format) or EIO. Allocates nothing. */
 PM_API int pm_stats_print(int fd, pm_format format);
-/* Gives the pages of every empty slab back to the system, of all threads that are not inside an allocation.
- * Returns the bytes given back. O(slabs + heaps + blocks on their way between threads). */
+/* Gives the pages of every empty slab, and pages between blocks in use, back to the system: of all threads that are not
+ * inside an allocation. Not those between blocks of explicit pools, of block sizes that are pre-allocated and prefaulted or
+ * locked, and where a huge page is more than an eighth in use.
+ * Returns the bytes given back, some of which may have been back already. O(slabs + heaps + blocks on their way between
+ * threads). */
 PM_API size_t pm_trim(void);
 /* Re-derives every counter of the pools; aborts with one line at the first breach. For tests and debuggers. */
 PM_API void pm_check(void);

@@ -259,7 +259,8 @@ size_t pools_trim(void)
     registry_thread_idle(); /* what came home meanwhile */
     h = heap_enter_mine();
     pools_shed_all();
-    size_t bytes = depot_purge(true);
+    size_t bytes = registry_purge();
+    bytes += depot_purge(true);
     heap_leave_mine(h);
     return bytes;
 }

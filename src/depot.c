@@ -41,6 +41,13 @@ static bool unit_wants_huge(void)
     return pm_config.limit == 0 && (LOAD(&pm_depot.unripe) + (int64_t)UNIT_SLABS) * 10 <= LOAD(&pm_depot.ripe);
 }
 
+void depot_split(slab *s)
+{
+    os_lock_take(&pm_depot.lock);
+    unit_advise(slab_unit(s), false);
+    os_lock_give(&pm_depot.lock);
+}
+
 static slab *take_fresh(void)
 {
     depot *d = &pm_depot;

@@ -36,6 +36,8 @@ slab *depot_take(unsigned klass);
  * opened. By the holder of the slab. */
 void depot_note_ripe(slab *s, int more);
 void depot_note_unripe(slab *s, bool unripe);
+/* The unit of a slab in use gives its huge page up: pages of it are about to be purged one by one. */
+void depot_split(slab *s);
 /* Takes back a chain of empty slabs linked by next; purges at most eight. O(chain). */
 void depot_put(slab *chain);
 /* Purges what is older than the delay, at most eight slabs or units; with `all`, everything purgeable.

@@ -160,7 +160,8 @@ static void bin_resize(heap *h, bin *b, size_t limit)
 static void bin_grow(heap *h, bin *b)
 {
     b->spills = 0;
-    bin_resize(h, b, size_min(2 * (size_t)b->limit, BIN_GROWTH * (size_t)pm_classes[b->klass].limit));
+    size_t limit = pm_classes[b->klass].limit;
+    bin_resize(h, b, size_min(size_max(2 * (size_t)b->limit, limit), BIN_GROWTH * limit));
 }
 
 static void bin_ungrow(heap *h, bin *b, size_t limit)
@@ -241,8 +242,25 @@ void heap_give_back(heap *h, bin *b, size_t count)
     bin_attach(b, chain);
 }
 
+#define PINS_LOOK 16
+#define PINS_PART 32
+
+/* Whether most blocks of the bin, by its first ones, lie each in a slab of which little else is in use: they are why it is kept. */
+static bool bin_pins(const bin *b)
+{
+    size_t seen = 0, pins = 0, little = size_max(pm_classes[b->klass].per_slab / PINS_PART, 1);
+    const slab *last = NULL;
+    for (const block *p = b->free; p && seen < PINS_LOOK; p = p->next, seen++) {
+        const slab *s = slab_of(p);
+        pins += s != last && s->out <= little;
+        last = s;
+    }
+    return 2 * pins > seen;
+}
+
 /* Half of the blocks; when the thread has only freed for a while all of them, and the bin gets small: each block at hand may
- * be the last one of a slab. No more at once than bounds the call's work. */
+ * be the last one of a slab. Where most are, near the end of the fall, it keeps none, and every free comes here until the next
+ * malloc has filled it: a program that then rests comes to no slow path again. No more at once than bounds the call's work. */
 void heap_spill(heap *h, bin *b)
 {
     if (LIKELY(b->spills < FALL_SPILLS)) {
@@ -250,9 +268,10 @@ void heap_spill(heap *h, bin *b)
         heap_give_back(h, b, size_min(b->limit / 2, SPILL_BLOCKS));
         return;
     }
-    heap_give_back(h, b, BIN_BLOCKS);
     const size_class *c = &pm_classes[b->klass];
-    bin_ungrow(h, b, size_max(b->limit - (size_t)b->room, c->size > 128 ? c->refill : c->limit));
+    size_t keep = bin_pins(b) ? 0 : c->size > 128 ? c->refill : c->limit;
+    heap_give_back(h, b, BIN_BLOCKS);
+    bin_ungrow(h, b, size_max(b->limit - (size_t)b->room, keep));
 }
 
 void heap_calm_bin(heap *h, bin *b)
@@ -264,6 +283,31 @@ void heap_calm_bin(heap *h, bin *b)
     b->seen = b->free;
 }
 
+/* A huge page is kept where more than an eighth of the slab is in use. */
+static size_t slab_trim(slab *s, const size_class *c)
+{
+    if (LOAD(&slab_unit(s)->unit_huge)) {
+        if (!slab_is_sparse(s, c))
+            return 0;
+        depot_split(s);
+    }
+    return slab_purge(s, c);
+}
+
+size_t heap_purge(heap *h, unsigned klass)
+{
+    const size_class *c = &pm_classes[klass];
+    slab *first = h->bins[klass].partial, *s = first;
+    size_t bytes = 0;
+    if (!s || (c->reserved && (pm_config.prefault || pm_config.lock)))
+        return 0;
+    do {
+        bytes += slab_trim(s, c);
+        s = s->next;
+    } while (s != first);
+    return bytes;
+}
+
 void heap_empty_bins(heap *h)
 {
     os_lock_take(&h->lock);
@@ -271,7 +315,7 @@ void heap_empty_bins(heap *h)
         bin *b = &h->bins[c];
         heap_give_back(h, b, SIZE_MAX);
         b->spills = 0;
-        if (b->limit)
+        if (!pm_every_call_slow)
             bin_resize(h, b, pm_classes[c].limit);
     }
     heap_unlock(h);

@@ -14,7 +14,7 @@
 struct bin {
     block *free;
     int32_t room;
-    uint16_t limit;   /* 0 until the class is used here, and always in modes that count every call */
+    uint16_t limit;   /* 0 until the class is used here, at the end of a fall, and always in modes that count every call */
     uint8_t klass;
     uint8_t spills;   /* how often it was full since a refill found it empty, up to FALL_SPILLS */
     slab *partial;    /* a ring of slabs with free blocks; the first is taken from, one that gets its first goes last */
@@ -185,6 +185,7 @@ void heap_spill(heap *h, bin *b);                        /* a part of a full bin
 void heap_calm_bin(heap *h, bin *b);                     /* some, when the bin has not been used for a while */
 bool heap_drain(heap *h, size_t blocks);                 /* takes in so many and the rest of the message; false: none came */
 void heap_shed(heap *h);                                 /* all spares leave */
+size_t heap_purge(heap *h, unsigned klass);              /* pages of its slabs without a block in use go back; bytes of those */
 void heap_accept(heap *h, slab *s);                      /* a slab whose home this already is comes in, to be used next */
 slab *heap_yield(heap *h, unsigned klass, heap *to);     /* a slab with room for klass goes to another heap, or NULL */
 void heap_check(heap *h, bool bins);                     /* aborts at the first breach */
@@ -209,8 +210,9 @@ INLINE bool outbox_is_full(const outbox *o) { return o->count >= OUTBOX_BLOCKS |
 
 void heap_post_rest(heap *h, outbox *o, heap *to, block *p, size_t size);
 
-/* Into an outbox, which is sent when full. Which one says the heap's address (an odd number of pages apart, the first two aside from the rest but in step with them): looking into the
- * other heap would fetch the line that its thread writes on every slow path. */
+/* Into an outbox, which is sent when full. Which one says the heap's address (heaps are an odd number of pages apart, the
+ * first two aside from the rest but in step with them): looking into the other heap would fetch the line that its thread
+ * writes on every slow path. */
 INLINE void heap_post(heap *h, heap *to, block *p, size_t size)
 {
     outbox *o = &h->out[((uintptr_t)to >> 12) % OUTBOXES];

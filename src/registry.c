@@ -323,6 +323,28 @@ void registry_trim(void)
     os_lock_give(&r->lock);
 }
 
+/* One class at a time, so that nobody waits for long. */
+static size_t purge_class(heap *h, unsigned klass)
+{
+    size_t bytes = 0;
+    os_lock_take(&pm_registry.lock);
+    if (h->state != HEAP_UNUSED && h->state != HEAP_CLOSED && os_lock_try(&h->lock)) {
+        bytes = heap_purge(h, klass);
+        heap_unlock(h);
+    }
+    os_lock_give(&pm_registry.lock);
+    return bytes;
+}
+
+size_t registry_purge(void)
+{
+    size_t bytes = 0;
+    for (uint32_t i = 0, n = LOAD(&pm_registry.count); i < n; i++)
+        for (unsigned c = 0; c < pm_class_count; c++)
+            bytes += purge_class(registry_heap(i), c);
+    return bytes;
+}
+
 void registry_check(void)
 {
     registry *r = &pm_registry;

@@ -2,6 +2,7 @@
 #include "slab.h"
 
 #include "depot.h"
+#include "os.h"
 #include "text.h"
 
 #include <string.h>
@@ -82,6 +83,30 @@ size_t slab_give(slab *s, const size_class *c, block **chain, size_t count)
     s->hint = (uint8_t)hint;
     s->out = (uint16_t)(s->out - n);
     return n;
+}
+
+static size_t purge_between(const char *from, const char *to)
+{
+    size_t page = os_page_size();
+    uintptr_t first = round_up((uintptr_t)from, page), end = (uintptr_t)to / page * page;
+    return first < end && os_purge((void *)first, end - first) ? end - first : 0;
+}
+
+size_t slab_purge(const slab *s, const size_class *c)
+{
+    char *first = slab_first(s, c), *behind = slab_memory(s); /* the last block in use */
+    char *touched = s->state == SLAB_ZEROED ? first + s->high * c->size : behind + SLAB_SIZE;
+    const uint64_t *bits = slab_bits(s);
+    size_t bytes = 0;
+    for (size_t w = 0; w * 64 < c->per_slab; w++) {
+        size_t numbers = size_min(c->per_slab - w * 64, 64);
+        for (uint64_t used = ~bits[w] & (UINT64_MAX >> (64 - numbers)); used; used &= used - 1) {
+            char *p = first + (w * 64 + (size_t)__builtin_ctzll(used)) * c->size;
+            bytes += purge_between(behind, p);
+            behind = p + c->size;
+        }
+    }
+    return bytes + purge_between(behind, touched);
 }
 
 void slab_check_block(const slab *s, const size_class *c, const void *p)

@@ -286,6 +286,104 @@ static void trim_gives_pages_back(void **state)
         give(p[i]);
 }
 
+enum { FALL = 60000 };
+static void *fallen[FALL];
+
+static void rise(void)
+{
+    for (int i = 0; i < FALL; i++)
+        assert_non_null(fallen[i] = alloc_class(class_of(300)));
+}
+
+static void fall_at_random(void)
+{
+    uint64_t r = 1;
+    rise();
+    for (int i = FALL - 1; i > 0; i--) {
+        r = r * 6364136223846793005u + 1442695040888963407u;
+        int j = (int)((r >> 33) % (uint64_t)(i + 1));
+        void *p = fallen[i];
+        fallen[i] = fallen[j], fallen[j] = p;
+    }
+    for (int i = 0; i < FALL; i++)
+        free_block(fallen[i]);
+}
+
+/* The last blocks would each keep a slab, if the bin kept them. */
+static void the_end_of_a_fall_leaves_nothing_at_hand(void **state)
+{
+    (void)state;
+    fall_at_random();
+    const bin *b = &my_heap->bins[class_of(300)];
+    pm_stats s;
+    assert_int_equal(b->limit, 0);
+    assert_null(b->free);
+    stats_gather(&s);
+    assert_int_equal(s.row[class_of(300)].slabs, 0);
+    pools_check();
+    void *p = take(300); /* it is used again: all is as before */
+    assert_int_equal(b->limit, pm_classes[class_of(300)].limit);
+    give(p);
+}
+
+/* Freed as they lie, they empty one slab after the other: frees need not go the long way. */
+static void a_fall_in_order_keeps_the_bin(void **state)
+{
+    (void)state;
+    rise();
+    const bin *b = &my_heap->bins[class_of(300)];
+    for (int i = 0; i < FALL; i++) {
+        free_block(fallen[i]);
+        assert_int_not_equal(b->limit, 0);
+    }
+    rise();
+    for (int i = FALL - 1; i >= 0; i--) {
+        free_block(fallen[i]);
+        assert_int_not_equal(b->limit, 0);
+    }
+    pools_check();
+}
+
+static void idleness_ends_a_fall(void **state)
+{
+    (void)state;
+    fall_at_random();
+    const bin *b = &my_heap->bins[class_of(300)];
+    assert_int_equal(b->limit, 0);
+    registry_thread_idle();
+    assert_int_equal(b->limit, pm_classes[class_of(300)].limit);
+    assert_int_equal(b->room, b->limit);
+    pools_check();
+}
+
+static size_t resident(void)
+{
+    pm_stats s;
+    stats_gather(&s);
+    return s.resident_bytes;
+}
+
+/* Every second page of a slab is free. */
+static void trim_gives_pages_between_blocks_back(void **state)
+{
+    (void)state;
+    static void *p[4096];
+    pools_trim();
+    for (int i = 0; i < 4096; i++)
+        p[i] = memset(alloc_class(class_of(4096)), i, 4096);
+    size_t full = resident();
+    for (int i = 1; i < 4096; i += 2)
+        free_block(p[i]);
+    assert_true(pools_trim() >= 7 * MIB);
+    assert_true(resident() < full - 7 * MIB);
+    pools_check();
+    char expected[4096];
+    for (int i = 0; i < 4096; i += 2) {
+        assert_memory_equal(p[i], memset(expected, i, sizeof expected), sizeof expected);
+        free_block(p[i]);
+    }
+}
+
 static void a_thread_without_heap_is_served(void **state)
 {
     (void)state;
@@ -327,16 +425,21 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_size_has_its_class),
         cmocka_unit_test(aligned_classes_are_aligned),
-        cmocka_unit_test(aligned_blocks_are_aligned), cmocka_unit_test(neighbours_have_outboxes_of_their_own),
+        cmocka_unit_test(aligned_blocks_are_aligned),
+        cmocka_unit_test(neighbours_have_outboxes_of_their_own),
         cmocka_unit_test(slabs_have_colours),
         cmocka_unit_test(last_freed_comes_first),
         cmocka_unit_test(a_slab_fills_and_empties),
         cmocka_unit_test(bins_grow_and_shrink),
+        cmocka_unit_test(the_end_of_a_fall_leaves_nothing_at_hand),
+        cmocka_unit_test(a_fall_in_order_keeps_the_bin),
+        cmocka_unit_test(idleness_ends_a_fall),
         cmocka_unit_test(zeroed_is_zero),
         cmocka_unit_test(another_thread_frees),
         cmocka_unit_test(an_idle_heap_is_adopted),
         cmocka_unit_test(threads_share_heaps_one_after_another),
         cmocka_unit_test(trim_gives_pages_back),
+        cmocka_unit_test(trim_gives_pages_between_blocks_back),
         cmocka_unit_test(a_thread_without_heap_is_served),
         cmocka_unit_test(constant_heaps_are_checked),
     };
