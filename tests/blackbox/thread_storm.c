@@ -7,7 +7,7 @@
 #include "process.h"
 #include "threads.h"
 
-enum { TOGETHER = 4, LEFT = 40, GROWTH_KIB = 6144 };
+enum { TOGETHER = 4, LEFT = 40, GROWTH_KIB = 12288 };
 
 /* Blocks a thread leaves when it ends; main frees them. */
 typedef struct { uintptr_t number; void *left[LEFT]; } Visit;
