@@ -60,7 +60,15 @@ static slab *take_fresh(void)
     return s;
 }
 
-/* A slab without pages: one that was purged, or one never used. */
+static bool unit_is_clean(const slab *unit)
+{
+    size_t clean = unit->unit_empty == UNIT_SLABS ? 0 : UNIT_SLABS + 1;
+    while (clean < UNIT_SLABS && unit[clean].state == SLAB_CLEAN)
+        clean++;
+    return clean == UNIT_SLABS;
+}
+
+/* A slab without pages: one that was purged, or one never used. A clean unit is as good as fresh: it may get huge pages again. */
 static slab *take_clean(void)
 {
     depot *d = &pm_depot;
@@ -70,6 +78,8 @@ static slab *take_clean(void)
     }
     slab *s = d->clean.first;
     if (s) {
+        if (s == slab_unit(s) && !s->unit_huge && unit_is_clean(s))
+            unit_advise(s, unit_wants_huge());
         slab_list_remove(&d->clean, s);
         slab_unit(s)->unit_empty--;
         d->reuses++;
@@ -236,6 +246,17 @@ static size_t purge_one(slab *s)
     return os_purge(slab_memory(s), slabs * SLAB_SIZE) ? slabs : 0;
 }
 
+/* A unit all of whose slabs have no pages goes to the end of the list, in one piece: what is left of others is taken first. */
+static void unit_gather(slab *unit)
+{
+    if (!unit_is_clean(unit))
+        return;
+    for (slab *s = unit; s < unit + UNIT_SLABS; s++) {
+        slab_list_remove(&pm_depot.clean, s);
+        slab_list_append(&pm_depot.clean, s);
+    }
+}
+
 static void purged(slab *s, size_t slabs, uint64_t now)
 {
     depot *d = &pm_depot;
@@ -251,6 +272,7 @@ static void purged(slab *s, size_t slabs, uint64_t now)
         each->since = (uint32_t)now;
         slab_list_push(&d->clean, each);
     }
+    unit_gather(slab_unit(s));
 }
 
 /* One batch; the depot lock is held on entry and on return, not while the kernel works. */

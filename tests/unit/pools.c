@@ -384,6 +384,52 @@ static void trim_gives_pages_between_blocks_back(void **state)
     }
 }
 
+static size_t huge_units(void)
+{
+    size_t n = 0;
+    for (size_t i = 0; i + UNIT_SLABS <= pm_depot.fresh; i += UNIT_SLABS)
+        n += pm_region.slabs[i].unit_huge;
+    return n;
+}
+
+static bool all_clean(const slab *unit)
+{
+    size_t n = 0;
+    while (n < UNIT_SLABS && unit[n].state == SLAB_CLEAN)
+        n++;
+    return n == UNIT_SLABS;
+}
+
+/* Purged slab by slab, in any order, a unit is as good as fresh once all of it is: its slabs are taken together, in order, and
+ * it may have huge pages again. */
+static void a_purged_unit_begins_anew(void **state)
+{
+    (void)state;
+    fall_at_random();
+    pools_trim();
+    size_t units = 0;
+    for (const slab *s = pm_depot.clean.first; s; s = s->next)
+        if (s == slab_unit(s) && all_clean(s)) {
+            units++; /* and none but whole ones behind it */
+            for (size_t i = 1; i < UNIT_SLABS; i++) {
+                s = s->next;
+                assert_ptr_equal(s, slab_unit(s) + i);
+            }
+        } else {
+            assert_int_equal(units, 0);
+        }
+    assert_true(units > 4);
+    assert_int_equal(huge_units(), 0);
+    pm_config.hugepages = HUGEPAGES_ALWAYS;
+    rise();
+    assert_true(huge_units() > 4);
+    pm_config.hugepages = HUGEPAGES_NEVER;
+    for (int i = 0; i < FALL; i++)
+        free_block(fallen[i]);
+    pools_trim();
+    pools_check();
+}
+
 static void a_thread_without_heap_is_served(void **state)
 {
     (void)state;
@@ -442,6 +488,7 @@ int main(void)
         cmocka_unit_test(trim_gives_pages_between_blocks_back),
         cmocka_unit_test(a_thread_without_heap_is_served),
         cmocka_unit_test(constant_heaps_are_checked),
+        cmocka_unit_test(a_purged_unit_begins_anew),
     };
     static char small_pages[] = "POOLMALLOC_HUGEPAGES=never"; /* so that every empty slab can be purged */
     static char *settings[] = {small_pages, NULL};
