@@ -69,9 +69,9 @@ PM_API int pm_stats_get(pm_stats *stats);
 PM_API int pm_stats_print(int fd, pm_format format);
 /* Gives the pages of every empty slab, and pages between blocks in use, back to the system: of all threads that are not
  * inside an allocation. Not those between blocks of explicit pools, of block sizes that are pre-allocated and prefaulted or
- * locked, and where a huge page is more than an eighth in use.
- * Returns the bytes given back, some of which may have been back already. O(slabs + heaps + blocks on their way between
- * threads). */
+ * locked, and where more than an eighth of a huge page is in use.
+ * Returns the bytes given back, some of which may have been back already. O(slabs + heaps + blocks in use and
+ * on their way between threads), a system call for each gap; other threads may wait for one slab's. */
 PM_API size_t pm_trim(void);
 /* Re-derives every counter of the pools; aborts with one line at the first breach. For tests and debuggers. */
 PM_API void pm_check(void);

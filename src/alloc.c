@@ -192,7 +192,7 @@ NOINLINE void free_full(void *p, bin *b)
     }
     os_lock_take(&h->lock);
     heap_give(h, p);
-    heap_spill(h, b);
+    heap_spill(h, b, slab_of(p));
     heap_unlock(h);
     heap_housekeep(h);
     heap_leave(h);
@@ -259,8 +259,8 @@ size_t pools_trim(void)
     registry_thread_idle(); /* what came home meanwhile */
     h = heap_enter_mine();
     pools_shed_all();
-    size_t bytes = registry_purge();
-    bytes += depot_purge(true);
+    size_t bytes = depot_purge(true);
+    bytes += registry_purge();
     heap_leave_mine(h);
     return bytes;
 }

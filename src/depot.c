@@ -83,8 +83,10 @@ static slab *take_clean(void)
         slab_list_remove(&d->clean, s);
         slab_unit(s)->unit_empty--;
         d->reuses++;
-        if ((uint32_t)os_now_ms() - s->since < REGRET_MS)
-            d->regrets++; /* what we just gave back is needed again */
+        if (d->recent > 0 && (uint32_t)os_now_ms() - d->purged_at < REGRET_MS) {
+            d->recent--;
+            d->regrets++; /* as much as we just gave back is needed again, this slab or another */
+        }
     } else if ((s = take_fresh()) == NULL) {
         return NULL;
     }
@@ -221,8 +223,8 @@ static bool must_purge(const slab_list *l, uint64_t now, bool all)
 }
 
 /* The oldest of the first list that has one to go: whole units before slabs, and those of broken units last. A unit of
- * which only a part is purged loses its huge page for good: the kernel frees the part's memory when it needs some, and must
- * not put a huge page there again meanwhile. */
+ * which only a part is purged loses its huge page until all of it was: the kernel frees the part's memory when it needs
+ * some, and must not put a huge page there again meanwhile. */
 static slab *choose(uint64_t now, bool all)
 {
     depot *d = &pm_depot;
@@ -267,9 +269,10 @@ static void purged(slab *s, size_t slabs, uint64_t now)
     }
     d->holding -= slabs;
     d->purges += slabs;
+    d->recent = ((uint32_t)now - d->purged_at < REGRET_MS ? d->recent : 0) + slabs;
+    d->purged_at = (uint32_t)now;
     for (slab *each = s + slabs; each-- > s;) {
         each->state = SLAB_CLEAN;
-        each->since = (uint32_t)now;
         slab_list_push(&d->clean, each);
     }
     unit_gather(slab_unit(s));

@@ -25,6 +25,8 @@ typedef struct depot {
     int64_t unripe;       /* slabs in use that have not, in huge units */
     size_t heap_bytes;    /* what heaps take of the limit; written under the registry's lock */
     uint64_t limit_hits;  /* requests for a slab refused because of the limit */
+    size_t recent;        /* slabs purged one after the other within 100 ms each, and not needed again so far */
+    uint32_t purged_at;   /* when the last was, ms */
 } depot;
 
 extern depot pm_depot;

@@ -244,24 +244,37 @@ void heap_give_back(heap *h, bin *b, size_t count)
 
 #define PINS_LOOK 16
 #define PINS_PART 32
+#define FULLER 16 /* blocks in a row that go to slabs four times as full as that end the end of a fall */
+static_assert(FALL_SPILLS + FULLER <= UINT8_MAX, "spills holds it");
 
-/* Whether most blocks of the bin, by its first ones, lie each in a slab of which little else is in use: they are why it is kept. */
-static bool bin_pins(const bin *b)
+static size_t little(const size_class *c) { return size_max(c->per_slab / PINS_PART, 1); }
+
+/* Whether most blocks, by the first ones, lie each in a slab of which little else is in use: they are why it is kept. */
+static bool chain_pins(const block *p, const size_class *c)
 {
-    size_t seen = 0, pins = 0, little = size_max(pm_classes[b->klass].per_slab / PINS_PART, 1);
+    size_t seen = 0, pins = 0;
     const slab *last = NULL;
-    for (const block *p = b->free; p && seen < PINS_LOOK; p = p->next, seen++) {
+    for (; p && seen < PINS_LOOK; p = p->next, seen++) {
         const slab *s = slab_of(p);
-        pins += s != last && s->out <= little;
+        pins += s != last && s->out <= little(c);
         last = s;
     }
     return 2 * pins > seen;
 }
 
+static bool bin_pins(bin *b, const size_class *c)
+{
+    block *chain = bin_detach(b);
+    bool pins = chain_pins(chain, c);
+    bin_attach(b, chain);
+    return pins;
+}
+
 /* Half of the blocks; when the thread has only freed for a while all of them, and the bin gets small: each block at hand may
  * be the last one of a slab. Where most are, near the end of the fall, it keeps none, and every free comes here until the next
- * malloc has filled it: a program that then rests comes to no slow path again. No more at once than bounds the call's work. */
-void heap_spill(heap *h, bin *b)
+ * malloc has filled it, or slabs are fuller again: a program that then rests comes to no slow path again. No more at once than
+ * bounds the call's work. */
+void heap_spill(heap *h, bin *b, const slab *last)
 {
     if (LIKELY(b->spills < FALL_SPILLS)) {
         b->spills++;
@@ -269,7 +282,17 @@ void heap_spill(heap *h, bin *b)
         return;
     }
     const size_class *c = &pm_classes[b->klass];
-    size_t keep = bin_pins(b) ? 0 : c->size > 128 ? c->refill : c->limit;
+    size_t keep = c->size > 128 ? c->refill : c->limit;
+    if (b->limit == 0) {
+        b->spills = last->out > 4 * little(c) ? b->spills + 1 : FALL_SPILLS;
+        if (b->spills < FALL_SPILLS + FULLER)
+            return;
+        b->spills = FALL_SPILLS;
+        bin_resize(h, b, keep);
+        return;
+    }
+    if (bin_pins(b, c))
+        keep = 0;
     heap_give_back(h, b, BIN_BLOCKS);
     bin_ungrow(h, b, size_max(b->limit - (size_t)b->room, keep));
 }
@@ -283,29 +306,42 @@ void heap_calm_bin(heap *h, bin *b)
     b->seen = b->free;
 }
 
-/* A huge page is kept where more than an eighth of the slab is in use. */
-static size_t slab_trim(slab *s, const size_class *c)
+/* ---- pages between blocks in use ---- */
+
+/* Bytes that a slab's blocks in use take, each a page at least; more than is known of one that no heap has. */
+static PEEKS size_t slab_holds(const slab *s)
 {
-    if (LOAD(&slab_unit(s)->unit_huge)) {
-        if (!slab_is_sparse(s, c))
-            return 0;
-        depot_split(s);
-    }
-    return slab_purge(s, c);
+    if (!slab_in_use(s) && s->state != SLAB_WAITING)
+        return 0;
+    if (LOAD(&s->home) == HEAP_POOL || s->state == SLAB_WAITING || s->klass >= pm_class_count)
+        return SLAB_SIZE;
+    return size_min(s->out * size_max(pm_classes[s->klass].size, 4 * KIB), SLAB_SIZE);
 }
 
-size_t heap_purge(heap *h, unsigned klass)
+/* A guess: other heaps' slabs change meanwhile. */
+static PEEKS bool unit_is_sparse(const slab *unit)
 {
-    const size_class *c = &pm_classes[klass];
-    slab *first = h->bins[klass].partial, *s = first;
     size_t bytes = 0;
-    if (!s || (c->reserved && (pm_config.prefault || pm_config.lock)))
+    for (const slab *s = unit; s < unit + UNIT_SLABS; s++)
+        bytes += slab_holds(s);
+    return bytes <= UNIT_SIZE / 8;
+}
+
+/* What another thread has opened, but not accepted yet, has nothing out. */
+PEEKS size_t heap_purge(slab *s)
+{
+    const size_class *c = &pm_classes[s->klass];
+    if (s->out == 0 || slab_is_full(s, c) || s->trimmed || (c->reserved && (pm_config.prefault || pm_config.lock)))
         return 0;
-    do {
-        bytes += slab_trim(s, c);
-        s = s->next;
-    } while (s != first);
-    return bytes;
+    slab *unit = slab_unit(s);
+    if (LOAD(&unit->unit_huge)) {
+        if (!unit_is_sparse(unit))
+            return 0;
+        depot_split(unit);
+        depot_note_unripe(s, false);
+    }
+    s->trimmed = true;
+    return slab_purge(s, c);
 }
 
 void heap_empty_bins(heap *h)

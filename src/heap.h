@@ -14,9 +14,9 @@
 struct bin {
     block *free;
     int32_t room;
-    uint16_t limit;   /* 0 until the class is used here, at the end of a fall, and always in modes that count every call */
+    uint16_t limit;   /* 0 at the end of a fall, in a pool's bin until it is used, and always in modes that count every call */
     uint8_t klass;
-    uint8_t spills;   /* how often it was full since a refill found it empty, up to FALL_SPILLS */
+    uint8_t spills;   /* how often it was full since a refill found it empty, up to FALL_SPILLS; more: see heap_spill */
     slab *partial;    /* a ring of slabs with free blocks; the first is taken from, one that gets its first goes last */
     block *seen;      /* the first block at the last look: the same at the next one means that the bin is at rest */
 };
@@ -181,11 +181,11 @@ block *heap_fill(heap *h, bin *b); /* a block, with more left in the bin; NULL: 
 block *heap_fill_zeroed(heap *h, bin *b);                /* a block that reads as zero, or NULL */
 void heap_give(heap *h, block *p);                       /* one block of this heap goes to its slab */
 void heap_give_back(heap *h, bin *b, size_t count);      /* up to count blocks of the bin go to their slabs */
-void heap_spill(heap *h, bin *b);                        /* a part of a full bin's blocks */
+void heap_spill(heap *h, bin *b, const slab *last);      /* a part of a full bin's blocks; last: what was given back just now */
 void heap_calm_bin(heap *h, bin *b);                     /* some, when the bin has not been used for a while */
 bool heap_drain(heap *h, size_t blocks);                 /* takes in so many and the rest of the message; false: none came */
 void heap_shed(heap *h);                                 /* all spares leave */
-size_t heap_purge(heap *h, unsigned klass);              /* pages of its slabs without a block in use go back; bytes of those */
+size_t heap_purge(slab *s);                              /* pages of a slab of h without a block in use go back; bytes of those */
 void heap_accept(heap *h, slab *s);                      /* a slab whose home this already is comes in, to be used next */
 slab *heap_yield(heap *h, unsigned klass, heap *to);     /* a slab with room for klass goes to another heap, or NULL */
 void heap_check(heap *h, bool bins);                     /* aborts at the first breach */

@@ -29,10 +29,11 @@ struct slab {
     heap *owner;        /* the heap whose free() may take the short way; the constant nobody in modes that count calls */
     bin *bin;           /* home's bin of this class */
     heap *home;         /* the heap it belongs to; nobody while in the depot */
-    uint32_t since;     /* in the depot: when it became empty, or was purged, ms; wraps after 49 days */
+    uint32_t since;     /* in the depot: when it became empty, ms; wraps after 49 days */
     uint8_t unit_empty; /* in a unit's first record: how many of its slabs are in the depot; depot lock */
-    bool unit_huge;     /* there too: huge pages were asked for; depot lock, but read by who opens a slab */
+    bool unit_huge;     /* there too: huge pages were asked for; depot lock, but read by who opens or trims a slab */
     bool unripe;        /* counted in depot.unripe */
+    bool trimmed;       /* its free pages went back, and no block has come home since */
     slab *next, *prev;  /* neighbours on the one list it is on */
     pm_pool *pool;      /* whose it is, when home is HEAP_POOL; NULL: an arena's. NULL in all other slabs */
     uint16_t out;
@@ -83,7 +84,7 @@ typedef struct control {
 } control;
 
 #define CONTROL_MAGIC "poolmalloc-live"
-#define CONTROL_LAYOUT 5u
+#define CONTROL_LAYOUT 6u
 
 /* Finds a place and maps the control page, `front` bytes behind its head (whole pages), and the first records; false: no
  * pools. Called once, before any other thread may come here. */

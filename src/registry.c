@@ -323,25 +323,28 @@ void registry_trim(void)
     os_lock_give(&r->lock);
 }
 
-/* One class at a time, so that nobody waits for long. */
-static size_t purge_class(heap *h, unsigned klass)
+static size_t purge_between_blocks(slab *s)
 {
+    heap *h = LOAD(&s->home);
     size_t bytes = 0;
+    if (!h || !heap_is_real(h))
+        return 0;
     os_lock_take(&pm_registry.lock);
-    if (h->state != HEAP_UNUSED && h->state != HEAP_CLOSED && os_lock_try(&h->lock)) {
-        bytes = heap_purge(h, klass);
+    if (h->state != HEAP_CLOSED && os_lock_try(&h->lock)) {
+        if (LOAD(&s->home) == h)
+            bytes = heap_purge(s);
         heap_unlock(h);
     }
     os_lock_give(&pm_registry.lock);
     return bytes;
 }
 
-size_t registry_purge(void)
+/* The locks are held for one slab at a time. */
+PEEKS size_t registry_purge(void)
 {
     size_t bytes = 0;
-    for (uint32_t i = 0, n = LOAD(&pm_registry.count); i < n; i++)
-        for (unsigned c = 0; c < pm_class_count; c++)
-            bytes += purge_class(registry_heap(i), c);
+    for (size_t i = 0, n = LOAD(&pm_depot.fresh); i < n; i++)
+        bytes += purge_between_blocks(&pm_region.slabs[i]);
     return bytes;
 }
 

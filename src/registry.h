@@ -51,7 +51,7 @@ void registry_collect_forked(void);
 void registry_visit_one(heap *mine);
 /* The same for every heap that is not locked, and all of its messages. O(heaps + messages). */
 void registry_trim(void);
-/* Pages without a block in use, of slabs of heaps that are not locked, go back. Bytes of those. O(heaps + slabs + blocks). */
+/* Pages without a block in use, of slabs of heaps that are not locked, go back. Bytes of those. O(slabs + blocks in use). */
 size_t registry_purge(void);
 /* Ends the calling thread's heap: its blocks go home, its slabs wait for another thread. */
 void registry_thread_exit(void *heap);

@@ -16,6 +16,7 @@ void slab_reset(slab *s, const size_class *c)
         bits[words] = ((uint64_t)1 << c->per_slab % 64) - 1;
     s->out = 0;
     s->hint = 0;
+    s->trimmed = false;
 }
 
 void slab_open(slab *s, const size_class *c)
@@ -81,6 +82,7 @@ size_t slab_give(slab *s, const size_class *c, block **chain, size_t count)
     }
     *chain = p;
     s->hint = (uint8_t)hint;
+    s->trimmed = false;
     s->out = (uint16_t)(s->out - n);
     return n;
 }

@@ -20,8 +20,6 @@ void slab_reset(slab *s, const size_class *c);
 /* Links up to `most` free blocks, lowest address first, behind *link; returns the end of the chain, which the caller ends.
  * O(most). */
 block **slab_take(slab *s, const size_class *c, block **link, size_t most);
-/* Whether its blocks in use, each on a page of its own, take an eighth of it at most. */
-INLINE bool slab_is_sparse(const slab *s, const size_class *c) { return s->out * size_max(c->size, 4 * KIB) <= SLAB_SIZE / 8; }
 /* Its pages without any block in use go back to the system. Bytes of those, were they in memory or not (mincore would tell, but
  * sandboxes forbid it). O(blocks in use), a system call for each at most. */
 size_t slab_purge(const slab *s, const size_class *c);

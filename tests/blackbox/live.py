@@ -383,7 +383,7 @@ class Errors(Live):
         at = libc.mmap(0x300000000000, 65536, 3, 0x100022, -1, 0)  # private, anonymous, fixed without replacing
         self.assertEqual(at, 0x300000000000)
         self.addCleanup(libc.munmap, at, 65536)
-        version, layout = changes.get("version", b"0.1.0"), changes.get("layout", 5)
+        version, layout = changes.get("version", b"0.1.0"), changes.get("layout", 6)
         pointers = changes.get("pointers", [0] * 11)
         page = struct.pack("16s16sII11Q", b"poolmalloc-live", version, layout, os.getpid(), *pointers)
         ctypes.memmove(at, page, len(page))

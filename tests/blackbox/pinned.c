@@ -103,8 +103,10 @@ int main(int argc, char **argv)
     memset(sizes, 0, sizeof sizes);
     memset(order, 0, sizeof order);
     at_hand();
+    if (sysconf(_SC_PAGESIZE) > 4096) /* too few pages have no block */
+        return 0;
     in_use();
-    if (argument(argc, argv, 1, 1)) /* 0: huge pages are kept where more than an eighth of a slab is in use */
+    if (argument(argc, argv, 1, 1)) /* 0: huge pages are kept where more than an eighth of one is in use */
         between_blocks();
     return 0;
 }

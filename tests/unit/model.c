@@ -190,6 +190,7 @@ static void *fork_among(void *unused)
         for (int j = 0; j < 1000; j++)
             step(own, next_random(&r));
         fork_and_go_on(own, r);
+        pools_trim();
         usleep(2000);
     }
     slots_release(own, SLOTS);
