@@ -62,7 +62,9 @@ static slab *take_fresh(void)
 
 static bool unit_is_clean(const slab *unit)
 {
-    size_t clean = unit->unit_empty == UNIT_SLABS ? 0 : UNIT_SLABS + 1;
+    size_t clean = 0;
+    if (unit->unit_empty < UNIT_SLABS)
+        return false;
     while (clean < UNIT_SLABS && unit[clean].state == SLAB_CLEAN)
         clean++;
     return clean == UNIT_SLABS;
