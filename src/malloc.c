@@ -300,7 +300,6 @@ PM_EXPORT void *aligned_alloc(size_t align, size_t size)
     return LIKELY(is_power_of_two(align)) ? alloc_aligned(align, size) : aligned_odd(align, size);
 }
 
-
 PM_EXPORT int posix_memalign(void **out, size_t align, size_t size)
 {
     if (!is_power_of_two(align) || align % sizeof(void *) != 0)

@@ -326,7 +326,6 @@ static void the_end_of_a_fall_leaves_nothing_at_hand(void **state)
     give(p);
 }
 
-/* Freed as they lie, they empty one slab after the other: frees need not go the long way. */
 /* A bin that keeps nothing does so again when blocks come home to fuller slabs, without any malloc. */
 static void a_fall_after_a_fall_has_a_bin(void **state)
 {
@@ -346,6 +345,7 @@ static void a_fall_after_a_fall_has_a_bin(void **state)
     pools_check();
 }
 
+/* Freed as they lie, they empty one slab after the other: frees need not go the long way. */
 static void a_fall_in_order_keeps_the_bin(void **state)
 {
     (void)state;
@@ -478,6 +478,35 @@ static void a_purged_unit_begins_anew(void **state)
     pools_check();
 }
 
+/* Half of each slab is free, in pages: a huge page stays whole for that, and goes when one block in 64 is left. */
+static void trim_splits_only_sparse_units(void **state)
+{
+    (void)state;
+    static void *p[16384];
+    if (os_page_size() > 4096)
+        skip();
+    pools_trim();
+    pm_config.hugepages = HUGEPAGES_ALWAYS;
+    for (int i = 0; i < 16384; i++)
+        p[i] = alloc_class(class_of(4096));
+    pm_config.hugepages = HUGEPAGES_NEVER;
+    size_t huge = huge_units();
+    assert_true(huge > 20);
+    for (int i = 1; i < 16384; i += 2)
+        free_block(p[i]);
+    pools_trim();
+    assert_in_range(huge_units(), huge - 2, huge); /* the last ones may have been sparse */
+    for (int i = 2; i < 16384; i += 2)
+        if (i % 64)
+            free_block(p[i]);
+    pools_trim();
+    assert_true(huge_units() < huge / 4);
+    for (int i = 0; i < 16384; i += 64)
+        free_block(p[i]);
+    pools_trim();
+    pools_check();
+}
+
 static void a_thread_without_heap_is_served(void **state)
 {
     (void)state;
@@ -539,6 +568,7 @@ int main(void)
         cmocka_unit_test(constant_heaps_are_checked),
         cmocka_unit_test(regrets_are_counted_by_amount),
         cmocka_unit_test(a_purged_unit_begins_anew),
+        cmocka_unit_test(trim_splits_only_sparse_units),
     };
     static char small_pages[] = "POOLMALLOC_HUGEPAGES=never"; /* so that every empty slab can be purged */
     static char *settings[] = {small_pages, NULL};
