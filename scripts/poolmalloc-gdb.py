@@ -5,7 +5,7 @@
 
 `poolmalloc` prints a row a pool, and the heaps; `poolmalloc ADDRESS` says what a pointer is: which pool and slab it is in, and
 whether its block is free there. Needs neither symbols nor debug information: the bookkeeping is found by its magic, and read
-by the offsets of one layout, which src/stats.c holds fast.
+by the offsets of one layout, which src/insight/stats.c holds fast.
 """
 import re
 import struct

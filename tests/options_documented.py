@@ -4,7 +4,7 @@ import re
 import sys
 
 root = pathlib.Path(sys.argv[1])
-names = re.findall(r"^OPTION\((\w+),", (root / "src/options.def").read_text(), re.M)
+names = re.findall(r"^OPTION\((\w+),", (root / "src/ground/options.def").read_text(), re.M)
 missing = [
     f"POOLMALLOC_{name} is not in {page}"
     for page in ("README.md", "man/poolmalloc.7")

@@ -1,7 +1,7 @@
 /* live.c: see live.h. Whatever the process says may be nonsense: sizes are checked before anything is read by them. */
 #include "live.h"
 
-#include "print.h"
+#include "insight/print.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -2,7 +2,7 @@
 #ifndef PM_LIVE_H
 #define PM_LIVE_H
 
-#include "stats.h"
+#include "insight/stats.h"
 
 #include <sys/types.h>
 

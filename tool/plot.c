@@ -1,7 +1,7 @@
 /* plot.c: see plot.h. */
 #include "plot.h"
 
-#include "print.h"
+#include "insight/print.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,7 +2,7 @@
 #ifndef PM_PLOT_H
 #define PM_PLOT_H
 
-#include "stats.h"
+#include "insight/stats.h"
 
 #include <stdio.h>
 #include <sys/types.h>

@@ -1,6 +1,6 @@
 /* poolmalloc.c: the command-line tool: one function a command. */
-#include "class.h"
-#include "config.h"
+#include "pools/class.h"
+#include "ground/config.h"
 #include "live.h"
 #include "tool.h"
 
@@ -30,7 +30,7 @@ typedef struct setting {
 
 static const setting settings[] = {
 #define OPTION(name, field, kind, fallback, help) {"POOLMALLOC_" #name, help, #kind},
-#include "options.def"
+#include "ground/options.def"
 #undef OPTION
 };
 #define SETTINGS (sizeof settings / sizeof *settings)

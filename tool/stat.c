@@ -1,7 +1,7 @@
 /* stat.c: `poolmalloc stat`: how full the pools of a running process are. */
 #include "live.h"
 #include "plot.h"
-#include "print.h"
+#include "insight/print.h"
 #include "tool.h"
 
 #include <errno.h>

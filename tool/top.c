@@ -1,6 +1,6 @@
 /* top.c: `poolmalloc top`: stat for all processes, or for one in depth, on the whole screen and again and again. */
 #include "live.h"
-#include "print.h"
+#include "insight/print.h"
 #include "processes.h"
 #include "tool.h"
 

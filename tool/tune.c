@@ -1,6 +1,6 @@
 /* tune.c: `poolmalloc tune`: from profiles to block sizes. */
 #include "tune.h"
-#include "config.h"
+#include "ground/config.h"
 #include "tool.h"
 #include "tune_run.h"
 

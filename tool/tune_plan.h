@@ -2,8 +2,8 @@
 #ifndef PM_TUNE_PLAN_H
 #define PM_TUNE_PLAN_H
 
-#include "class.h"
-#include "slab.h"
+#include "pools/class.h"
+#include "pools/slab.h"
 
 #define PLAN_STEPS (BLOCK_MAX / QUANTUM)
 #define PLAN_POOLS CLASS_MALLOC_MAX

@@ -1,5 +1,5 @@
 /* tune_profile.c: profiles that the library wrote, read and added up. */
-#include "profile.h"
+#include "insight/profile.h"
 #include "tune.h"
 
 #include <errno.h>

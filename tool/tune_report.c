@@ -1,5 +1,5 @@
 /* tune_report.c: what `poolmalloc tune` tells: who asked for what, what each set of block sizes would waste. */
-#include "config.h"
+#include "ground/config.h"
 #include "tune.h"
 
 #include <inttypes.h>

@@ -1,6 +1,6 @@
 /* tune_run.c: runs a command and collects the profiles of all of its processes. */
 #include "tune_run.h"
-#include "config.h"
+#include "ground/config.h"
 #include "tool.h"
 
 #include <dirent.h>

@@ -1,5 +1,5 @@
 /* settings.c: any bytes as the value of each setting. Whatever comes, a bad value leaves the default. */
-#include "config.h"
+#include "ground/config.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char *const names[] = {
 #define OPTION(name, field, kind, fallback, help) "POOLMALLOC_" #name "=",
-#include "options.def"
+#include "ground/options.def"
 #undef OPTION
     };
     size_t count = sizeof names / sizeof *names, length = size ? strlen(names[data[0] % count]) : 0;

@@ -1,6 +1,6 @@
 /* config.c: every kind of setting, good and bad. */
-#include "class.h"
-#include "config.h"
+#include "pools/class.h"
+#include "ground/config.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

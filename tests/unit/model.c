@@ -2,7 +2,7 @@
  * Usage: model OPERATIONS [check|limit] [SEED]. Every block carries its size and a pattern; threads end and are replaced,
  * free each other's blocks, and the process forks now and then. Prints what was met; each thing must be. */
 #include "start.h"
-#include "os.h"
+#include "ground/os.h"
 
 #include <pthread.h>
 #include <string.h>

@@ -3,7 +3,7 @@
  * between rounds, while they stand still, a pool is counted, visited, reset, trimmed, ended and made anew, or the process
  * forks and the child goes on. Threads end and are replaced. Prints what was met; each thing must be. */
 #include "start.h"
-#include "os.h"
+#include "ground/os.h"
 
 #include <poolmalloc.h>
 

@@ -2,11 +2,11 @@
 #ifndef TEST_START_H
 #define TEST_START_H
 
-#include "alloc.h"
-#include "config.h"
-#include "depot.h"
-#include "registry.h"
-#include "stats.h"
+#include "pools/alloc.h"
+#include "ground/config.h"
+#include "pools/depot.h"
+#include "pools/registry.h"
+#include "insight/stats.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* stats.c: figures gathered and printed while threads allocate, and names of any bytes. For ThreadSanitizer above all. */
 #include "start.h"
 
-#include "print.h"
+#include "insight/print.h"
 
 #include <fcntl.h>
 #include <pthread.h>

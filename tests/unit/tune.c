@@ -1,5 +1,5 @@
 /* tune.c: the planner behind `poolmalloc tune`. */
-#include "config.h"
+#include "ground/config.h"
 #include "tune_plan.h"
 
 #include <setjmp.h>

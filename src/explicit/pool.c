@@ -1,0 +1,320 @@
+/* pool.c: See pool.h. */
+#include "explicit/pool.h"
+
+#include "pools/depot.h"
+#include "ground/text.h"
+
+#include <string.h>
+
+#define SPARE 1 /* empty slabs that a pool keeps for its next need */
+
+pool_table pm_pools RARE;
+
+void pool_lock(pm_pool *pool)
+{
+    if (pool->sharing != PM_SHARING_NONE)
+        os_lock_take(&pool->lock);
+}
+
+void pool_unlock(pm_pool *pool)
+{
+    slab *leaving = pool->leaving;
+    pool->leaving = NULL;
+    if (pool->sharing != PM_SHARING_NONE)
+        os_lock_give(&pool->lock);
+    if (UNLIKELY(leaving != NULL))
+        depot_put(leaving);
+}
+
+/* ---- slabs ---- */
+
+slab *pool_slab(void)
+{
+    slab *s = depot_take(CLASS_NONE);
+    if (s) {
+        s->klass = CLASS_NONE;
+        STORE(&s->home, HEAP_POOL);
+    }
+    return s;
+}
+
+void slab_disown(slab *s)
+{
+    s->state = SLAB_USED;
+    STORE(&s->pool, NULL);
+}
+
+void pool_accept(pm_pool *pool, slab *s)
+{
+    STORE(&s->pool, pool);
+    slab_open(s, &pool->shape);
+    slab_list_push(&pool->slabs, s);
+    pool->empty++;
+}
+
+/* It is empty. */
+static void slab_leave(pm_pool *pool, slab *s)
+{
+    slab_list_remove(&pool->slabs, s);
+    pool->empty--;
+    slab_close(s, &pool->shape);
+    slab_disown(s);
+    s->next = pool->leaving;
+    pool->leaving = s;
+}
+
+void pool_shed(pm_pool *pool, size_t keep)
+{
+    for (slab *s = pool->slabs.first, *next; s && pool->slabs.count > keep; s = next) {
+        next = s->next;
+        if (s->out == 0)
+            slab_leave(pool, s);
+    }
+}
+
+static void slab_to_end(pm_pool *pool, slab *s)
+{
+    slab_list_remove(&pool->slabs, s);
+    slab_list_append(&pool->slabs, s);
+}
+
+void pool_sort(pm_pool *pool)
+{
+    slab *s = pool->slabs.first;
+    for (size_t n = pool->slabs.count; n > 0; n--) {
+        slab *next = s->next;
+        if (slab_is_full(s, &pool->shape))
+            slab_to_end(pool, s);
+        s = next;
+    }
+    pool_shed(pool, size_max(pool->keep, pool->slabs.count - pool->empty + SPARE));
+}
+
+/* ---- blocks ---- */
+
+void pool_watch(pm_pool *pool)
+{
+    if (pool->sharing == PM_SHARING_THREADS)
+        return;
+    int64_t base = (int64_t)pool->own.limit - (int64_t)pool->out;
+    pool->peak_room = (int64_t)pool->peak + base;
+    pool->mark_room = pool->on_mark ? (int64_t)pool->mark + base : INT64_MIN;
+}
+
+void pool_note_peak(pm_pool *pool)
+{
+    pool->peak = size_max(pool->peak, pool->sharing == PM_SHARING_THREADS ? pool->out : pool->out - bin_holds(&pool->own));
+    pool_watch(pool);
+}
+
+/* The next slab to take from. While a visit lasts full ones may stand before others. */
+static slab *pool_next_slab(const pm_pool *pool, slab *s)
+{
+    while (s && slab_is_full(s, &pool->shape) && pool->visiting)
+        s = s->next;
+    return s && !slab_is_full(s, &pool->shape) ? s : NULL;
+}
+
+bool pool_fill(pm_pool *pool, bin *b)
+{
+    const size_class *c = &pool->shape;
+    pool_note_peak(pool); /* own is empty: all that is out is in use */
+    size_t most = size_min(b->limit == 0 ? 1 : c->refill, pool->most - pool->out), taken = 0;
+    block *first = NULL, **end = &first;
+    slab *s = pool_next_slab(pool, pool->slabs.first), *next;
+    for (int slabs = 0; slabs < REFILL_SLABS && taken < most && s; slabs++, s = pool_next_slab(pool, next)) {
+        size_t before = s->out;
+        next = s->next;
+        end = slab_take(s, c, end, most - taken);
+        taken += s->out - before;
+        pool->empty -= before == 0;
+        if (slab_is_full(s, c) && !pool->visiting)
+            slab_to_end(pool, s);
+    }
+    bin_prepend(b, first, end, taken);
+    pool->out += taken;
+    if (pool->sharing == PM_SHARING_THREADS)
+        pool->peak = size_max(pool->peak, pool->out);
+    pool_watch(pool);
+    return taken > 0;
+}
+
+/* Gives back up to count blocks of the slab that the chain begins with. */
+static size_t give_run(pm_pool *pool, block **chain, size_t count)
+{
+    const size_class *c = &pool->shape;
+    slab *s = slab_of(*chain);
+    bool was_full = slab_is_full(s, c);
+    size_t n = slab_give(s, c, chain, count);
+    pool->out -= n;
+    pool->empty += s->out == 0;
+    if (pool->visiting)
+        return n;
+    if (was_full) {
+        slab_list_remove(&pool->slabs, s);
+        slab_list_push(&pool->slabs, s);
+    }
+    if (s->out == 0 && pool->empty > SPARE && pool->slabs.count > pool->keep)
+        slab_leave(pool, s);
+    return n;
+}
+
+void pool_give_back(pm_pool *pool, bin *b, size_t count)
+{
+    block *chain = bin_detach(b);
+    while (count > 0 && chain) {
+        size_t n = give_run(pool, &chain, count);
+        b->room += (int32_t)n;
+        count -= n;
+    }
+    bin_attach(b, chain);
+    pool_watch(pool);
+}
+
+void pool_give(pm_pool *pool, block *p)
+{
+    pool_note_peak(pool);
+    p->next = NULL;
+    give_run(pool, &p, 1);
+    pool_watch(pool);
+}
+
+void pool_reset(pm_pool *pool)
+{
+    pool_note_peak(pool);
+    for (slab *s = pool->slabs.first; s; s = s->next)
+        slab_reset(s, &pool->shape);
+    pool->empty = (uint32_t)pool->slabs.count;
+    pool->out = 0;
+    pool->own.free = NULL;
+    pool->own.room = pool->own.limit;
+    pool_watch(pool);
+}
+
+/* ---- check ---- */
+
+void pool_check(pm_pool *pool)
+{
+    size_t out = 0, empty = 0;
+    bool full_before = false;
+    for (const slab *s = pool->slabs.first; s; s = s->next) {
+        bool full = slab_is_full(s, &pool->shape);
+        if (s->pool != pool || s->home != HEAP_POOL || (full_before && !full && !pool->visiting))
+            report_abort("check: pool %s: slab %zu is not its own, or not in its place", pool->name, slab_index(s));
+        slab_check(s, &pool->shape);
+        full_before |= full;
+        out += s->out;
+        empty += s->out == 0;
+    }
+    if (out != pool->out || empty != pool->empty || out > pool->most || pool->own.room > pool->own.limit)
+        report_abort("check: pool %s: %zu blocks out, %zu counted; %zu slabs empty, %u counted", pool->name, out, pool->out,
+                     empty, pool->empty);
+}
+
+void pools_check_all(void)
+{
+    os_lock_take(&pm_pools.lock);
+    for (pm_pool *pool = pm_pools.first; pool; pool = pool->next) {
+        if (pool->sharing == PM_SHARING_NONE)
+            continue; /* another thread may be inside */
+        pool_lock(pool);
+        pool_check(pool);
+        pool_unlock(pool);
+    }
+    os_lock_give(&pm_pools.lock);
+}
+
+/* ---- records ---- */
+
+/* Pools and arenas have their records in a pool of their own; its slabs say that they belong to none, so that no pointer to
+ * a record is taken for a block. */
+static pm_pool records = {.sharing = PM_SHARING_NONE, .most = SIZE_MAX, .name = "records"};
+
+static bool records_grow(void)
+{
+    slab *s = pool_slab();
+    if (!s)
+        return false;
+    pool_accept(&records, s);
+    STORE(&s->pool, NULL);
+    return pool_fill(&records, &records.own);
+}
+
+void *record_take(void)
+{
+    bin *b = &records.own; /* limit 0: one at a time */
+    if (records.shape.size == 0) {
+        class_shape(&records.shape, round_up(sizeof(pm_pool), 64), 64);
+        records.shape.colours = 0;
+    }
+    if (!pool_fill(&records, b) && !records_grow())
+        return NULL;
+    block *p = b->free;
+    b->free = NULL;
+    b->room = 0;
+    return memset(p, 0, records.shape.size);
+}
+
+void record_give(void *record)
+{
+    pool_give(&records, record);
+    pool_unlock(&records);
+}
+
+/* ---- all pools ---- */
+
+void pools_empty_bins(heap *h)
+{
+    os_lock_take(&pm_pools.lock);
+    for (uint32_t i = 0; i < pm_pools.bins; i++) {
+        pm_pool *pool = pm_pools.of_bin[i];
+        bin *b = &h->pool_bins[i];
+        if (!pool || !b->free)
+            continue;
+        pool_lock(pool);
+        pool_give_back(pool, b, SIZE_MAX);
+        pool_unlock(pool);
+    }
+    os_lock_give(&pm_pools.lock);
+}
+
+void pools_recount_bins(heap *h)
+{
+    for (uint32_t i = 0; i < pm_pools.bins; i++)
+        bin_recount(&h->pool_bins[i]);
+}
+
+void pools_shed_all(void)
+{
+    os_lock_take(&pm_pools.lock);
+    for (pm_pool *pool = pm_pools.first; pool; pool = pool->next) {
+        if (pool->sharing == PM_SHARING_NONE)
+            continue;
+        pool_lock(pool);
+        if (!pool->visiting)
+            pool_shed(pool, pool->keep);
+        pool_unlock(pool);
+    }
+    os_lock_give(&pm_pools.lock);
+}
+
+void pools_fork_prepare(void)
+{
+    os_lock_take(&pm_pools.lock);
+    for (pm_pool *pool = pm_pools.first; pool; pool = pool->next)
+        os_lock_take(&pool->lock);
+}
+
+void pools_fork_parent(void)
+{
+    for (pm_pool *pool = pm_pools.first; pool; pool = pool->next)
+        os_lock_give(&pool->lock);
+    os_lock_give(&pm_pools.lock);
+}
+
+void pools_fork_child(void)
+{
+    for (pm_pool *pool = pm_pools.first; pool; pool = pool->next)
+        os_lock_reset(&pool->lock);
+    os_lock_reset(&pm_pools.lock);
+}

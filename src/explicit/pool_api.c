@@ -1,0 +1,356 @@
+/* pool_api.c: Explicit pools from creation to end, and what they tell; blocks come and go in pool_use.c. */
+#include "pools/alloc.h"
+#include "pools/bringup.h"
+#include "ground/config.h"
+#include "pools/depot.h"
+#include "explicit/pool.h"
+#include "pools/registry.h"
+#include "ground/text.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define ALIGN_LEAST ((size_t)8)
+#define ALIGN_MOST (4 * KIB)
+#define OWN_BIN 4 /* times the limit of a thread's bin: there is one a pool */
+
+/* ---- options ---- */
+
+/* A copy in today's layout: what an older caller's struct lacks is zero. False: not even a block size. */
+static bool options_copy(pm_pool_options *to, const pm_pool_options *from)
+{
+    if (!from || from->struct_size < offsetof(pm_pool_options, block_size) + sizeof from->block_size)
+        return false;
+    memset(to, 0, sizeof *to);
+    memcpy(to, from, size_min(from->struct_size, sizeof *to));
+    to->block_align = to->block_align ? to->block_align : QUANTUM;
+    return true;
+}
+
+static bool options_are_good(const pm_pool_options *o)
+{
+    if (o->block_size == 0 || o->block_size > BLOCK_MAX)
+        return false;
+    if (!is_power_of_two(o->block_align) || o->block_align < ALIGN_LEAST || o->block_align > ALIGN_MOST)
+        return false;
+    if ((unsigned)o->sharing > PM_SHARING_NONE || (unsigned)o->overflow > PM_OVERFLOW_FAIL)
+        return false;
+    if (o->initial_blocks > PTRDIFF_MAX / BLOCK_MAX || (o->max_blocks && o->max_blocks < o->initial_blocks))
+        return false;
+    return o->overflow != PM_OVERFLOW_FAIL || o->max_blocks || o->initial_blocks; /* else it would never give any */
+}
+
+/* More than the machine has is refused before it is tried: slabs not touched would still cost their records. */
+static bool options_are_possible(const pm_pool_options *o)
+{
+    size_t bytes = o->initial_blocks * round_up(size_max(o->block_size, QUANTUM), o->block_align);
+    return bytes < GIB || bytes <= os_memory();
+}
+
+/* ---- bins in all heaps; no thread is inside a call on the pool ---- */
+
+typedef void bin_visit(pm_pool *pool, bin *b);
+
+static void bins_visit(pm_pool *pool, bin_visit *each)
+{
+    uint32_t heaps = LOAD(&pm_registry.count);
+    if (pool->sharing != PM_SHARING_THREADS)
+        each(pool, &pool->own);
+    for (uint32_t i = 0; i < heaps && pool->sharing == PM_SHARING_THREADS; i++)
+        each(pool, pool_bin(pool, registry_heap(i)));
+}
+
+static void bin_drop(pm_pool *pool, bin *b)
+{
+    (void)pool;
+    if (b->limit == 0) /* not used there: its page stays untouched */
+        return;
+    b->free = NULL;
+    b->room = b->limit;
+}
+
+static void bin_close(pm_pool *pool, bin *b)
+{
+    (void)pool;
+    if (b->limit)
+        memset(b, 0, sizeof *b);
+}
+
+/* Blocks go to their slabs, and frees that follow do so at once. */
+static void bin_suspend(pm_pool *pool, bin *b)
+{
+    pool_give_back(pool, b, SIZE_MAX);
+    b->limit = 0;
+    b->room = 0;
+}
+
+/* ---- creation and end ---- */
+
+/* Pools lock. A number that no pool has, or POOL_BINS. */
+static uint32_t bin_number_take(pm_pool *pool)
+{
+    uint32_t i = 0;
+    while (i < POOL_BINS && pm_pools.of_bin[i])
+        i++;
+    if (i < POOL_BINS) {
+        STORE(&pm_pools.of_bin[i], pool);
+        pm_pools.bins = (uint32_t)size_max(pm_pools.bins, i + 1);
+    }
+    return i;
+}
+
+/* Pools lock. Without a number left a pool of THREADS becomes LOCKED: slower, and right. */
+static void sharing_set(pm_pool *pool, pm_sharing sharing)
+{
+    uint32_t number = sharing == PM_SHARING_THREADS ? bin_number_take(pool) : POOL_BINS;
+    pool->bin_offset = (uint32_t)(sharing == PM_SHARING_NONE ? offsetof(pm_pool, own) : offsetof(pm_pool, none));
+    if (number < POOL_BINS) {
+        pool->bin_offset = (uint32_t)(offsetof(heap, pool_bins) + number * sizeof(bin));
+    } else if (sharing == PM_SHARING_THREADS) {
+        sharing = PM_SHARING_LOCKED;
+        pm_pools.demoted++;
+    }
+    pool->sharing = (uint8_t)sharing;
+    pool->in_pool = sharing != PM_SHARING_THREADS;
+    pool->looks_first = pool->overflow == PM_OVERFLOW_FORWARD || pm_config.check;
+}
+
+static void own_bin_open(pm_pool *pool)
+{
+    pool->own.klass = CLASS_NONE;
+    pool->own.limit = pm_every_call_slow || pool->sharing == PM_SHARING_THREADS ? 0 : OWN_BIN * pool->shape.limit;
+    pool->own.room = pool->own.limit;
+}
+
+static void pool_set(pm_pool *pool, const pm_pool_options *o)
+{
+    size_t size = round_up(size_max(o->block_size, QUANTUM), o->block_align);
+    snprintf(pool->name, sizeof pool->name, "%s", o->name ? o->name : "pool");
+    class_shape(&pool->shape, size, o->block_align);
+    pool->align = o->block_align;
+    pool->overflow = (uint8_t)o->overflow;
+    pool->max_blocks = o->max_blocks;
+    pool->most = o->max_blocks ? o->max_blocks : o->overflow == PM_OVERFLOW_FAIL ? o->initial_blocks : SIZE_MAX;
+    pool->keep = (uint32_t)((o->initial_blocks + pool->shape.per_slab - 1) / pool->shape.per_slab);
+    pool->mark = o->high_water;
+    pool->on_mark = o->high_water ? o->on_high_water : NULL;
+    pool->context = o->context;
+    sharing_set(pool, o->sharing);
+    own_bin_open(pool);
+    pool->peak_room = INT64_MAX;
+    pool->mark_room = INT64_MIN;
+    pool_watch(pool);
+}
+
+/* At the end: who reads the list without the lock finds the pools that stay, however many others come and go. */
+static void pool_link(pm_pool *pool)
+{
+    pool->next = NULL;
+    pool->previous = pm_pools.last;
+    STORE(pool->previous ? &pool->previous->next : &pm_pools.first, pool);
+    pm_pools.last = pool;
+    pm_pools.count++;
+}
+
+static void pool_unlink(pm_pool *pool)
+{
+    *(pool->next ? &pool->next->previous : &pm_pools.last) = pool->previous;
+    STORE(pool->previous ? &pool->previous->next : &pm_pools.first, pool->next);
+    pm_pools.count--;
+}
+
+static pm_pool *pool_make(const pm_pool_options *o, heap *h)
+{
+    pm_pool *pool = registry_record(h);
+    if (pool) {
+        os_lock_take(&pm_pools.lock);
+        pool_set(pool, o);
+        pool_link(pool);
+        os_lock_give(&pm_pools.lock);
+    }
+    return pool;
+}
+
+static bool pool_reserve(pm_pool *pool, heap *h)
+{
+    for (uint32_t i = 0; i < pool->keep; i++) {
+        slab *s = registry_pool_slab(h);
+        if (!s)
+            return false;
+        if (pm_config.prefault)
+            os_populate(slab_memory(s), SLAB_SIZE);
+        if (pm_config.lock)
+            os_mlock(slab_memory(s), SLAB_SIZE);
+        pool_lock(pool);
+        pool_accept(pool, s);
+        pool_unlock(pool);
+    }
+    return true;
+}
+
+static pm_pool *pool_begin(const pm_pool_options *o)
+{
+    heap *h = heap_enter_mine();
+    pm_pool *pool = pool_make(o, h);
+    bool ready = pool && pool_reserve(pool, h);
+    heap_leave_mine(h);
+    if (pool && !ready) {
+        pm_pool_destroy(pool);
+        return NULL;
+    }
+    return pool;
+}
+
+pm_pool *pm_pool_create(const pm_pool_options *options)
+{
+    pm_pool_options o;
+    if (!options_copy(&o, options) || !options_are_good(&o)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    pm_pool *pool = options_are_possible(&o) && bringup_done() ? pool_begin(&o) : NULL;
+    if (!pool)
+        errno = ENOMEM;
+    return pool;
+}
+
+void pm_pool_reset(pm_pool *pool)
+{
+    if (!pool)
+        return;
+    pool_lock(pool);
+    pool_reset(pool);
+    bins_visit(pool, bin_drop);
+    pool_unlock(pool);
+}
+
+static void leaks_report(const pm_pool *pool)
+{
+    pm_pool_stats s = {.struct_size = sizeof s};
+    pm_pool_stats_get(pool, &s);
+    if (s.used)
+        report("pool %s ends with %zu blocks of %zu bytes in use", pool->name, s.used, s.block_size);
+}
+
+void pm_pool_destroy(pm_pool *pool)
+{
+    if (!pool)
+        return;
+    if (pm_config.verbose)
+        leaks_report(pool);
+    heap *h = heap_enter_mine();
+    os_lock_take(&pm_pools.lock); /* a thread that ends gives its blocks of pools back under it */
+    pool_unlink(pool);
+    bins_visit(pool, bin_close);
+    if (pool->sharing == PM_SHARING_THREADS)
+        STORE(&pm_pools.of_bin[(pool->bin_offset - offsetof(heap, pool_bins)) / sizeof(bin)], NULL);
+    pool_reset(pool);
+    pool_shed(pool, 0);
+    slab *leaving = pool->leaving;
+    record_give(pool);
+    os_lock_give(&pm_pools.lock);
+    if (leaving)
+        depot_put(leaving);
+    heap_leave_mine(h);
+}
+
+/* ---- questions ---- */
+
+bool pm_pool_owns(const pm_pool *pool, const void *p) { return pool && pm_pool_of(p) == pool; }
+
+pm_pool *pm_pool_of(const void *p) { return region_holds(p) ? LOAD(&slab_of(p)->pool) : NULL; }
+
+/* Every block whose bit is not set when its turn comes. */
+static void slab_visit(const slab *s, const size_class *c, void (*each)(void *, void *), void *context)
+{
+    const uint64_t *bits = slab_bits(s);
+    char *first = slab_first(s, c);
+    for (size_t i = 0; i < s->high; i++)
+        if (!(bits[i / 64] >> i % 64 & 1))
+            each(first + i * c->size, context);
+}
+
+void pm_pool_visit(pm_pool *pool, void (*each)(void *block, void *context), void *context)
+{
+    if (!pool || !each)
+        return;
+    heap *h = heap_enter_mine();
+    pool_lock(pool);
+    bins_visit(pool, bin_suspend);
+    pool->visiting = true;
+    pool_watch(pool);
+    pool_unlock(pool); /* each may free */
+    heap_leave_mine(h);
+    for (const slab *s = pool->slabs.first; s; s = s->next)
+        slab_visit(s, &pool->shape, each, context);
+    h = heap_enter_mine();
+    pool_lock(pool);
+    pool->visiting = false;
+    own_bin_open(pool);
+    pool_sort(pool);
+    pool_watch(pool);
+    pool_unlock(pool);
+    heap_leave_mine(h);
+}
+
+static size_t held_in_bins(pm_pool *pool)
+{
+    size_t held = 0;
+    uint32_t heaps = LOAD(&pm_registry.count);
+    if (pool->sharing != PM_SHARING_THREADS)
+        return bin_holds(&pool->own);
+    for (uint32_t i = 0; i < heaps; i++) {
+        const bin *b = pool_bin(pool, registry_heap(i));
+        int32_t holds = LOAD(&b->limit) - LOAD(&b->room); /* another thread's: may be in the midst of a change */
+        held += holds > 0 ? (size_t)holds : 0;
+    }
+    return held;
+}
+
+void pm_pool_stats_get(const pm_pool *asked, pm_pool_stats *stats)
+{
+    pm_pool *pool = (pm_pool *)asked;
+    if (!pool || !stats || stats->struct_size < sizeof(size_t))
+        return;
+    pool_lock(pool);
+    pool_note_peak(pool);
+    pm_pool_stats s = {.struct_size = stats->struct_size,
+                       .block_size = pool->shape.size,
+                       .capacity = pool->most != SIZE_MAX ? pool->most : pool->slabs.count * pool->shape.per_slab,
+                       .used = pool->out - size_min(pool->out, held_in_bins(pool)),
+                       .high_water = pool->peak,
+                       .failures = LOAD(&pool->failures),
+                       .forwarded = LOAD(&pool->forwarded)};
+    s.free = s.capacity - size_min(s.capacity, s.used);
+    pool_unlock(pool);
+    memcpy(stats, &s, size_min(stats->struct_size, sizeof s));
+}
+
+void pm_pool_high_water_reset(pm_pool *pool)
+{
+    if (!pool)
+        return;
+    pool_lock(pool);
+    pool->peak = 0;
+    pool_note_peak(pool);
+    pool_unlock(pool);
+}
+
+size_t pm_pool_trim(pm_pool *pool)
+{
+    if (!pool)
+        return 0;
+    bin *b = pool->sharing != PM_SHARING_THREADS ? &pool->own : heap_is_real(my_heap) ? pool_bin(pool, my_heap) : NULL;
+    heap *h = heap_enter_mine();
+    pool_lock(pool);
+    size_t before = pool->slabs.count;
+    if (b)
+        pool_give_back(pool, b, SIZE_MAX);
+    if (!pool->visiting)
+        pool_shed(pool, pool->keep);
+    size_t after = pool->slabs.count;
+    pool_unlock(pool);
+    heap_leave_mine(h);
+    return (before - after) * SLAB_SIZE;
+}

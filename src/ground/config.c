@@ -1,0 +1,387 @@
+/* config.c: See config.h. A kind of option is a pair: parse_KIND reads [at, end) and writes its field only
+ * when all of it is good, else it says in `bad` what is wrong with which part; print_KIND writes the field back. */
+#include "ground/config.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+config pm_config;
+bool pm_config_loaded;
+
+typedef struct token {
+    const char *at, *end;
+} token;
+
+typedef struct badness {
+    token what;
+    const char *why;
+} badness;
+
+static bool bad_set(badness *bad, token what, const char *why)
+{
+    *bad = (badness){what, why};
+    return false;
+}
+
+static bool token_is(token t, const char *word)
+{
+    size_t n = strlen(word);
+    return (size_t)(t.end - t.at) == n && strncmp(t.at, word, n) == 0;
+}
+
+/* The part of `rest` before the next `separator`; `rest` moves behind it. False at the end of the list. */
+static bool token_next(token *rest, char separator, token *part)
+{
+    if (rest->at == NULL)
+        return false;
+    const char *cut = memchr(rest->at, separator, (size_t)(rest->end - rest->at));
+    *part = (token){rest->at, cut ? cut : rest->end};
+    rest->at = cut ? cut + 1 : NULL;
+    return true;
+}
+
+static bool number_parse(token t, size_t *n)
+{
+    size_t value = 0;
+    for (const char *c = t.at; c < t.end; c++) {
+        if (*c < '0' || *c > '9' || value > (SIZE_MAX - 9) / 10)
+            return false;
+        value = value * 10 + (size_t)(*c - '0');
+    }
+    *n = value;
+    return t.at < t.end;
+}
+
+bool size_parse(const char *from, const char *end, size_t *size)
+{
+    token digits = {from, end};
+    unsigned shift = 0;
+    if (from < end) {
+        char suffix = (char)(end[-1] & ~0x20);
+        shift = suffix == 'K' ? 10 : suffix == 'M' ? 20 : suffix == 'G' ? 30 : 0;
+        digits.end -= shift != 0;
+    }
+    size_t n;
+    if (!number_parse(digits, &n) || n > SIZE_MAX >> shift)
+        return false;
+    *size = n << shift;
+    return true;
+}
+
+/* ---- kinds ---- */
+
+static bool parse_flag(token t, bool *field, badness *bad)
+{
+    if (!token_is(t, "0") && !token_is(t, "1"))
+        return bad_set(bad, t, "is neither 0 nor 1");
+    *field = *t.at == '1';
+    return true;
+}
+static void print_flag(const bool *field, text *t) { text_add(t, "%d", *field); }
+
+static bool parse_limit(token t, size_t *field, badness *bad)
+{
+    size_t size = 0;
+    if (!token_is(t, "none") && (!size_parse(t.at, t.end, &size) || size == 0))
+        return bad_set(bad, t, "is no size (a number of bytes above 0, with K, M or G, or none)");
+    *field = size;
+    return true;
+}
+static void print_limit(const size_t *field, text *t)
+{
+    if (*field)
+        text_add(t, "%zu", *field);
+    else
+        text_add(t, "none");
+}
+
+static bool parse_delay(token t, uint32_t *field, badness *bad)
+{
+    size_t ms = DELAY_NEVER;
+    if (!token_is(t, "never") && (!number_parse(t, &ms) || ms >= DELAY_NEVER))
+        return bad_set(bad, t, "is no number of milliseconds, nor never");
+    *field = (uint32_t)ms;
+    return true;
+}
+static void print_delay(const uint32_t *field, text *t)
+{
+    if (*field == DELAY_NEVER)
+        text_add(t, "never");
+    else
+        text_add(t, "%u", *field);
+}
+
+static bool word_find(token t, const char *const *words, unsigned *index)
+{
+    for (*index = 0; words[*index]; ++*index)
+        if (token_is(t, words[*index]))
+            return true;
+    return false;
+}
+
+#define WORDS_KIND(kind, type, why, ...)                                                                               \
+    static const char *const words_##kind[] = {__VA_ARGS__, NULL};                                                     \
+    static bool parse_##kind(token t, type *field, badness *bad)                                                       \
+    {                                                                                                                  \
+        unsigned index;                                                                                                \
+        if (!word_find(t, words_##kind, &index))                                                                       \
+            return bad_set(bad, t, why);                                                                               \
+        *field = (type)index;                                                                                          \
+        return true;                                                                                                   \
+    }                                                                                                                  \
+    static void print_##kind(const type *field, text *t) { text_add(t, "%s", words_##kind[*field]); }
+
+WORDS_KIND(overflow, overflow_policy, "is none of forward, fail, abort", "forward", "fail", "abort")
+WORDS_KIND(hugepages, hugepages_policy, "is none of auto, always, never", "auto", "always", "never")
+WORDS_KIND(format, stats_format, "is none of text, json, prometheus", "text", "json", "prometheus")
+
+static bool parse_path(token t, char (*field)[256], badness *bad)
+{
+    size_t n = (size_t)(t.end - t.at);
+    if (n >= sizeof *field)
+        return bad_set(bad, (token){t.at, t.at + 20}, "… is longer than 255 bytes");
+    memcpy(*field, t.at, n);
+    (*field)[n] = 0;
+    return true;
+}
+static void print_path(const char (*field)[256], text *t) { text_add(t, "%s", *field); }
+
+static bool parse_names(token t, char (*field)[256], badness *bad) { return parse_path(t, field, bad); }
+static void print_names(const char (*field)[256], text *t) { print_path(field, t); }
+
+static const struct {
+    const char *name;
+    int number;
+} signals[] = {{"USR1", SIGUSR1},   {"USR2", SIGUSR2}, {"HUP", SIGHUP},   {"QUIT", SIGQUIT}, {"WINCH", SIGWINCH},
+               {"URG", SIGURG},     {"IO", SIGIO},     {"PWR", SIGPWR},   {"ALRM", SIGALRM}, {"VTALRM", SIGVTALRM},
+               {"PROF", SIGPROF},   {"CONT", SIGCONT}, {"TERM", SIGTERM}, {"INT", SIGINT}};
+
+static int signal_number(token t)
+{
+    if (t.end - t.at > 3 && memcmp(t.at, "SIG", 3) == 0)
+        t.at += 3;
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        if (token_is(t, signals[i].name))
+            return signals[i].number;
+    return 0;
+}
+
+static bool parse_stats(token t, stats_wish *field, badness *bad)
+{
+    stats_wish wish = {false, false, 0};
+    token part;
+    if (token_is(t, "off"))
+        t.at = NULL;
+    while (token_next(&t, ',', &part)) {
+        if (token_is(part, "exit"))
+            wish.exit = true;
+        else if (token_is(part, "full"))
+            wish.full = true;
+        else if (part.end - part.at <= 7 || memcmp(part.at, "signal=", 7) != 0)
+            return bad_set(bad, part, "is none of exit, signal=SIGNAME, full");
+        else if ((wish.signal = signal_number((token){part.at + 7, part.end})) == 0)
+            return bad_set(bad, part, "names no signal that can be used");
+    }
+    *field = wish;
+    return true;
+}
+static void print_stats(const stats_wish *field, text *t)
+{
+    const char *comma = "";
+    if (!field->exit && !field->full && !field->signal)
+        text_add(t, "off");
+    if (field->exit) {
+        text_add(t, "exit");
+        comma = ",";
+    }
+    for (size_t i = 0; i < sizeof signals / sizeof *signals && field->signal; i++)
+        if (signals[i].number == field->signal) {
+            text_add(t, "%ssignal=%s", comma, signals[i].name);
+            comma = ",";
+        }
+    if (field->full)
+        text_add(t, "%sfull", comma);
+}
+
+/* 16, 32, 48, 64, then four steps a doubling up to 32 KiB: 45 sizes, at most 1/5 of a block wasted above 64 bytes. */
+static void sizes_default(size_list *list)
+{
+    list->length = 0;
+    for (uint32_t size = 16; size <= 32768;) {
+        list->at[list->length++] = (block_size){size, 0};
+        uint32_t top = 1u << (31 - __builtin_clz(size));
+        size += top >= 64 ? top / 4 : 16;
+    }
+}
+
+/* Keeps the list sorted; a size that is there already adds its count. False when the list is full. */
+static bool sizes_add(size_list *list, block_size added)
+{
+    uint32_t i = list->length;
+    while (i > 0 && list->at[i - 1].size > added.size)
+        i--;
+    if (i > 0 && list->at[i - 1].size == added.size) {
+        list->at[i - 1].count += added.count;
+        return true;
+    }
+    if (list->length == CLASS_MALLOC_MAX)
+        return false;
+    memmove(list->at + i + 1, list->at + i, (list->length - i) * sizeof *list->at);
+    list->at[i] = added;
+    list->length++;
+    return true;
+}
+
+static bool parse_block_sizes(token t, size_list *field, badness *bad)
+{
+    size_list list = {.length = 0};
+    token part, whole = t;
+    if (token_is(t, "default")) {
+        sizes_default(field);
+        return true;
+    }
+    while (token_next(&t, ',', &part)) {
+        token rest = part, size_text, count_text;
+        size_t size, count = 0;
+        token_next(&rest, ':', &size_text);
+        if (!size_parse(size_text.at, size_text.end, &size) || size == 0 || size > BLOCK_MAX)
+            return bad_set(bad, part, "is no block size (1 to 64K bytes, with :COUNT to pre-allocate)");
+        if (token_next(&rest, ':', &count_text) &&
+            (rest.at || !size_parse(count_text.at, count_text.end, &count) || count > UINT32_MAX / 2))
+            return bad_set(bad, part, "has a bad count after the colon");
+        if (!sizes_add(&list, (block_size){(uint32_t)round_up(size, QUANTUM), (uint32_t)count}))
+            return bad_set(bad, whole, "names more than 63 block sizes");
+    }
+    *field = list;
+    return true;
+}
+static void print_block_sizes(const size_list *field, text *t)
+{
+    for (uint32_t i = 0; i < field->length; i++) {
+        text_add(t, "%s%u", i ? "," : "", field->at[i].size);
+        if (field->at[i].count)
+            text_add(t, ":%u", field->at[i].count);
+    }
+}
+
+/* ---- the table ---- */
+
+typedef struct option {
+    const char *name, *fallback, *help;
+    size_t offset;
+    bool (*parse)(token, void *field, badness *);
+    void (*print)(const void *field, text *);
+} option;
+
+/* One pair of typed wrappers a row, so that a kind that does not fit its field is a compile-time error. */
+#define OPTION(name, field, kind, fallback, help)                                                                      \
+    static bool parse_of_##name(token t, void *p, badness *bad)                                                        \
+    {                                                                                                                  \
+        config *c = (config *)((char *)p - offsetof(config, field));                                                   \
+        return parse_##kind(t, &c->field, bad);                                                                        \
+    }                                                                                                                  \
+    static void print_of_##name(const void *p, text *t)                                                                \
+    {                                                                                                                  \
+        const config *c = (const config *)((const char *)p - offsetof(config, field));                                 \
+        print_##kind(&c->field, t);                                                                                    \
+    }
+#include "ground/options.def"
+#undef OPTION
+
+static const option options[] = {
+#define OPTION(name, field, kind, fallback, help)                                                                      \
+    {#name, fallback, help, offsetof(config, field), parse_of_##name, print_of_##name},
+#include "ground/options.def"
+#undef OPTION
+};
+#define OPTION_COUNT (sizeof options / sizeof *options)
+
+static token token_of(const char *s) { return (token){s, s + strlen(s)}; }
+
+void config_default(config *c)
+{
+    badness bad;
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        options[i].parse(token_of(options[i].fallback), (char *)c + options[i].offset, &bad);
+}
+
+static void complain_of(const option *o, const badness *bad, config_complain *complain)
+{
+    char line[320];
+    int length = (int)size_min((size_t)(bad->what.end - bad->what.at), 100);
+    const char *used = *o->fallback ? o->fallback : "none";
+    snprintf(line, sizeof line, "POOLMALLOC_%s: '%.*s' %s; using %s", o->name, length, bad->what.at, bad->why, used);
+    complain(line);
+}
+
+static const option *option_find(const char *name, size_t length)
+{
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        if (strlen(options[i].name) == length && strncmp(options[i].name, name, length) == 0)
+            return &options[i];
+    return NULL;
+}
+
+/* True when the variable is good, or none of ours. */
+static bool variable_load(config *c, const char *variable, bool strict, config_complain *complain)
+{
+    static const char prefix[] = "POOLMALLOC_";
+    if (strncmp(variable, prefix, sizeof prefix - 1) != 0)
+        return true;
+    const char *name = variable + sizeof prefix - 1, *equals = memchr(name, '=', strlen(name));
+    if (!equals)
+        return true;
+    const option *o = option_find(name, (size_t)(equals - name));
+    badness bad;
+    if (!o) {
+        char line[200];
+        snprintf(line, sizeof line, "%.*s: no such setting", (int)size_min((size_t)(equals - variable), 100), variable);
+        if (strict)
+            complain(line);
+        return !strict;
+    }
+    if (o->parse(token_of(equals + 1), (char *)c + o->offset, &bad))
+        return true;
+    complain_of(o, &bad, complain);
+    return false;
+}
+
+unsigned config_load(config *c, char *const *environment, bool strict, config_complain *complain)
+{
+    unsigned bad = 0;
+    pm_config_loaded = true;
+    for (; environment && *environment; environment++)
+        if (**environment == 'P' && !variable_load(c, *environment, strict, complain))
+            bad++;
+    return bad;
+}
+
+void config_print(const config *c, text *t)
+{
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        text_add(t, "POOLMALLOC_%s=", options[i].name);
+        options[i].print((const char *)c + options[i].offset, t);
+        text_add(t, "\n");
+    }
+}
+
+void config_help(text *t)
+{
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        const option *o = &options[i];
+        text_add(t, "  POOLMALLOC_%s (default %s)\n      %s\n", o->name, *o->fallback ? o->fallback : "unset", o->help);
+    }
+}
+
+bool config_names_program(const char *names, const char *path)
+{
+    token rest = token_of(names), name;
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    if (!*names)
+        return true;
+    while (path && token_next(&rest, ',', &name))
+        if (token_is(name, slash ? slash + 1 : path))
+            return true;
+    return false;
+}

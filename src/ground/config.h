@@ -1,0 +1,61 @@
+/* config.h: The settings: read once, from an array of NAME=VALUE strings, into our own memory. */
+#ifndef PM_CONFIG_H
+#define PM_CONFIG_H
+
+#include "ground/base.h"
+#include "ground/text.h"
+
+#define LIMIT_SMALLEST (8 * MIB) /* below it a limit is obeyed, with a warning: a few pools will eat it up */
+#define DELAY_NEVER UINT32_MAX
+
+typedef enum { OVERFLOW_FORWARD, OVERFLOW_FAIL, OVERFLOW_ABORT } overflow_policy;
+typedef enum { HUGEPAGES_AUTO, HUGEPAGES_ALWAYS, HUGEPAGES_NEVER } hugepages_policy;
+typedef enum { FORMAT_TEXT, FORMAT_JSON, FORMAT_PROMETHEUS } stats_format;
+
+typedef struct block_size {
+    uint32_t size;  /* bytes, a multiple of QUANTUM */
+    uint32_t count; /* blocks to pre-allocate */
+} block_size;
+
+typedef struct size_list {
+    uint32_t length;
+    block_size at[CLASS_MALLOC_MAX]; /* ascending, no size twice */
+} size_list;
+
+typedef struct stats_wish {
+    bool exit, full;
+    int signal; /* 0: none */
+} stats_wish;
+
+typedef struct config {
+    size_list sizes;
+    bool prefault, lock, check, verbose, disable;
+    size_t limit; /* bytes; 0: none */
+    overflow_policy overflow;
+    uint32_t purge_delay; /* milliseconds, or DELAY_NEVER */
+    hugepages_policy hugepages;
+    stats_wish stats;
+    stats_format stats_format;
+    char stats_file[256], profile[256], programs[256];
+} config;
+
+extern config pm_config;
+extern bool pm_config_loaded; /* by config_load */
+
+/* Called with one line of text for each bad value. */
+typedef void config_complain(const char *line);
+
+void config_default(config *c);
+/* Takes every POOLMALLOC_ variable of `environment` (NULL-terminated). A bad value leaves the default.
+ * Returns how many were bad. With `strict`, a POOLMALLOC_ variable that does not exist is bad too. O(environment). */
+unsigned config_load(config *c, char *const *environment, bool strict, config_complain *complain);
+/* The effective settings, a line each. */
+void config_print(const config *c, text *t);
+/* Every variable with its default and what it does. */
+void config_help(text *t);
+/* Whether the comma list `names` is empty or holds the last part of `path`. */
+bool config_names_program(const char *names, const char *path);
+
+bool size_parse(const char *from, const char *end, size_t *size);
+
+#endif

@@ -1,0 +1,71 @@
+/* os.h: Everything asked of the kernel, by raw system calls: no errno, no libc wrapper that another
+ * preloaded library may have hooked. Results below zero are negated error numbers. */
+#ifndef PM_OS_H
+#define PM_OS_H
+
+#include "ground/base.h"
+
+/* A mutex of one word: 0 free, 1 held, 2 held and somebody sleeps. Spins briefly, then sleeps in the kernel.
+ * Acquire on taking pairs with release on letting go. */
+typedef struct os_lock {
+    uint32_t state;
+} os_lock;
+
+void os_lock_wait(os_lock *l);
+void os_lock_wake(os_lock *l);
+
+INLINE bool os_lock_try(os_lock *l)
+{
+    uint32_t zero = 0;
+    return __atomic_compare_exchange_n(&l->state, &zero, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+}
+INLINE void os_lock_take(os_lock *l)
+{
+    if (UNLIKELY(!os_lock_try(l)))
+        os_lock_wait(l);
+}
+INLINE void os_lock_give(os_lock *l)
+{
+    if (UNLIKELY(__atomic_exchange_n(&l->state, 0, __ATOMIC_RELEASE) == 2))
+        os_lock_wake(l);
+}
+
+/* In the child of a fork: whoever held it is gone. */
+INLINE void os_lock_reset(os_lock *l) { STORE(&l->state, 0); }
+INLINE bool os_lock_held(const os_lock *l) { return LOAD(&l->state) != 0; }
+
+/* Maps `bytes` read-write exactly at `at`; false when anything lies there or the system refuses. */
+bool os_map_at(void *at, size_t bytes);
+/* Reserves (PROT_NONE) somewhere; NULL when refused. */
+void *os_reserve(size_t bytes);
+bool os_commit(void *at, size_t bytes);
+void os_unmap(void *at, size_t bytes);
+
+bool os_purge(void *at, size_t bytes);                /* pages go back and read as zero; false: nothing changed */
+void os_huge(void *at, size_t bytes, bool wanted);    /* a wish: failure is no error */
+bool os_populate(void *at, size_t bytes);
+bool os_mlock(void *at, size_t bytes);
+void os_name(void *at, size_t bytes, const char *name); /* shown in /proc/PID/maps where the kernel can */
+size_t os_resident(void *at, size_t bytes);           /* bytes of [at, at + bytes) in memory; both page-aligned */
+
+int os_open(const char *path, int flags, int mode);
+long os_read(int fd, void *to, size_t bytes);
+bool os_write(int fd, const void *from, size_t bytes); /* all of it, or false */
+void os_close(int fd);
+long os_readlink(const char *path, char *to, size_t bytes);
+
+void *os_map_file(int fd, size_t bytes);                /* shared and writable; NULL when refused */
+bool os_is_open(int fd);
+
+uint64_t os_now_ms(void);      /* monotonic, coarse */
+uint64_t os_random(void);      /* from the kernel's 16 bytes at program start; no system call */
+uintptr_t os_address_limit(void);
+size_t os_page_size(void);
+size_t os_address_space(void); /* RLIMIT_AS in bytes, SIZE_MAX when unlimited */
+size_t os_memory(void);        /* RAM in bytes */
+bool os_privileged(void);      /* AT_SECURE: the environment is not to be trusted */
+const char *os_program(void);  /* the path that exec was given, or NULL */
+uint32_t os_pid(void);
+void os_abort(void) __attribute__((noreturn));
+
+#endif

@@ -1,0 +1,230 @@
+/* os_linux.c: os.h on Linux. */
+#include "ground/os.h"
+
+#include <elf.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysinfo.h>
+#include <time.h>
+#include <errno.h>
+#include <unistd.h>
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef PR_SET_VMA
+#define PR_SET_VMA 0x53564d41
+#define PR_SET_VMA_ANON_NAME 0
+#endif
+
+#if defined(__x86_64__)
+static long call(long nr, long a, long b, long c, long d, long e, long f)
+{
+    long result;
+    register long r10 __asm__("r10") = d;
+    register long r8 __asm__("r8") = e;
+    register long r9 __asm__("r9") = f;
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+static void pause_cpu(void) { __builtin_ia32_pause(); }
+#elif defined(__aarch64__)
+static long call(long nr, long a, long b, long c, long d, long e, long f)
+{
+    register long x8 __asm__("x8") = nr;
+    register long x0 __asm__("x0") = a;
+    register long x1 __asm__("x1") = b;
+    register long x2 __asm__("x2") = c;
+    register long x3 __asm__("x3") = d;
+    register long x4 __asm__("x4") = e;
+    register long x5 __asm__("x5") = f;
+    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
+    return x0;
+}
+static void pause_cpu(void) { __asm__ volatile("yield"); }
+#else
+static long call(long nr, long a, long b, long c, long d, long e, long f)
+{
+    int saved = errno;
+    long result = syscall(nr, a, b, c, d, e, f);
+    if (result == -1)
+        result = -errno;
+    errno = saved;
+    return result;
+}
+static void pause_cpu(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
+#endif
+
+#define CALL3(nr, a, b, c) call(nr, (long)(a), (long)(b), (long)(c), 0, 0, 0)
+#define CALL4(nr, a, b, c, d) call(nr, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
+
+/* ---- lock ---- */
+
+void os_lock_wait(os_lock *l)
+{
+    for (int spin = 0; spin < 100; spin++) {
+        pause_cpu();
+        if (LOAD(&l->state) == 0 && os_lock_try(l))
+            return;
+    }
+    while (__atomic_exchange_n(&l->state, 2, __ATOMIC_ACQUIRE) != 0)
+        CALL4(SYS_futex, &l->state, FUTEX_WAIT_PRIVATE, 2, 0);
+}
+
+void os_lock_wake(os_lock *l) { CALL3(SYS_futex, &l->state, FUTEX_WAKE_PRIVATE, 1); }
+
+/* ---- memory ---- */
+
+static void *map(void *at, size_t bytes, int protection, int flags, int fd)
+{
+    long got = call(SYS_mmap, (long)at, (long)bytes, protection, flags, fd, 0);
+    return got < 0 && got > -4096 ? NULL : (void *)got;
+}
+
+bool os_map_at(void *at, size_t bytes)
+{
+    void *got = map(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1);
+    if (got && got != at) /* kernels before 4.17 take the address as a hint */
+        os_unmap(got, bytes);
+    return got == at;
+}
+
+void *os_reserve(size_t bytes) { return map(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1); }
+bool os_commit(void *at, size_t bytes) { return CALL3(SYS_mprotect, at, bytes, PROT_READ | PROT_WRITE) == 0; }
+void os_unmap(void *at, size_t bytes) { CALL3(SYS_munmap, at, bytes, 0); }
+bool os_purge(void *at, size_t bytes) { return CALL3(SYS_madvise, at, bytes, MADV_DONTNEED) == 0; }
+bool os_mlock(void *at, size_t bytes) { return CALL3(SYS_mlock, at, bytes, 0) == 0; }
+
+void os_huge(void *at, size_t bytes, bool wanted)
+{
+    CALL3(SYS_madvise, at, bytes, wanted ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+}
+
+bool os_populate(void *at, size_t bytes)
+{
+    if (CALL3(SYS_madvise, at, bytes, MADV_POPULATE_WRITE) == 0)
+        return true;
+    for (size_t i = 0; i < bytes; i += os_page_size()) { /* kernels before 5.14; nobody else uses these pages yet */
+        volatile char *c = (char *)at + i;
+        *c = *c;
+    }
+    return true;
+}
+
+void os_name(void *at, size_t bytes, const char *name)
+{
+    call(SYS_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, (long)at, (long)bytes, (long)name, 0);
+}
+
+size_t os_resident(void *at, size_t bytes)
+{
+    unsigned char in_core[64];
+    size_t page = os_page_size(), resident = 0;
+    for (size_t done = 0; done < bytes;) {
+        size_t pages = size_min(sizeof in_core, (bytes - done + page - 1) / page);
+        if (CALL3(SYS_mincore, (char *)at + done, pages * page, in_core) != 0)
+            return resident;
+        for (size_t i = 0; i < pages; i++)
+            resident += (in_core[i] & 1) ? page : 0;
+        done += pages * page;
+    }
+    return resident;
+}
+
+/* ---- files ---- */
+
+int os_open(const char *path, int flags, int mode) { return (int)CALL4(SYS_openat, AT_FDCWD, path, flags, mode); }
+long os_read(int fd, void *to, size_t bytes) { return CALL3(SYS_read, fd, to, bytes); }
+void os_close(int fd) { CALL3(SYS_close, fd, 0, 0); }
+
+bool os_write(int fd, const void *from, size_t bytes)
+{
+    const char *at = from;
+    while (bytes > 0) {
+        long n = CALL3(SYS_write, fd, at, bytes);
+        if (n == -EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        at += n;
+        bytes -= (size_t)n;
+    }
+    return true;
+}
+
+long os_readlink(const char *path, char *to, size_t bytes)
+{
+    return CALL4(SYS_readlinkat, AT_FDCWD, path, to, bytes);
+}
+
+void *os_map_file(int fd, size_t bytes) { return map(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd); }
+
+/* ---- facts ---- */
+
+uint64_t os_now_ms(void)
+{
+    struct timespec t = {0, 0};
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t); /* the C library's: no system call, which a sandbox may forbid */
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+uint64_t os_random(void)
+{
+    uint64_t word[2] = {0, 0};
+    const void *bytes = (const void *)getauxval(AT_RANDOM); /* NOLINT: the kernel hands out a pointer as a number */
+    if (bytes)
+        memcpy(word, bytes, sizeof word);
+    /* The stack protector and pointer guard are taken from these bytes too: mix, so that an address tells nothing. */
+    uint64_t mixed = (word[0] ^ (word[1] << 17 | word[1] >> 47)) * 0x9E3779B97F4A7C15u;
+    return mixed ^ mixed >> 31;
+}
+
+uintptr_t os_address_limit(void)
+{
+    int here;
+    return (uintptr_t)1 << (64 - __builtin_clzll((uintptr_t)&here));
+}
+
+size_t os_page_size(void)
+{
+    static size_t size;
+    if (size == 0)
+        size = getauxval(AT_PAGESZ);
+    return size;
+}
+
+size_t os_address_space(void)
+{
+    struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
+    CALL4(SYS_prlimit64, 0, RLIMIT_AS, 0, &limit);
+    return limit.rlim_cur == RLIM_INFINITY ? SIZE_MAX : limit.rlim_cur;
+}
+
+size_t os_memory(void)
+{
+    struct sysinfo info = {.mem_unit = 1};
+    CALL3(SYS_sysinfo, &info, 0, 0);
+    return (size_t)info.totalram * info.mem_unit;
+}
+
+bool os_is_open(int fd) { return CALL3(SYS_fcntl, fd, F_GETFD, 0) >= 0; }
+bool os_privileged(void) { return getauxval(AT_SECURE) != 0; }
+const char *os_program(void) { return (const char *)getauxval(AT_EXECFN); } /* NOLINT: as above */
+uint32_t os_pid(void) { return (uint32_t)CALL3(SYS_getpid, 0, 0, 0); }
+void os_abort(void) { abort(); }

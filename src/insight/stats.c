@@ -1,0 +1,365 @@
+/* stats.c: See stats.h.
+ *   used of a malloc pool = what its slabs have out - what lies in bins - what is on its way between heaps.
+ *   used of an explicit pool = what its slabs have out - what lies in its bins.
+ * Everything read may change meanwhile, or be nonsense: every index is checked, every walk bounded. */
+#include "insight/stats.h"
+
+#include "ground/os.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* What scripts/poolmalloc-gdb.py reads by, without debug information. Where one of these no longer holds, the script
+ * follows, and CONTROL_LAYOUT counts up. */
+#define AT(type, field, offset) static_assert(offsetof(type, field) == (offset), "see scripts/poolmalloc-gdb.py")
+AT(control, region, 40);
+AT(control, registry, 120);
+AT(region, slabs, 16);
+AT(region, bits_end, 24);
+AT(depot, fresh, 8);
+AT(registry, first, 8);
+AT(registry, count, 32);
+AT(slab, pool, 48);
+AT(slab, state, 63);
+AT(size_class, colours, 12);
+AT(heap, state, 2053);
+AT(heap, number, 2056);
+AT(heap, pending, 2136);
+AT(heap, out, 2176);
+AT(heap, inbox, 2368);
+AT(heap, pool_bins, 2376);
+AT(pm_pool, own, 64);
+AT(pm_pool, slabs.count, 160);
+AT(pm_pool, out, 176);
+AT(pm_pool, next, 240);
+AT(pm_pool, name, 272);
+AT(pool_table, first, 8);
+static_assert(sizeof(size_class) == 40 && sizeof(outbox) == 24 && sizeof(pm_pool) == 304, "see scripts/poolmalloc-gdb.py");
+
+/* ---- the view ---- */
+
+static PEEKS bool peek_here(const view *v, const void *from, void *to, size_t bytes)
+{
+    (void)v;
+    if ((uintptr_t)from % 8 != 0 || !region_holds(from) || !region_holds((const char *)from + bytes - 1))
+        return false;
+    const volatile uint64_t *words = from;
+    for (size_t i = 0; i < bytes / 8; i++)
+        ((uint64_t *)to)[i] = words[i];
+    return true;
+}
+
+static size_t resident_here(const view *v, size_t from, size_t count)
+{
+    return os_resident(slab_memory(v->slabs + from), count * SLAB_SIZE);
+}
+
+static const heap *view_heap(const view *v, uint32_t i)
+{
+    return v->heaps ? (const heap *)(v->heaps + i * v->heap_stride) : registry_heap(i);
+}
+
+PEEKS void view_here(view *v, uint64_t *slow)
+{
+    *v = (view){
+        .ready = pm_pools_ready,
+        .region = &pm_region,
+        .slabs = pm_region.slabs,
+        .slab_count = LOAD(&pm_depot.fresh),
+        .heap_count = LOAD(&pm_registry.count),
+        .slow = slow,
+        .classes = pm_classes,
+        .class_count = pm_class_count,
+        .counts = pm_class_counts,
+        .depot = &pm_depot,
+        .pools = &pm_pools,
+        .pool_home = HEAP_POOL,
+        .forwarded = LOAD(&pm_forwarded_elsewhere),
+        .next = pm_next_name,
+        .pid = os_pid(),
+        .peek = peek_here,
+        .resident = resident_here,
+    };
+    v->watched = v->heap_count < HEAPS_WATCHED ? v->heap_count : HEAPS_WATCHED;
+    for (uint32_t i = 0; i < v->watched; i++)
+        slow[i] = LOAD(&view_heap(v, i)->slow);
+}
+
+/* The slab that an address of the process lies in, or NULL. */
+static const slab *view_slab_of(const view *v, const void *p)
+{
+    size_t index = ((uintptr_t)p - (uintptr_t)v->region->blocks.base) >> SLAB_SHIFT;
+    return index < v->slab_count ? v->slabs + index : NULL;
+}
+
+/* The record that a link of the process leads to, or NULL. */
+static const slab *view_slab_at(const view *v, const slab *there)
+{
+    size_t offset = (uintptr_t)there - (uintptr_t)v->region->slabs;
+    return offset % sizeof(slab) == 0 && offset / sizeof(slab) < v->slab_count ? v->slabs + offset / sizeof(slab) : NULL;
+}
+
+/* ---- blocks on their way ---- */
+
+/* What a walk over messages does: it counts, and takes what it meets from s, where that is given. */
+typedef struct transit {
+    const view *v;
+    pm_stats *s;
+    size_t blocks;
+    size_t most; /* no more can be on the way: a list that changes meanwhile may lead in circles */
+} transit;
+
+static PEEKS void block_count(transit *t, const block *p)
+{
+    const slab *b = view_slab_of(t->v, p);
+    t->blocks++;
+    if (t->s && b && b->klass < t->v->class_count && t->s->row[b->klass].used > 0)
+        t->s->row[b->klass].used--;
+}
+
+static void chain_count(transit *t, const block *p, size_t most)
+{
+    block copy;
+    for (; most > 0 && t->blocks < t->most && p && t->v->peek(t->v, p, &copy, sizeof copy); most--, p = copy.next)
+        block_count(t, p);
+}
+
+static void messages_count(transit *t, const block *m)
+{
+    block copy;
+    for (; t->blocks < t->most && m && t->v->peek(t->v, m, &copy, sizeof copy); m = copy.next_message)
+        chain_count(t, m, OUTBOX_BLOCKS);
+}
+
+static PEEKS void heap_count(transit *t, const heap *h)
+{
+    for (unsigned i = 0; i < OUTBOXES; i++)
+        chain_count(t, h->out[i].chain, size_min(h->out[i].count, OUTBOX_BLOCKS));
+    messages_count(t, h->inbox);
+    messages_count(t, h->pending);
+}
+
+/* ---- heaps ---- */
+
+static PEEKS size_t bin_held(const bin *b)
+{
+    int32_t held = b->limit - b->room;
+    return held > 0 ? (size_t)held : 0;
+}
+
+static size_t less(size_t from, size_t n) { return from - size_min(from, n); }
+
+static PEEKS void heap_subtract(const heap *h, transit *t)
+{
+    pm_stats *s = t->s;
+    for (unsigned c = 0; c < t->v->class_count; c++)
+        s->row[c].used = less(s->row[c].used, bin_held(&h->bins[c]));
+    heap_count(t, h);
+    s->forwarded_calls += h->forwarded + h->overflowed;
+    s->forwarded_small_calls += h->overflowed;
+    s->remote_frees += h->blocks_sent;
+    s->remote_messages += h->messages_sent;
+    s->idle_heaps += h->state == HEAP_IDLE;
+    s->heaps++;
+}
+
+PEEKS size_t view_busy(const view *v)
+{
+    size_t busy = 0;
+    for (uint32_t i = 0; i < v->watched; i++)
+        busy += v->slow[i] % 2 != 0 || LOAD(&view_heap(v, i)->slow) != v->slow[i];
+    return busy;
+}
+
+static uint32_t pool_bins_count(const view *v) { return (uint32_t)size_min(LOAD(&v->pools->bins), POOL_BINS); }
+
+static PEEKS size_t pool_bins_bytes(const view *v, const heap *h)
+{
+    size_t bytes = 0;
+    pm_pool pool;
+    for (uint32_t i = 0, n = pool_bins_count(v); i < n; i++) {
+        size_t held = bin_held(&h->pool_bins[i]);
+        if (held > 0 && v->peek(v, v->pools->of_bin[i], &pool, sizeof pool))
+            bytes += held * pool.shape.size;
+    }
+    return bytes;
+}
+
+PEEKS bool stats_heap(const view *v, uint32_t number, heap_stats *to)
+{
+    const heap *h = view_heap(v, number);
+    transit t = {v, NULL, 0, (size_t)1 << 24};
+    if (h->state == HEAP_UNUSED)
+        return false;
+    heap_count(&t, h);
+    *to = (heap_stats){h->state == HEAP_LIVE, pool_bins_bytes(v, h), t.blocks};
+    for (unsigned c = 0; c < v->class_count; c++)
+        to->hand_bytes += bin_held(&h->bins[c]) * v->classes[c].size;
+    return true;
+}
+
+/* ---- slabs ---- */
+
+static void row_add_slab(const view *v, pm_stats_row *row, const slab *b)
+{
+    row->slabs++;
+    row->resident_bytes += v->resident(v, (size_t)(b - v->slabs), 1);
+}
+
+/* All arenas, and the records of pools and arenas: one row behind malloc's. */
+static pm_stats_row *arenas_row(const view *v, pm_stats *s)
+{
+    pm_stats_row *row = &s->row[v->class_count];
+    if (s->pools == v->class_count) {
+        s->pools++;
+        memcpy(row->name, "arenas", sizeof "arenas");
+    }
+    return row;
+}
+
+static PEEKS void slab_add(const view *v, const slab *b, pm_stats *s)
+{
+    if (!slab_in_use(b))
+        return;
+    if (b->home == v->pool_home) {
+        if (!b->pool)
+            row_add_slab(v, arenas_row(v, s), b);
+        return;
+    }
+    if (b->klass >= v->class_count)
+        return;
+    if (b->out == 0) {
+        s->spare_slabs++;
+        return;
+    }
+    pm_stats_row *row = &s->row[b->klass];
+    row_add_slab(v, row, b);
+    row->capacity += v->classes[b->klass].per_slab;
+    row->used += b->out;
+}
+
+/* ---- explicit pools ---- */
+
+static PEEKS size_t pool_held(const view *v, const pm_pool *pool)
+{
+    size_t held = bin_held(&pool->own), number = (pool->bin_offset - offsetof(heap, pool_bins)) / BIN_SIZE;
+    if (pool->sharing != PM_SHARING_THREADS || number >= pool_bins_count(v))
+        return held;
+    for (uint32_t i = 0; i < v->heap_count; i++)
+        held += bin_held(&view_heap(v, i)->pool_bins[number]);
+    return held;
+}
+
+static PEEKS size_t pool_resident(const view *v, const pm_pool *pool)
+{
+    size_t bytes = 0, n = pool->slabs.count;
+    for (const slab *b = view_slab_at(v, pool->slabs.first); b && n > 0; b = view_slab_at(v, b->next), n--)
+        bytes += v->resident(v, (size_t)(b - v->slabs), 1);
+    return bytes;
+}
+
+static void pool_add(const view *v, const pm_pool *pool, pm_stats *s)
+{
+    size_t used = less(pool->out, pool_held(v, pool));
+    s->used_bytes += used * pool->shape.size;
+    if (s->pools == PM_STATS_ROWS)
+        return;
+    pm_stats_row *row = &s->row[s->pools++];
+    memcpy(row->name, pool->name, sizeof row->name - 1);
+    row->block_size = pool->shape.size;
+    row->slabs = pool->slabs.count;
+    row->capacity = row->slabs * pool->shape.per_slab;
+    row->used = used;
+    row->peak = size_max(pool->peak, used);
+    row->resident_bytes = pool_resident(v, pool);
+}
+
+/* A record may be given back and hold something else while we come to it: the links stay within the region all the same. */
+static PEEKS void pools_add(const view *v, pm_stats *s)
+{
+    pm_pool pool;
+    size_t n = LOAD(&v->pools->count);
+    for (const pm_pool *p = LOAD(&v->pools->first); n > 0 && v->peek(v, p, &pool, sizeof pool); n--, p = pool.next)
+        if (pool.shape.size - 1 < BLOCK_MAX && pool.slabs.count <= v->slab_count)
+            pool_add(v, &pool, s);
+}
+
+/* ---- all of it ---- */
+
+static PEEKS void rows_begin(const view *v, pm_stats *s)
+{
+    s->pools = v->class_count;
+    for (unsigned c = 0; c < v->class_count; c++) {
+        pm_stats_row *row = &s->row[c];
+        row->block_size = v->classes[c].size;
+        row->waiting_slabs = v->classes[c].waiting_count;
+        row->capacity = row->waiting_slabs * v->classes[c].per_slab;
+        row->allocations = LOAD(&v->counts[c].allocations);
+        row->peak = LOAD(&v->counts[c].peak);
+        snprintf(row->name, sizeof row->name, "malloc-%zu", row->block_size);
+    }
+}
+
+static void rows_end(const view *v, pm_stats *s)
+{
+    for (unsigned c = 0; c < v->class_count; c++) {
+        s->used_bytes += s->row[c].used * s->row[c].block_size;
+        s->pool_calls += s->row[c].allocations;
+    }
+    for (pm_stats_row *row = s->row; row < s->row + s->pools; row++) {
+        size_t slabs = row->slabs + row->waiting_slabs;
+        row->free = less(row->capacity, row->used);
+        if (row->block_size > 0)
+            row->slab_tail_bytes = less(slabs * SLAB_SIZE, row->capacity * row->block_size);
+    }
+}
+
+static PEEKS void depot_add(const view *v, pm_stats *s)
+{
+    const depot *d = v->depot;
+    const region *r = v->region;
+    s->reserved_bytes = r->blocks.size + r->records.size + r->free_bits.size + r->heaps.size;
+    s->committed_bytes = d->holding * SLAB_SIZE + v->slab_count * (sizeof(slab) + SLAB_BITS_BYTES) + d->heap_bytes;
+    s->resident_bytes = v->resident(v, 0, v->slab_count);
+    s->empty_slabs = d->dirty.count + d->broken.count + d->whole.count * UNIT_SLABS;
+    s->purged_slabs = d->clean.count;
+    s->purges = d->purges;
+    s->limit_hits = d->limit_hits;
+    s->demoted_pools = v->pools->demoted;
+}
+
+/* Blocks out of malloc's slabs: no more of them can be on their way. */
+static size_t rows_out(const view *v, const pm_stats *s)
+{
+    size_t out = 0;
+    for (unsigned c = 0; c < v->class_count; c++)
+        out += s->row[c].used;
+    return out;
+}
+
+PEEKS void stats_gather_from(const view *v, pm_stats *s)
+{
+    memset(s, 0, sizeof *s);
+    s->struct_size = sizeof *s;
+    s->forwarded_calls = v->forwarded;
+    if (!v->ready)
+        return;
+    rows_begin(v, s);
+    for (size_t i = 0; i < v->slab_count; i++)
+        slab_add(v, &v->slabs[i], s);
+    transit t = {v, s, 0, rows_out(v, s)};
+    for (uint32_t i = 0; i < v->heap_count; i++)
+        heap_subtract(view_heap(v, i), &t);
+    pools_add(v, s);
+    rows_end(v, s);
+    depot_add(v, s);
+    s->busy = view_busy(v);
+}
+
+void stats_gather(pm_stats *s)
+{
+    uint64_t slow[HEAPS_WATCHED];
+    view v;
+    view_here(&v, slow);
+    stats_gather_from(&v, s);
+}

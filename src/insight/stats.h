@@ -1,0 +1,63 @@
+/* stats.h: What the pools hold, as numbers: of this process, or of another one from a copy of its bookkeeping.
+ * Reads only: other threads go on meanwhile. */
+#ifndef PM_STATS_H
+#define PM_STATS_H
+
+#include "pools/alloc.h"
+#include "ground/base.h"
+#include "pools/depot.h"
+#include "pools/registry.h"
+
+#include <poolmalloc.h>
+
+/* Where the bookkeeping of a process lies. In the process itself, that is the bookkeeping itself; outside, local copies of
+ * it, in which all pointers are still the process's own. */
+typedef struct view view;
+struct view {
+    bool ready;             /* false: there are no pools, and nothing below counts but forwarded, next, pid */
+    const region *region;
+    const slab *slabs;      /* records of the slabs handed out so far */
+    size_t slab_count;
+    const char *heaps;      /* copies: heap i lies i * heap_stride bytes into it; of pool_bins those given out so far. NULL: they are here */
+    size_t heap_stride;
+    uint32_t heap_count;
+    uint32_t watched;       /* heaps whose `slow` was read at another time than the heap itself: */
+    const uint64_t *slow;   /* the same both times, and even: no slow path ran between the two */
+    const size_class *classes;
+    uint32_t class_count;
+    const class_count *counts;
+    const depot *depot;
+    const pool_table *pools;
+    const void *pool_home;  /* what HEAP_POOL is in the process */
+    uint64_t forwarded;     /* calls forwarded by threads without a heap */
+    const char *next;       /* name of the next allocator's file */
+    uint32_t pid;
+    const void *context;    /* of the two functions */
+    /* Copies what the process has at `from`, aligned to 8; false: that is no address within the region, or not readable. */
+    bool (*peek)(const view *v, const void *from, void *to, size_t bytes);
+    /* Bytes in memory of the slabs [from, from + count). */
+    size_t (*resident)(const view *v, size_t from, size_t count);
+};
+
+#define HEAPS_WATCHED 256 /* in the process itself, where nothing may be allocated */
+
+/* The calling process, seen from inside; slow: room for HEAPS_WATCHED numbers. */
+void view_here(view *v, uint64_t *slow);
+
+/* Heaps on whose slow paths something happened between the two times that they were read. */
+size_t view_busy(const view *v);
+
+void stats_gather_from(const view *v, pm_stats *s);
+void stats_gather(pm_stats *s); /* of the calling process */
+
+/* One heap. */
+typedef struct heap_stats {
+    bool live;           /* a thread has it */
+    size_t hand_bytes;   /* in its bins */
+    size_t way_blocks;   /* in its outboxes, and in messages to it */
+} heap_stats;
+
+/* False: heap `number` was never used. */
+bool stats_heap(const view *v, uint32_t number, heap_stats *h);
+
+#endif

@@ -1,0 +1,61 @@
+/* alloc.h: malloc and free of pool blocks: the two short ways, inline, and what they fall back to. */
+#ifndef PM_ALLOC_H
+#define PM_ALLOC_H
+
+#include "pools/heap.h"
+#include "explicit/pool.h"
+
+/* Exact counts, kept only with STATS=full: atomic, relaxed. */
+typedef struct class_count {
+    uint64_t allocations, frees, peak; /* live = allocations - frees; peak: the most live at once */
+} class_count;
+extern class_count pm_class_counts[CLASS_MAX];
+
+/* Calls forwarded by threads without a heap. */
+extern uint64_t pm_forwarded_elsewhere;
+/* Name of the next allocator's file, for reports. */
+extern const char *pm_next_name;
+
+/* Brings the pools up with pm_config; false: there are none, and all is forwarded. Before any other thread runs. */
+bool pools_init(void);
+extern bool pm_pools_ready;
+
+/* Slow path of malloc: a block of klass, or NULL when the pools cannot serve it (no memory, at the limit, or a signal
+ * handler has come in between). Bounded: see docs/DESIGN.md, Bounded work. */
+void *alloc_slow(unsigned klass);
+/* A block of klass with all of its bytes zero. */
+void *alloc_zeroed(unsigned klass);
+void free_full(void *p, bin *b);   /* the bin has no room; room was counted down */
+void free_other(void *p, slab *s); /* the slab's owner is not the calling thread's heap */
+
+INLINE void *alloc_class(unsigned klass)
+{
+    void *p = bin_pop(&my_heap->bins[klass]);
+    return LIKELY(p != NULL) ? p : alloc_slow(klass);
+}
+
+/* free() of a pool block: 19 instructions on the short way, with the region test. */
+INLINE void free_block(void *p)
+{
+    slab *s = slab_of(p);
+    if (UNLIKELY(READ(&s->owner) != my_heap)) {
+        free_other(p, s);
+        return;
+    }
+    bin *b = READ(&s->bin);
+    if (UNLIKELY(--b->room < 0)) {
+        free_full(p, b);
+        return;
+    }
+    ((block *)p)->next = b->free;
+    __atomic_signal_fence(__ATOMIC_RELEASE);
+    b->free = p;
+}
+
+/* Empties the calling thread's bins, takes in all heaps' messages, gives back the pages of every empty slab, and pages between
+ * blocks in use. Returns the bytes given back. O(heaps + messages + slabs + blocks in use), with a system call for each gap. */
+size_t pools_trim(void);
+/* Re-derives every counter of the depot and of the heaps that hold still; aborts at the first breach. */
+void pools_check(void);
+
+#endif

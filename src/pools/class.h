@@ -1,0 +1,64 @@
+/* class.h: Block sizes: one class number each, and the table from a request to its bin. */
+#ifndef PM_CLASS_H
+#define PM_CLASS_H
+
+#include "ground/base.h"
+#include "ground/config.h"
+#include "pools/region.h"
+
+#define COLOUR_SHIFT 6
+#define COLOURS_MAX_SHIFT 6
+#define COLOURS_MAX (1U << COLOURS_MAX_SHIFT)
+#define BIN_BLOCKS 192 /* that a bin keeps at first, at most */
+#define BIN_SIZE 32 /* sizeof(bin); bin c of a heap lies c * BIN_SIZE bytes into it */
+
+typedef struct size_class {
+    uint32_t size;     /* bytes of a block; 0: no such class */
+    uint32_t per_slab; /* blocks in a slab */
+    uint32_t inverse;  /* 2^32 / size, rounded up: offset * inverse >> 32 is the number of the block that begins there */
+    uint32_t colours;  /* a power of two, less 1: blocks of slab i begin (i & colours) * 64 bytes into it, within its tail */
+    uint16_t limit;    /* blocks that a bin keeps, at first: 192 or 8 KiB; at least 1 */
+    uint16_t refill;   /* blocks that a bin gets at once: 32 or 4 KiB; at least 1 */
+    uint32_t reserved; /* slabs that pre-allocation keeps for this class; depot lock */
+    uint32_t waiting_count;
+    slab *waiting; /* reserved slabs not in use, linked by next; depot lock */
+} size_class;
+
+extern size_class pm_classes[CLASS_MAX];
+extern uint32_t pm_class_count; /* malloc's classes: 0 … count - 1, sizes ascending */
+
+/* Requests by (size + 15) / 16 → byte offset of their bin in a heap; the none-bin beyond the largest class. */
+extern uint16_t pm_bin_offset[BLOCK_MAX / QUANTUM + 1];
+
+void classes_init(const size_list *sizes);
+/* Blocks of `size` bytes, of which as many as fit go into a slab. Above an alignment of 64 without colours. */
+void class_shape(size_class *c, size_t size, size_t align);
+
+/* The first block of a slab of class c. Colours spread the first lines of large blocks, which programs touch most, over
+ * the sets of the caches: without them slab i and slab j would meet in the same ones. */
+INLINE char *slab_first(const slab *s, const size_class *c)
+{
+    return slab_memory(s) + ((slab_index(s) & c->colours) << COLOUR_SHIFT);
+}
+
+INLINE unsigned class_of(size_t size) { return pm_bin_offset[(size + QUANTUM - 1) / QUANTUM] / BIN_SIZE; }
+
+/* By class of the size and alignment (16, 32, … 4096): the class that serves both, or CLASS_NONE: its blocks are
+ * at most twice as large as the size's own class's, beyond that the next allocator does better. Above an alignment of 64 only
+ * classes whose slabs have no colours will do. */
+#define ALIGN_SHIFTS 9
+#define ALIGN_POOLED (QUANTUM << (ALIGN_SHIFTS - 1))
+extern uint8_t pm_aligned_class[CLASS_MAX][ALIGN_SHIFTS];
+
+/* Fills the table, once: most programs never ask for anything aligned. Any thread, any time after classes_init. */
+void classes_align(void);
+
+/* size <= BLOCK_MAX; align a power of two <= ALIGN_POOLED. CLASS_NONE too while the table is empty: zero stands for it. */
+INLINE unsigned class_aligned(size_t size, size_t align)
+{
+    align = size_max(align, QUANTUM);
+    size = size_max(size, align); /* a multiple of align is no less than that */
+    return LOAD(&pm_aligned_class[class_of(size)][__builtin_ctzl(align) - QUANTUM_SHIFT]) ^ CLASS_NONE;
+}
+
+#endif

@@ -1,0 +1,52 @@
+/* depot.h: The slabs that no heap has: where they wait, and when their pages go back to the system. */
+#ifndef PM_DEPOT_H
+#define PM_DEPOT_H
+
+#include "ground/base.h"
+#include "ground/os.h"
+#include "pools/region.h"
+
+/* All fields: guarded by lock, but for the reader that peeks.
+ *   fresh = slabs ever handed out = used + waiting + dirty + broken + 16 * whole + clean (each by its count)
+ *   holding = fresh - clean */
+typedef struct depot {
+    os_lock lock;
+    size_t fresh;         /* slabs with a lower index have been handed out */
+    size_t used;          /* slabs out of the depot */
+    size_t waiting;       /* slabs on the classes' waiting lists */
+    size_t holding;       /* slabs that hold pages */
+    slab_list dirty;      /* empty, oldest last; purged one by one */
+    slab_list broken;     /* empty, of a huge unit other slabs of which are in use: taken first, purged last */
+    slab_list whole;      /* first slabs of empty huge units, oldest last; purged unit by unit */
+    slab_list clean;      /* empty, no pages */
+    size_t regrets;       /* purged slabs that were needed again within 100 ms */
+    uint64_t purges, reuses; /* slabs purged so far; purged ones taken again */
+    int64_t ripe;         /* slabs in use that have been full once, that is: touched all over */
+    int64_t unripe;       /* slabs in use that have not, in huge units */
+    size_t heap_bytes;    /* what heaps take of the limit; written under the registry's lock */
+    uint64_t limit_hits;  /* requests for a slab refused because of the limit */
+    size_t recent;        /* slabs purged one after the other within 100 ms each, and not needed again so far */
+    uint32_t purged_at;   /* when the last was, ms */
+} depot;
+
+extern depot pm_depot;
+
+/* A slab for `klass` (its own waiting ones first), or NULL at the limit or out of memory. O(1) but for growth of the
+ * region. The caller opens it. */
+slab *depot_take(unsigned klass);
+/* What the use of huge pages is decided by: a slab in use becomes full for the first time, or stops being in use, or is
+ * opened. By the holder of the slab. */
+void depot_note_ripe(slab *s, int more);
+void depot_note_unripe(slab *s, bool unripe);
+/* The unit of a slab in use gives its huge page up: pages of it are about to be purged one by one. */
+void depot_split(slab *s);
+/* Takes back a chain of empty slabs linked by next; purges at most eight. O(chain). */
+void depot_put(slab *chain);
+/* Purges what is older than the delay, at most eight slabs or units; with `all`, everything purgeable.
+ * Returns bytes given back. */
+size_t depot_purge(bool all);
+/* Makes `count` slabs ready for klass. Returns how many there are: fewer at the limit or out of memory. */
+size_t depot_reserve(unsigned klass, size_t count, bool prefault, bool *lock);
+void depot_check(void); /* aborts at the first breach; takes the lock */
+
+#endif

@@ -1,0 +1,183 @@
+/* region.c: See region.h. */
+#include "pools/region.h"
+
+#include "ground/config.h"
+#include "ground/os.h"
+
+#include <string.h>
+
+#define CONTROL_BYTES ((size_t)256) /* before the front, on its first page */
+#define STEP_FIRST (256 * KIB)
+#define STEP_MOST (64 * MIB)
+#define RECORD_STEP (64 * KIB) /* records of 128 MiB of slabs */
+#define BITS_STEP (64 * KIB)   /* free bits of 16 MiB of slabs */
+#define HEAPS_CEILING (8 * GIB)
+#define RESERVE_LEAST (16 * MIB)
+
+static_assert(sizeof(control) <= CONTROL_BYTES && CONTROL_BYTES % sizeof(slab) == 0, "");
+static_assert(STEP_FIRST / SLAB_SIZE * SLAB_BITS_BYTES <= BITS_STEP && STEP_FIRST / SLAB_SIZE * sizeof(slab) < RECORD_STEP - CONTROL_BYTES, "");
+static_assert(STEP_FIRST % SLAB_SIZE == 0 && STEP_MOST % UNIT_SIZE == 0, "");
+
+region pm_region = {.base = (uintptr_t)1 << 63};
+
+static bool place_take(char *at, size_t bytes) { return pm_region.reserved ? os_commit(at, bytes) : os_map_at(at, bytes); }
+
+static bool extent_grow(extent *e, size_t bytes)
+{
+    char *at = e->down ? e->base - e->size - bytes : e->base + e->size;
+    if (bytes > e->ceiling - e->size || !place_take(at, bytes))
+        return false;
+    STORE(&e->size, e->size + bytes);
+    return true;
+}
+
+/* Lays the four extents out from `at`, for at most `ceiling` bytes of slabs. The free bits grow down from where the slabs grow
+ * up. */
+static void extents_lay(char *at, size_t ceiling, size_t front)
+{
+    region *r = &pm_region;
+    size_t bits = round_up(ceiling / SLAB_SIZE * SLAB_BITS_BYTES, UNIT_SIZE);
+    size_t heaps = round_up(size_min(ceiling / 16, HEAPS_CEILING), UNIT_SIZE);
+    size_t records = round_up(CONTROL_BYTES + front + ceiling / SLAB_SIZE * sizeof(slab), UNIT_SIZE);
+    char *middle = at + heaps + records + bits;
+    r->heaps = (extent){at + front, 0, heaps - front, false}; /* as if they followed the first ones: heap_post's outboxes */
+    r->records = (extent){at + heaps, 0, records, false};
+    r->free_bits = (extent){middle, 0, bits, true};
+    r->blocks = (extent){middle, 0, ceiling, false};
+    r->front = r->records.base + CONTROL_BYTES;
+    r->slabs = (slab *)(r->front + front);
+    r->bits_end = (uint64_t *)middle;
+}
+
+/* A random place in a part of the address space where the kernel puts nothing of its own: between the low eighth
+ * (programs at fixed addresses) and the upper three eighths (position-independent programs, libraries, stacks). */
+static bool region_place(size_t front)
+{
+    uintptr_t limit = os_address_limit(), low = limit / 8, span = limit / 2;
+    size_t ceiling = size_min((size_t)1 << 40, limit / 16);
+    if (PM_SANITIZED) { /* ThreadSanitizer and AddressSanitizer allow applications this range */
+        low = (uintptr_t)0x7e8000000000;
+        span = (uintptr_t)1 << 38;
+        ceiling = (size_t)1 << 36;
+    }
+    uint64_t random = os_random();
+    for (int tries = 0; tries < 8; tries++, random = random * 6364136223846793005u + 1442695040888963407u) {
+        extents_lay((char *)(low + round_up((random >> 8) % span, UNIT_SIZE)), ceiling, front);
+        if (extent_grow(&pm_region.records, front + RECORD_STEP))
+            return true;
+        if (os_address_space() < 64 * MIB)
+            return false;
+    }
+    return false;
+}
+
+/* Where the kernel cannot map at a place without replacing what is there: one reservation, a quarter of what the
+ * process may map, halved until it is granted. */
+static bool region_reserve(size_t front)
+{
+    size_t bytes = size_min(os_memory(), os_address_space() / 4);
+    for (pm_region.reserved = true; bytes >= RESERVE_LEAST; bytes /= 2) {
+        char *at = os_reserve(bytes);
+        if (!at)
+            continue;
+        char *aligned = (char *)round_up((uintptr_t)at, UNIT_SIZE);
+        extents_lay(aligned, (bytes - 5 * UNIT_SIZE) / 8 * 7 / UNIT_SIZE * UNIT_SIZE, front);
+        return extent_grow(&pm_region.records, front + RECORD_STEP);
+    }
+    return false;
+}
+
+bool region_init(size_t front)
+{
+    region *r = &pm_region;
+    if (!region_place(front) && !region_reserve(front))
+        return false;
+    os_name(r->records.base, r->records.size, "poolmalloc"); /* here only: prctl may be forbidden later */
+    control *c = region_control();
+    memcpy(c->magic, CONTROL_MAGIC, sizeof CONTROL_MAGIC);
+    memcpy(c->version, PM_VERSION, sizeof PM_VERSION);
+    c->layout = CONTROL_LAYOUT;
+    c->pid = os_pid();
+    c->region = r;
+    STORE(&r->base, (uintptr_t)r->blocks.base);
+    return true;
+}
+
+control *region_control(void) { return (control *)pm_region.records.base; }
+
+void unit_advise(slab *unit, bool huge)
+{
+    if (huge != unit->unit_huge)
+        os_huge(slab_memory(unit), UNIT_SIZE, huge);
+    STORE(&unit->unit_huge, huge);
+}
+
+static bool extent_cover(extent *e, size_t bytes, size_t step)
+{
+    while (e->size < bytes)
+        if (!extent_grow(e, step))
+            return false;
+    return true;
+}
+
+static size_t records_end(size_t slabs) { return (size_t)((char *)(pm_region.slabs + slabs) - pm_region.records.base); }
+
+static bool records_cover(size_t slabs)
+{
+    region *r = &pm_region;
+    return extent_cover(&r->records, records_end(slabs), RECORD_STEP) &&
+           extent_cover(&r->free_bits, slabs * SLAB_BITS_BYTES, BITS_STEP);
+}
+
+/* The first slabs and the first free bits: one call to the kernel. */
+static bool blocks_begin(void)
+{
+    region *r = &pm_region;
+    if (r->free_bits.size || !place_take(r->blocks.base - BITS_STEP, BITS_STEP + STEP_FIRST))
+        return false;
+    STORE(&r->free_bits.size, BITS_STEP);
+    STORE(&r->blocks.size, STEP_FIRST);
+    return true;
+}
+
+/* Huge pages come unit by unit, when they pay, even under `always`. Nothing is said before there is a whole unit, unless none
+ * are wanted at all (the kernel has smaller ones, too, where they are switched on): the call is dear. */
+static void refuse_huge(size_t from, size_t to)
+{
+    if (to < UNIT_SIZE && pm_config.hugepages != HUGEPAGES_NEVER)
+        return;
+    region *r = &pm_region;
+    char *low = from < UNIT_SIZE ? r->blocks.base - r->free_bits.size : r->blocks.base + from; /* one mapping stays one */
+    os_huge(low, (size_t)(r->blocks.base + to - low), false);
+}
+
+/* What doubles the region, so that it ends where a unit does from 2 MiB on; a power of two whatever it has come to. */
+static size_t step_next(size_t size)
+{
+    return size < STEP_FIRST ? STEP_FIRST : size_min((size_t)1 << (63 - __builtin_clzl(size)), STEP_MOST);
+}
+
+bool region_grow(void)
+{
+    region *r = &pm_region;
+    for (size_t step = step_next(r->size); step >= SLAB_SIZE; step /= 2) {
+        size_t from = r->size;
+        bool begun = step == STEP_FIRST && blocks_begin();
+        if (!begun && (!records_cover((from + step) / SLAB_SIZE) || !extent_grow(&r->blocks, step)))
+            continue;
+        refuse_huge(from, from + step);
+        STORE(&r->size, from + step);
+        return true;
+    }
+    return false;
+}
+
+void region_populate(size_t slabs)
+{
+    region *r = &pm_region;
+    os_populate(r->records.base, size_min(r->records.size, round_up(records_end(slabs), RECORD_STEP)));
+    size_t bits = size_min(r->free_bits.size, round_up(slabs * SLAB_BITS_BYTES, BITS_STEP));
+    os_populate(r->free_bits.base - bits, bits);
+}
+
+bool region_cover_heaps(size_t bytes, size_t step) { return extent_cover(&pm_region.heaps, bytes, step); }

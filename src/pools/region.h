@@ -1,0 +1,141 @@
+/* region.h: The address space: four extents that grow in place, side by side (docs/DESIGN.md, Address map).
+ *
+ *   heaps …  |  control page, first heaps, slab records …  |  … free bits | region: slab 0, slab 1, …
+ *
+ * Nothing is reserved: each extent is mapped as it is needed, at its own end, so that RLIMIT_AS, mlockall and strict
+ * overcommit see only what is used. A foreign mapping in the way ends the growth of that extent. */
+#ifndef PM_REGION_H
+#define PM_REGION_H
+
+#include "ground/base.h"
+
+typedef enum {
+    SLAB_NONE,    /* never handed out */
+    SLAB_CLEAN,   /* depot.clean: reads as zero, holds no page */
+    SLAB_DIRTY,   /* depot.dirty or depot.broken: empty, holds pages */
+    SLAB_WHOLE,   /* one of the slabs of a free unit; the unit's first slab is on depot.whole */
+    SLAB_WAITING, /* reserved for one class, on its waiting list */
+    SLAB_USED,    /* in a heap, a pool or an arena, or on the way to one */
+    SLAB_ZEROED   /* as USED, and what was not handed out yet reads as zero */
+} slab_state;
+
+/* One record a slab, outside the slab. Which of its blocks are free say its bits: one a block, set when free.
+ *   blocks in use, in bins or under way = out;  bits set = per_slab - out.
+ *   On its bin's partial list exactly when out < per_slab; empty, and about to leave its heap, exactly when out == 0.
+ *   No bit is set in a word before hint. Blocks from high on have never been handed out since the slab was opened.
+ * A pool's slabs are on its one list, those with free blocks first.
+ * Written by the holder of home's lock (depot lock while in the depot); owner, bin, home, pool, klass may be read any time. */
+struct slab {
+    heap *owner;        /* the heap whose free() may take the short way; the constant nobody in modes that count calls */
+    bin *bin;           /* home's bin of this class */
+    heap *home;         /* the heap it belongs to; nobody while in the depot */
+    uint32_t since;     /* in the depot: when it became empty, ms; wraps after 49 days */
+    uint8_t unit_empty; /* in a unit's first record: how many of its slabs are in the depot; depot lock */
+    bool unit_huge;     /* there too: huge pages were asked for; depot lock, but read by who opens or trims a slab */
+    bool unripe;        /* counted in depot.unripe */
+    bool trimmed;       /* its free pages went back, and no block has come home since */
+    slab *next, *prev;  /* neighbours on the one list it is on */
+    pm_pool *pool;      /* whose it is, when home is HEAP_POOL; NULL: an arena's. NULL in all other slabs */
+    uint16_t out;
+    uint16_t high;
+    uint16_t klass;
+    uint8_t hint;
+    uint8_t state; /* slab_state */
+};
+static_assert(sizeof(slab) == 64, "one line a slab");
+
+/* 512 bytes of free bits a slab: 0.4 % of the memory they describe. 16-byte blocks fill only half of a slab. */
+#define SLAB_BLOCKS_MAX 4096
+#define SLAB_BITS_BYTES (SLAB_BLOCKS_MAX / 8)
+static_assert(SLAB_BLOCKS_MAX / 64 <= UINT8_MAX, "hint is the number of a word");
+
+typedef struct extent {
+    char *base;     /* the end from which it grows */
+    size_t size;    /* bytes mapped */
+    size_t ceiling; /* bytes it may grow to */
+    bool down;      /* towards lower addresses */
+} extent;
+
+/* What free() reads lies first. Before start base is 1 << 63 and size 0, so that no pointer is ours. */
+typedef struct region {
+    uintptr_t base;
+    size_t size; /* bytes mapped read-write; only grows */
+    slab *slabs;         /* in records, behind the front */
+    uint64_t *bits_end; /* those of slab 0 lie just before it, of slab 1 before those */
+    bool reserved; /* the fallback: one reservation made at start, committed as needed */
+    char *front;   /* in records, behind the control page's head: what region_init was asked to leave room for */
+    extent blocks, records, free_bits, heaps;
+} region;
+
+extern region pm_region;
+
+/* First bytes of the control page, by which another process finds us. Addresses are of this process. */
+typedef struct control {
+    char magic[16];
+    char version[16];
+    uint32_t layout;      /* changes with any structure that the live view reads */
+    uint32_t pid;
+    const region *region;
+    const void *classes, *class_count, *class_counts, *depot, *config, *pools;
+    const void *pool_home;   /* HEAP_POOL */
+    const void *forwarded;   /* pm_forwarded_elsewhere */
+    const void *next;        /* pm_next_name: a pointer to a string */
+    const void *registry;    /* set last, when the pools are up; NULL until then */
+} control;
+
+#define CONTROL_MAGIC "poolmalloc-live"
+#define CONTROL_LAYOUT 6u
+
+/* Finds a place and maps the control page, `front` bytes behind its head (whole pages), and the first records; false: no
+ * pools. Called once, before any other thread may come here. */
+bool region_init(size_t front);
+/* Maps more slabs at the end. False: no memory, or something lies there. Depot lock. */
+bool region_grow(void);
+/* Touches the bookkeeping of the first `slabs` slabs, so that no page fault comes later. */
+void region_populate(size_t slabs);
+/* Maps the heaps' extent, zeroed, until it has `bytes`, by `step`. False: no memory, or something lies there. Registry lock. */
+bool region_cover_heaps(size_t bytes, size_t step);
+control *region_control(void);
+
+INLINE size_t region_offset(const void *p) { return (uintptr_t)p - READ(&pm_region.base); }
+INLINE bool region_holds(const void *p) { return region_offset(p) < READ(&pm_region.size); }
+INLINE slab *slab_of(const void *p) { return &pm_region.slabs[region_offset(p) >> SLAB_SHIFT]; }
+INLINE size_t slab_index(const slab *s) { return (size_t)(s - pm_region.slabs); }
+INLINE char *slab_memory(const slab *s) { return pm_region.blocks.base + (slab_index(s) << SLAB_SHIFT); }
+INLINE uint64_t *slab_bits(const slab *s) { return pm_region.bits_end - (slab_index(s) + 1) * (SLAB_BITS_BYTES / 8); }
+INLINE slab *slab_unit(const slab *s) { return &pm_region.slabs[slab_index(s) / UNIT_SLABS * UNIT_SLABS]; }
+INLINE bool slab_in_use(const slab *s) { return s->state >= SLAB_USED; }
+
+/* Asks for (or refuses) huge pages behind the unit that begins with this slab. */
+void unit_advise(slab *unit, bool huge);
+
+/* Doubly linked list of slabs. A slab is on one list at a time. */
+typedef struct slab_list {
+    slab *first, *last;
+    size_t count;
+} slab_list;
+
+INLINE void slab_list_push(slab_list *l, slab *s)
+{
+    s->prev = NULL;
+    s->next = l->first;
+    *(l->first ? &l->first->prev : &l->last) = s;
+    l->first = s;
+    l->count++;
+}
+INLINE void slab_list_append(slab_list *l, slab *s)
+{
+    s->next = NULL;
+    s->prev = l->last;
+    *(l->last ? &l->last->next : &l->first) = s;
+    l->last = s;
+    l->count++;
+}
+INLINE void slab_list_remove(slab_list *l, slab *s)
+{
+    *(s->prev ? &s->prev->next : &l->first) = s->next;
+    *(s->next ? &s->next->prev : &l->last) = s->prev;
+    l->count--;
+}
+
+#endif

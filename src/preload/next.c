@@ -1,0 +1,151 @@
+/* next.c: See next.h. */
+#include "preload/next.h"
+
+#include "pools/alloc.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <link.h>
+#include <string.h>
+
+next_allocator pm_next;
+
+/* The address range of the library that pm_next.malloc is in. */
+static uintptr_t library_low, library_high;
+static const char *library_name; /* the dynamic linker's text: what a program was begun with is never unloaded */
+
+/* ---- the boot arena ---- */
+
+#define BOOT_BYTES (64 * KIB)
+
+static _Alignas(16) char boot_arena[BOOT_BYTES] RARE;
+static size_t boot_used;
+
+/* Each piece is preceded by its size. */
+void *boot_alloc(size_t size)
+{
+    if (size > BOOT_BYTES)
+        return NULL;
+    size_t bytes = round_up(size, QUANTUM) + QUANTUM;
+    size_t at = __atomic_fetch_add(&boot_used, bytes, __ATOMIC_RELAXED);
+    if (at + bytes > BOOT_BYTES)
+        return NULL;
+    memcpy(boot_arena + at, &size, sizeof size);
+    return boot_arena + at + QUANTUM;
+}
+
+bool boot_holds(const void *p) { return (uintptr_t)p - (uintptr_t)boot_arena < BOOT_BYTES; }
+
+size_t boot_size(const void *p)
+{
+    size_t size;
+    memcpy(&size, (const char *)p - QUANTUM, sizeof size);
+    return round_up(size, QUANTUM);
+}
+
+/* ---- finding ---- */
+
+static int library_match(struct dl_phdr_info *info, size_t size, void *address)
+{
+    (void)size;
+    uintptr_t low = UINTPTR_MAX, high = 0;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        if (info->dlpi_phdr[i].p_type != PT_LOAD)
+            continue;
+        uintptr_t from = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
+        low = from < low ? from : low;
+        high = size_max(high, from + info->dlpi_phdr[i].p_memsz);
+    }
+    if ((uintptr_t)address < low || (uintptr_t)address >= high)
+        return 0;
+    library_low = low;
+    library_high = high;
+    const char *slash = strrchr(info->dlpi_name, '/');
+    library_name = slash ? slash + 1 : *info->dlpi_name ? info->dlpi_name : "the program";
+    return 1;
+}
+
+/* NULL also when another library than the next allocator's has it: its blocks would not be the same allocator's. */
+void *next_function(const char *name)
+{
+    void *f = dlsym(RTLD_NEXT, name);
+    return (uintptr_t)f >= library_low && (uintptr_t)f < library_high ? f : NULL;
+}
+
+void next_prime(void)
+{
+    static bool primed;
+    if (LIKELY(LOAD(&primed)))
+        return;
+    STORE(&primed, true);
+    int saved = errno;
+    pm_next.free(pm_next.malloc(2 * MIB));
+    errno = saved;
+}
+
+/* ---- stand-ins for what a library lacks ---- */
+
+static void *calloc_by_malloc(size_t n, size_t size)
+{
+    size_t bytes;
+    if (__builtin_mul_overflow(n, size, &bytes)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    void *p = pm_next.malloc(bytes);
+    return p ? memset(p, 0, bytes) : NULL;
+}
+
+static void *memalign_missing(size_t align, size_t size)
+{
+    if (align <= QUANTUM)
+        return pm_next.malloc(size);
+    errno = ENOMEM;
+    return NULL;
+}
+
+static int (*posix_memalign_of_next)(void **, size_t, size_t);
+
+static void *memalign_by_posix(size_t align, size_t size)
+{
+    void *p = NULL;
+    int error = posix_memalign_of_next(&p, size_max(align, sizeof(void *)), size);
+    if (error)
+        errno = error;
+    return p;
+}
+
+typedef void *memalign_like(size_t, size_t);
+
+/* aligned_alloc last: some want the size to be a multiple of the alignment. */
+static memalign_like *memalign_stand_in(void)
+{
+    memalign_like *aligned;
+    *(void **)&posix_memalign_of_next = next_function("posix_memalign");
+    if (posix_memalign_of_next)
+        return memalign_by_posix;
+    *(void **)&aligned = next_function("aligned_alloc");
+    return aligned ? aligned : memalign_missing;
+}
+
+/* dlsym gives object pointers; POSIX lets them be functions. */
+#define FIND(f) (*(void **)&n->f = next_function(#f))
+
+bool next_find(void)
+{
+    next_allocator found = {.malloc = NULL}, *n = &found;
+    void *first = dlsym(RTLD_NEXT, "malloc");
+    if (!first || !dl_iterate_phdr(library_match, first))
+        return false;
+    *(void **)&n->malloc = first;
+    if (!FIND(free) || !FIND(realloc))
+        return false;
+    if (!FIND(calloc))
+        n->calloc = calloc_by_malloc;
+    if (!FIND(memalign))
+        n->memalign = memalign_stand_in();
+    FIND(malloc_usable_size);
+    pm_next = found;
+    pm_next_name = library_name;
+    return true;
+}
