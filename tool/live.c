@@ -1,4 +1,5 @@
-/* live.c: see live.h. Whatever the process says may be nonsense: sizes are checked before anything is read by them. */
+/* live.c: see live.h. May touch insight's stats and another process's /proc and memory, to read; nothing of the terminal.
+ * Whatever the process says may be nonsense: sizes are checked before anything is read by them. */
 #include "live.h"
 
 #include "insight/print.h"

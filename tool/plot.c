@@ -1,4 +1,4 @@
-/* plot.c: see plot.h. */
+/* plot.c: see plot.h. May touch insight's stats, the samples it is given and their files; never a process. */
 #include "plot.h"
 
 #include "insight/print.h"

@@ -1,4 +1,4 @@
-/* poolmalloc.c: the command-line tool: one function a command. */
+/* poolmalloc.c: the command-line tool: one function a command. May touch all of tool/ and ground's settings; becomes CMD by exec. */
 #include "pools/class.h"
 #include "ground/config.h"
 #include "live.h"

@@ -1,4 +1,4 @@
-/* processes.c: see processes.h. */
+/* processes.c: see processes.h. May touch /proc for the list of processes, and processes' pools through live.h alone. */
 #include "processes.h"
 
 #include "tool.h"

@@ -1,4 +1,4 @@
-/* settings.c: a file of settings, which `poolmalloc run --config` takes and `poolmalloc tune --output` writes. */
+/* settings.c: a file of settings (`run --config`, `tune --output`). May touch tool.h, that file and the environment. */
 #include "tool.h"
 
 #include <ctype.h>

@@ -1,4 +1,4 @@
-/* stat.c: `poolmalloc stat`: how full the pools of a running process are. */
+/* stat.c: `poolmalloc stat`: how full a process's pools are. May touch it through live.h alone; insight's formats, plot.h, its files. */
 #include "live.h"
 #include "plot.h"
 #include "insight/print.h"

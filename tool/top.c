@@ -1,4 +1,4 @@
-/* top.c: `poolmalloc top`: stat for all processes, or for one in depth, on the whole screen and again and again. */
+/* top.c: `poolmalloc top`: stat again and again, on the whole screen. May touch processes through processes.h and live.h alone, and curses. */
 #include "live.h"
 #include "insight/print.h"
 #include "processes.h"

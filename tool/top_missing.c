@@ -1,4 +1,4 @@
-/* top_missing.c: `poolmalloc top` of a build without ncurses. */
+/* top_missing.c: `poolmalloc top` of a build without ncurses. May touch tool.h and stderr. */
 #include "tool.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* tune.c: `poolmalloc tune`: from profiles to block sizes. */
+/* tune.c: `poolmalloc tune`: from profiles to block sizes. May touch tune*.h, ground's settings, stdout for the one line of its result. */
 #include "tune.h"
 #include "ground/config.h"
 #include "tool.h"

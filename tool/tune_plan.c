@@ -1,4 +1,4 @@
-/* tune_plan.c: see tune_plan.h. */
+/* tune_plan.c: see tune_plan.h. May touch its arguments and pools' table of classes: no input, no output, no state. */
 #include "tune_plan.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* tune_plot.c: the size histogram with the chosen block sizes, as SVG. */
+/* tune_plot.c: the size histogram with the chosen block sizes, as SVG. May touch the demands it is given and that file. */
 #include "tune.h"
 
 #include <errno.h>

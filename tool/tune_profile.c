@@ -1,4 +1,4 @@
-/* tune_profile.c: profiles that the library wrote, read and added up. */
+/* tune_profile.c: profiles that the library wrote, read and added up. May touch insight's format of them and those files. */
 #include "insight/profile.h"
 #include "tune.h"
 

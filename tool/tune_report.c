@@ -1,4 +1,4 @@
-/* tune_report.c: what `poolmalloc tune` tells: who asked for what, what each set of block sizes would waste. */
+/* tune_report.c: what `poolmalloc tune` tells: who asked for what, what each set of sizes would waste. May touch the stream it is given. */
 #include "ground/config.h"
 #include "tune.h"
 

@@ -1,4 +1,4 @@
-/* tune_run.c: runs a command and collects the profiles of all of its processes. */
+/* tune_run.c: runs a command and collects its processes' profiles. May touch the child, its environment, and a folder for the profiles. */
 #include "tune_run.h"
 #include "ground/config.h"
 #include "tool.h"

@@ -39,12 +39,8 @@ static void run(worker *w)
     }
 }
 
-int main(int argc, char **argv)
-{
-    static const char *const variants[] = {"fifo", "lifo", "random", NULL};
-    static const workload work = {
-        .name = "batch", .purpose = "1000 blocks allocated, then freed in order, in reverse or at random.",
-        .run = run, .allocations_per_operation = 1, .variants = variants,
-        .defaults = {.threads = 1, .operations = 5000000}};
-    return bench_main(argc, argv, &work);
-}
+static const char *const variants[] = {"fifo", "lifo", "random", NULL};
+const workload bench_workload = {
+    .name = "batch", .purpose = "1000 blocks allocated, then freed in order, in reverse or at random.",
+    .run = run, .allocations_per_operation = 1, .variants = variants,
+    .defaults = {.threads = 1, .operations = 5000000}};

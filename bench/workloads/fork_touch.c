@@ -40,10 +40,6 @@ static void run(worker *w)
         child_run(random_next(&w->random));
 }
 
-int main(int argc, char **argv)
-{
-    static const workload work = {
-        .name = "fork_touch", .purpose = "Forked children replace blocks of a large heap.",
-        .run = run, .allocations_per_operation = 1, .defaults = {.threads = 1, .operations = 20 * REPLACED}};
-    return bench_main(argc, argv, &work);
-}
+const workload bench_workload = {
+    .name = "fork_touch", .purpose = "Forked children replace blocks of a large heap.",
+    .run = run, .allocations_per_operation = 1, .defaults = {.threads = 1, .operations = 20 * REPLACED}};

@@ -11,10 +11,6 @@ static void run(worker *w)
             free(block_new(size));
 }
 
-int main(int argc, char **argv)
-{
-    static const workload work = {
-        .name = "pair", .purpose = "malloc and free of one size.", .run = run, .allocations_per_operation = 1,
-        .defaults = {.threads = 1, .operations = 10000000, .size = 64}};
-    return bench_main(argc, argv, &work);
-}
+const workload bench_workload = {
+    .name = "pair", .purpose = "malloc and free of one size.", .run = run, .allocations_per_operation = 1,
+    .defaults = {.threads = 1, .operations = 10000000, .size = 64}};

@@ -71,10 +71,6 @@ static void extra(FILE *out)
     histogram_print(&free_ticks, "free_ns", tick_ns, out);
 }
 
-int main(int argc, char **argv)
-{
-    static const workload work = {
-        .name = "latency", .purpose = "The time of each single call: quantiles and histogram. One thread.",
-        .run = run, .extra = extra, .allocations_per_operation = 1, .defaults = {.threads = 1, .operations = 2000000}};
-    return bench_main(argc, argv, &work);
-}
+const workload bench_workload = {
+    .name = "latency", .purpose = "The time of each single call: quantiles and histogram. One thread.",
+    .run = run, .extra = extra, .allocations_per_operation = 1, .defaults = {.threads = 1, .operations = 2000000}};

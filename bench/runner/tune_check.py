@@ -19,7 +19,7 @@ import tempfile
 
 import markdown
 
-BENCH = os.path.dirname(os.path.abspath(__file__))
+BENCH = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROGRAMS = ("python3", "sqlite3", "redis", "g++", "three_sizes")
 BESIDE = 576  # bytes of record and bits of a slab
 

@@ -6,7 +6,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 
-BENCH = os.path.dirname(os.path.abspath(__file__))
+BENCH = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ROOT = os.path.dirname(BENCH)
 FULL = 3  # a full run does so many times the operations of a quick one
 # Times vary by a tenth, whatever the length of a run, and those of programs by more: a full run measures what goes into the
@@ -96,7 +96,7 @@ def goals():
     return twins + start + idle
 
 
-# Who does the tasks of bench/pools.cpp, and the package of those that are another library's. Only malloc depends on what is
+# Who does the tasks of bench/pools, and the package of those that are another library's. Only malloc depends on what is
 # preloaded.
 POOLS = {"pool_none": "", "pool_locked": "", "pool_threads": "", "pool_packed": "", "resource_none": "", "resource_locked": "",
          "resource_threads": "", "allocator": "", "arena": "", "arena_resource": "", "inline_list": "", "monotonic": "",

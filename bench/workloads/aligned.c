@@ -35,10 +35,6 @@ static void run(worker *w)
         free(live[i]);
 }
 
-int main(int argc, char **argv)
-{
-    static const workload work = {
-        .name = "aligned", .purpose = "Aligned blocks, 16 B to 4 KiB, replaced at random.",
-        .run = run, .allocations_per_operation = 1, .defaults = {.threads = 1, .operations = 2000000}};
-    return bench_main(argc, argv, &work);
-}
+const workload bench_workload = {
+    .name = "aligned", .purpose = "Aligned blocks, 16 B to 4 KiB, replaced at random.",
+    .run = run, .allocations_per_operation = 1, .defaults = {.threads = 1, .operations = 2000000}};

@@ -55,10 +55,6 @@ static void run(worker *w)
         tree_free(trees[i]);
 }
 
-int main(int argc, char **argv)
-{
-    static const workload work = {
-        .name = "tree", .purpose = "Binary trees built, walked and torn down.",
-        .run = run, .allocations_per_operation = 1, .defaults = {.threads = 1, .operations = 3000000}};
-    return bench_main(argc, argv, &work);
-}
+const workload bench_workload = {
+    .name = "tree", .purpose = "Binary trees built, walked and torn down.",
+    .run = run, .allocations_per_operation = 1, .defaults = {.threads = 1, .operations = 3000000}};

@@ -108,11 +108,7 @@ static void extra(FILE *out)
     fputs("], ", out);
 }
 
-int main(int argc, char **argv)
-{
-    static const workload work = {
-        .name = "phases", .purpose = "Peaks and falls with changing sizes; RSS over time. One thread, fixed work.",
-        .run = run, .extra = extra, .allocations_per_operation = 1,
-        .defaults = {.threads = 1, .operations = 1, .settle = 1.5}};
-    return bench_main(argc, argv, &work);
-}
+const workload bench_workload = {
+    .name = "phases", .purpose = "Peaks and falls with changing sizes; RSS over time. One thread, fixed work.",
+    .run = run, .extra = extra, .allocations_per_operation = 1,
+    .defaults = {.threads = 1, .operations = 1, .settle = 1.5}};

@@ -40,10 +40,6 @@ static void run(worker *w)
         request_run(&r);
 }
 
-int main(int argc, char **argv)
-{
-    static const workload work = {
-        .name = "thread_churn", .purpose = "Short-lived threads that leave blocks behind.",
-        .run = run, .allocations_per_operation = 1, .defaults = {.threads = 2, .operations = 2000000}};
-    return bench_main(argc, argv, &work);
-}
+const workload bench_workload = {
+    .name = "thread_churn", .purpose = "Short-lived threads that leave blocks behind.",
+    .run = run, .allocations_per_operation = 1, .defaults = {.threads = 2, .operations = 2000000}};

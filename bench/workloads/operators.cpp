@@ -61,8 +61,7 @@ void run(worker *w)
 
 }  // namespace
 
-int main(int argc, char **argv)
-{
+const workload bench_workload = [] {
     workload work{};
     work.name = "operators";
     work.purpose = "C++ containers over operator new and delete.";
@@ -70,5 +69,5 @@ int main(int argc, char **argv)
     work.allocations_per_operation = 1;
     work.defaults.threads = 1;
     work.defaults.operations = 3000000;
-    return bench_main(argc, argv, &work);
-}
+    return work;
+}();

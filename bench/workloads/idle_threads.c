@@ -73,11 +73,7 @@ static void extra(FILE *out)
     fprintf(out, "\"idle_thread_kib\": %.2f, ", ((double)after_kib - (double)before_kib) / (double)options.operations);
 }
 
-int main(int argc, char **argv)
-{
-    static const char *const variants[] = {"few", "every", NULL};
-    static const workload work = {
-        .name = "idle_threads", .purpose = "Resident memory of a sleeping thread; --operations is their number.",
-        .run = run, .extra = extra, .variants = variants, .defaults = {.threads = 1, .operations = 64}};
-    return bench_main(argc, argv, &work);
-}
+static const char *const variants[] = {"few", "every", NULL};
+const workload bench_workload = {
+    .name = "idle_threads", .purpose = "Resident memory of a sleeping thread; --operations is their number.",
+    .run = run, .extra = extra, .variants = variants, .defaults = {.threads = 1, .operations = 64}};

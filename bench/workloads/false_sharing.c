@@ -34,12 +34,8 @@ static void run(worker *w)
         }
 }
 
-int main(int argc, char **argv)
-{
-    static const char *const variants[] = {"passive", "active", NULL};
-    static const workload work = {
-        .name = "false_sharing", .purpose = "Threads write small blocks that may share cache lines.",
-        .run = run, .allocations_per_operation = 1, .variants = variants,
-        .defaults = {.threads = 2, .operations = 1000000, .size = 8}};
-    return bench_main(argc, argv, &work);
-}
+static const char *const variants[] = {"passive", "active", NULL};
+const workload bench_workload = {
+    .name = "false_sharing", .purpose = "Threads write small blocks that may share cache lines.",
+    .run = run, .allocations_per_operation = 1, .variants = variants,
+    .defaults = {.threads = 2, .operations = 1000000, .size = 8}};

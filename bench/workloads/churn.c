@@ -64,10 +64,6 @@ static void run(worker *w)
     }
 }
 
-int main(int argc, char **argv)
-{
-    static const workload work = {
-        .name = "churn", .purpose = "Random replacement in live sets that wander between short-lived threads.",
-        .run = run, .allocations_per_operation = 1, .defaults = {.threads = 1, .operations = 5000000}};
-    return bench_main(argc, argv, &work);
-}
+const workload bench_workload = {
+    .name = "churn", .purpose = "Random replacement in live sets that wander between short-lived threads.",
+    .run = run, .allocations_per_operation = 1, .defaults = {.threads = 1, .operations = 5000000}};

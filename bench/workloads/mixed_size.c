@@ -31,12 +31,8 @@ static void run(worker *w)
         free(live[i]);
 }
 
-int main(int argc, char **argv)
-{
-    static const char *const variants[] = {"half", "beyond", NULL};
-    static const workload work = {
-        .name = "mixed_size", .purpose = "Power-law sizes; a part or all of them beyond the pools.",
-        .run = run, .allocations_per_operation = 1, .variants = variants,
-        .defaults = {.threads = 1, .operations = 1000000}};
-    return bench_main(argc, argv, &work);
-}
+static const char *const variants[] = {"half", "beyond", NULL};
+const workload bench_workload = {
+    .name = "mixed_size", .purpose = "Power-law sizes; a part or all of them beyond the pools.",
+    .run = run, .allocations_per_operation = 1, .variants = variants,
+    .defaults = {.threads = 1, .operations = 1000000}};

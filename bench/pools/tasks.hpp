@@ -2,9 +2,9 @@
 #ifndef POOLMALLOC_BENCH_POOLS_TASKS_HPP
 #define POOLMALLOC_BENCH_POOLS_TASKS_HPP
 
-#include "pools_contenders.hpp"
+#include "contenders.hpp"
 
-#include "common.h"
+#include "workloads/common.h"
 
 #include <atomic>
 #include <cstdint>

@@ -33,10 +33,6 @@ static void run(worker *w)
         free(live[i]);
 }
 
-int main(int argc, char **argv)
-{
-    static const workload work = {
-        .name = "calloc_large_blocks", .purpose = "Zeroed tables of 4 to 256 KiB, sparsely used.",
-        .run = run, .allocations_per_operation = 1, .defaults = {.threads = 1, .operations = 50000}};
-    return bench_main(argc, argv, &work);
-}
+const workload bench_workload = {
+    .name = "calloc_large_blocks", .purpose = "Zeroed tables of 4 to 256 KiB, sparsely used.",
+    .run = run, .allocations_per_operation = 1, .defaults = {.threads = 1, .operations = 50000}};

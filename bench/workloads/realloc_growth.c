@@ -44,10 +44,6 @@ static void run(worker *w)
         free(arrays[i].data);
 }
 
-int main(int argc, char **argv)
-{
-    static const workload work = {
-        .name = "realloc_growth", .purpose = "Vectors and strings that grow by realloc.",
-        .run = run, .allocations_per_operation = 1, .defaults = {.threads = 1, .operations = 1000000}};
-    return bench_main(argc, argv, &work);
-}
+const workload bench_workload = {
+    .name = "realloc_growth", .purpose = "Vectors and strings that grow by realloc.",
+    .run = run, .allocations_per_operation = 1, .defaults = {.threads = 1, .operations = 1000000}};

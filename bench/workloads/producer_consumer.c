@@ -99,12 +99,8 @@ static void run(worker *w)
         consume();
 }
 
-int main(int argc, char **argv)
-{
-    static const char *const variants[] = {"1:1", "n:1", "1:n", NULL};
-    static const workload work = {
-        .name = "producer_consumer", .purpose = "Some threads only allocate, others only free.",
-        .run = run, .allocations_per_operation = 1, .variants = variants,
-        .defaults = {.threads = 2, .operations = 3000000}};
-    return bench_main(argc, argv, &work);
-}
+static const char *const variants[] = {"1:1", "n:1", "1:n", NULL};
+const workload bench_workload = {
+    .name = "producer_consumer", .purpose = "Some threads only allocate, others only free.",
+    .run = run, .allocations_per_operation = 1, .variants = variants,
+    .defaults = {.threads = 2, .operations = 3000000}};

@@ -1,8 +1,8 @@
 // pools: blocks of one size, containers and arenas: explicit pools against what C and C++ programs use for them now.
 // One contender (--variant) does every task it can, each in a child process of its own, for --seconds a task.
 // An operation is one block taken and given back, or one element inserted, visited and erased. POOLS_TASK=NAME: that task alone.
-#include "pools_contenders.hpp"
-#include "pools_tasks.hpp"
+#include "contenders.hpp"
+#include "tasks.hpp"
 
 #include <csignal>
 #include <sys/wait.h>
@@ -79,7 +79,17 @@ constexpr contender contenders[] = {
 };
 constexpr size_t contenders_count = sizeof contenders / sizeof *contenders;
 
-const char *names[contenders_count + 1];
+struct name_list {
+    const char *name[contenders_count + 1];
+};
+
+constexpr name_list names = [] {
+    name_list list{};
+    for (size_t i = 0; i < contenders_count; i++)
+        list.name[i] = contenders[i].name;
+    return list;
+}();
+
 pools::outcome *outcomes; // shared with the children; null operations: not done
 
 void task_do(unsigned index, task_run run)
@@ -123,17 +133,14 @@ void extra(FILE *out)
 
 } // namespace
 
-int main(int argc, char **argv)
-{
-    for (size_t i = 0; i < contenders_count; i++)
-        names[i] = contenders[i].name;
+const workload bench_workload = [] {
     workload work{};
     work.name = "pools";
     work.purpose = "Explicit pools, memory resources and arenas, each task in a process of its own.";
-    work.variants = names;
+    work.variants = names.name;
     work.run = run;
     work.extra = extra;
     work.defaults.threads = 1;
     work.defaults.seconds = 0.1;
-    return bench_main(argc, argv, &work);
-}
+    return work;
+}();

@@ -1,4 +1,5 @@
-/* What every workload shares: options, threads, time, random numbers, blocks, histograms, the JSON line.
+/* common.h: what every workload uses: options, time, random numbers, blocks, histograms. Above it each workload defines
+ * bench_workload, and above that main.c runs it.
  * None of it allocates from the heap: whatever the harness keeps lies in static or mapped memory. */
 #ifndef POOLMALLOC_BENCH_COMMON_H
 #define POOLMALLOC_BENCH_COMMON_H
@@ -24,6 +25,7 @@ typedef struct bench_options {
     const char *variant; /* one of the workload's variants */
     double settle;       /* seconds of near idleness at the end, where a workload has such a phase */
     bool pin;            /* worker i on the i-th allowed processor */
+    uint64_t deadline;   /* time_ns() when `seconds` are over; main.c's, no option */
 } bench_options;
 
 typedef struct worker {
@@ -44,8 +46,8 @@ typedef struct workload {
 
 extern bench_options options;
 
-/* Parses the options, runs the workers, prints the JSON line; returns main()'s value. */
-int bench_main(int argc, char **argv, const workload *);
+extern const workload bench_workload; /* each workload's own */
+
 __attribute__((noreturn)) void bench_fail(const char *message);
 
 /* How many operations to do before asking again, at most `most`; 0 = finished. */
