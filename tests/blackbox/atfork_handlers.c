@@ -50,7 +50,7 @@ static void fork_once(void)
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
-        alarm(30);
+        alarm(HANG_SECONDS);
         use_allocator(300);
         exit(held_count == 0 ? 0 : 2);
     }

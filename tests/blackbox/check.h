@@ -12,6 +12,9 @@
 /* ctest's SKIP_RETURN_CODE: the machine cannot run this test (never: the allocator failed it). */
 enum { EXIT_SKIPPED = 77 };
 
+/* For alarm(): a deadlock becomes a failure, not a hang. More than a machine ten times slower needs. */
+enum { HANG_SECONDS = 1000 };
+
 /* _exit, not exit: a failure may be found on any thread, inside a fork's child, or with a broken heap. */
 static inline void __attribute__((format(printf, 3, 4), noreturn, unused))
 check_failed(const char *file, int line, const char *format, ...)

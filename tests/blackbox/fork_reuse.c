@@ -31,7 +31,7 @@ static void *allocate_and_wait(void *row)
 
 static void child_run(void)
 {
-    alarm(60);
+    alarm(HANG_SECONDS);
     long before = rss_kib();
     for (int round = 0; round < 4; round++)
         for (int i = 0; i < THREADS; i++) {

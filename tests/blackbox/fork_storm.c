@@ -10,7 +10,7 @@
 #include "pattern.h"
 #include "threads.h"
 
-enum { THREADS = 16, CHILD_THREADS = 3, SLOTS = 64, SHARED = 512, CHILD_SECONDS = 60 };
+enum { THREADS = 16, CHILD_THREADS = 3, SLOTS = 64, SHARED = 512 };
 
 static atomic_long forks_left, operations;
 static char *shared[SHARED];
@@ -54,7 +54,7 @@ static void child_takes_shared_blocks(void)
 
 static void child_run(Random random)
 {
-    alarm(CHILD_SECONDS); /* a deadlock becomes a failure, not a hang */
+    alarm(HANG_SECONDS);
     pthread_t threads[CHILD_THREADS];
     every_size(&random);
     for (uintptr_t i = 0; i < CHILD_THREADS; i++)

@@ -9,9 +9,23 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 built = argparse.Namespace()
+
+# What does not end is a hang, and nothing else is: seconds that not even a machine ten times slower needs.
+PATIENCE = 1000
+
+
+def eventually(holds):
+    """Whether `holds()` becomes true; asked ten times a second."""
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def clean_environment(**settings):
@@ -37,15 +51,15 @@ class Case(unittest.TestCase):
     def program(self, name):
         return os.path.join(built.programs, name)
 
-    def run_command(self, command, timeout=60, **options):
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False,
+    def run_command(self, command, **options):
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False,
                               stdin=subprocess.DEVNULL, **options)
 
-    def run_preloaded(self, program, *arguments, preload=None, timeout=60, **settings):
+    def run_preloaded(self, program, *arguments, preload=None, **settings):
         """A test program under the interposer with POOLMALLOC_… settings, given without the prefix."""
         environment = clean_environment(LD_PRELOAD=preload or built.interposer)
         environment.update({"POOLMALLOC_" + name: str(value) for name, value in settings.items()})
-        return self.run_command([self.program(program), *map(str, arguments)], timeout, env=environment)
+        return self.run_command([self.program(program), *map(str, arguments)], env=environment)
 
     def run_with_statistics(self, program, *arguments, **settings):
         """The same with statistics as JSON; gives the process's result and the document."""

@@ -1,5 +1,5 @@
-/* A timer's handler that does not allocate interrupts the allocator at any point, thousands of times; so do
- * signals that are blocked and pending over a fork. Nothing changes. */
+/* A timer's handler that does not allocate interrupts the allocator at any point. Nothing changes.
+ * Argument: interruptions. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
@@ -7,13 +7,12 @@
 
 #include "check.h"
 #include "pattern.h"
-#include "process.h"
 #include "threads.h"
 
 enum { SLOTS = 200 };
 
 static volatile sig_atomic_t ticks;
-static double end;
+static long wanted;
 
 static void tick(int number)
 {
@@ -26,7 +25,7 @@ static void *churn(void *context)
 {
     Random random = {(size_t)context};
     struct { char *bytes; size_t size; } slots[SLOTS] = {{NULL, 0}};
-    while (seconds_now() < end)
+    while (ticks < wanted)
         for (int i = 0; i < 1000; i++) {
             size_t at = random_below(&random, SLOTS);
             CHECK(slots[at].bytes == NULL || pattern_stamped(slots[at].bytes, slots[at].size, slots[at].size, at));
@@ -41,7 +40,7 @@ static void *churn(void *context)
 
 int main(int argc, char **argv)
 {
-    end = seconds_now() + (double)argument(argc, argv, 1, 2);
+    wanted = argument(argc, argv, 1, 8000);
     struct sigaction action = {.sa_handler = tick, .sa_flags = SA_RESTART};
     CHECK(sigaction(SIGALRM, &action, NULL) == 0);
     struct itimerval every = {{0, 200}, {0, 200}};
@@ -49,6 +48,5 @@ int main(int argc, char **argv)
     pthread_t other = thread_start(churn, (void *)1);
     churn((void *)2);
     thread_join(other);
-    CHECKF(ticks > 200, "only %d interruptions", (int)ticks);
     return 0;
 }

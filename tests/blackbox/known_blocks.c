@@ -18,6 +18,7 @@ enum { KNOWN = sizeof known / sizeof *known, MOST = 13000, HELD = 2000, BURST = 
 
 void *kept[KNOWN][MOST], *given[MOST]; /* seen by a debugger, too */
 static volatile int stop;
+static pthread_barrier_t all_taken;
 
 static void take(void **blocks, size_t size, long count)
 {
@@ -56,6 +57,7 @@ static void *churn(void *unused)
     void *blocks[HELD];
     unsigned random = 1;
     take(blocks, BUSY_SIZE, HELD);
+    pthread_barrier_wait(&all_taken);
     while (!stop) {
         random = random * 1103515245 + 12345;
         unsigned first = random / 65536 % (HELD - BURST), burst = random / 256 % BURST;
@@ -97,8 +99,10 @@ int main(int argc, char **argv)
     char end;
     CHECK(workers <= WORKERS_MOST);
     take_known();
+    pthread_barrier_init(&all_taken, NULL, (unsigned)workers + 1);
     for (long i = 0; i < workers; i++)
         threads[i] = thread_start(churn, NULL);
+    pthread_barrier_wait(&all_taken);
     say();
     while (read(STDIN_FILENO, &end, 1) > 0)
         ;

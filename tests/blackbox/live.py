@@ -8,7 +8,6 @@ import re
 import shutil
 import struct
 import subprocess
-import time
 import xml.etree.ElementTree
 
 import harness
@@ -34,7 +33,7 @@ class Live(Case):
     def finish(self, process):
         if not process.stdin.closed:
             process.stdin.close()
-        self.assertEqual(process.wait(60), 0)
+        self.assertEqual(process.wait(harness.PATIENCE), 0)
         process.stdout.close()
 
     def stat(self, process, *options, environment=None):
@@ -154,7 +153,7 @@ class Quiet(Live):
         for _ in range(5):
             self.assertEqual(self.used(json.loads(watcher.stdout.readline())), KNOWN)
         self.finish(process)
-        _, errors = watcher.communicate(timeout=30)
+        _, errors = watcher.communicate(timeout=harness.PATIENCE)
         self.assertEqual((watcher.returncode, errors.count("\n")), (1, 1), errors)
 
     def test_a_deleted_library(self):
@@ -219,13 +218,17 @@ class Busy(Live):
     def test_never_fails_and_is_near(self):
         for threads in (1, 4):
             process = self.start(self.program("known_blocks"), "threads", str(threads))
-            time.sleep(0.2)
+            quiet = 0
             for _ in range(100):
                 seen = self.document(process)
                 self.assertEqual(self.used(seen), KNOWN)
+                if seen["totals"]["busy"] > 0: # the reader was held up in the middle of a look
+                    continue
+                quiet += 1
                 used = next(pool["used"] for pool in seen["pools"] if pool["block_size"] == 320)
                 self.assertLessEqual(used, threads * (self.HELD + self.NEAR))
                 self.assertGreaterEqual(used, threads * (self.HELD - self.BURST - self.NEAR))
+            self.assertGreater(quiet, 0)
 
     def test_a_process_that_ends_meanwhile(self):
         """Whenever it ends: a document, or one line."""
@@ -293,11 +296,8 @@ class Redis(Live):
         server = subprocess.Popen(command, env=harness.clean_environment(LD_PRELOAD=built.interposer), stdout=subprocess.DEVNULL)
         self.addCleanup(server.wait)
         self.addCleanup(server.terminate)
-        for _ in range(100):
-            if "PONG" in self.cli("ping"):
-                return server
-            time.sleep(0.1)
-        self.fail("redis-server does not answer")
+        self.assertTrue(harness.eventually(lambda: "PONG" in self.cli("ping")), "redis-server does not answer")
+        return server
 
     def test_account(self):
         server = self.serve()
@@ -404,7 +404,7 @@ class Errors(Live):
 
     def test_a_zombie(self):
         process = subprocess.Popen(["true"])
-        time.sleep(0.3)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         self.assert_one_line(self.stat(process), "no memory", status=1)
         process.wait()
 

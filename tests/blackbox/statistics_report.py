@@ -3,7 +3,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 
 import harness
 from harness import Case, built
@@ -135,7 +134,7 @@ class Destination(Case):
         environment = harness.clean_environment(LD_PRELOAD=built.interposer)
         environment.update({"POOLMALLOC_" + name: value for name, value in settings.items()})
         command = ["sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh", self.program("odd_descriptors"), self.path("own"), *arguments]
-        status = subprocess.run(command, env=environment, timeout=60, check=False).returncode
+        status = subprocess.run(command, env=environment, timeout=harness.PATIENCE, check=False).returncode
         with open(self.path("own"), encoding="utf-8") as file:
             own = file.read()
         os.unlink(self.path("own"))
@@ -174,7 +173,7 @@ class OnSignal(Case):
         process.stdin.write("\n")
         process.stdin.flush()
         self.assertEqual(process.stdout.readline(), "done\n")
-        self.assertEqual(process.wait(30), 0)
+        self.assertEqual(process.wait(harness.PATIENCE), 0)
 
     def test_a_signal_writes_a_report(self):
         process = self.start()
@@ -193,13 +192,13 @@ class OnSignal(Case):
             self.finish(process)
 
     def wait_for(self, path, mark, count):
-        for _ in range(100):
-            if os.path.exists(path):
-                with open(path, encoding="utf-8") as file:
-                    if file.read().count(mark) == count:
-                        return
-            time.sleep(0.05)
-        self.fail("no report number %d in %s" % (count, path))
+        def there():
+            if not os.path.exists(path):
+                return False
+            with open(path, encoding="utf-8") as file:
+                return file.read().count(mark) == count
+
+        self.assertTrue(harness.eventually(there), "no report number %d in %s" % (count, path))
 
     def test_the_program_s_own_handler_wins(self):
         process = self.start(before="import signal; signal.signal(signal.SIGUSR1, lambda *a: None)\n")

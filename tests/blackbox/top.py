@@ -37,13 +37,14 @@ class Terminal(Case):
     def wait_for(self, holds, what):
         """The screen, once it is as wanted. A terminal may be looked at while half a screen has reached it: whatever belongs to one
         screen is asked for at once, here."""
-        screen = ""
-        for _ in range(200):
-            screen = self.screen()
-            if holds(screen):
-                return screen
-            time.sleep(0.1)
-        self.fail("%s is not on the screen:\n%s" % (what, screen))
+        screens = [""]
+
+        def there():
+            screens[0] = self.screen()
+            return holds(screens[0])
+
+        self.assertTrue(harness.eventually(there), "%s is not on the screen:\n%s" % (what, screens[0]))
+        return screens[0]
 
     def expect(self, *patterns):
         return self.wait_for(lambda screen: all(re.search(pattern, screen) for pattern in patterns), repr(patterns))
@@ -58,7 +59,7 @@ class Terminal(Case):
     def end(self, process):
         if not process.stdin.closed:
             process.stdin.close()
-        process.wait(30)
+        process.wait(harness.PATIENCE)
         process.stdout.close()
 
 
@@ -110,11 +111,8 @@ class Top(Terminal):
         self.press("Escape")
         self.expect("processes on pools")
         self.end(processes[0])
-        for _ in range(50):
-            if not re.search(r"(?m)^ *%d " % processes[0].pid, self.screen()):
-                break
-            time.sleep(0.1)
-        self.assertNotRegex(self.screen(), r"(?m)^ *%d " % processes[0].pid)
+        gone = r"(?m)^ *%d " % processes[0].pid
+        self.wait_for(lambda screen: not re.search(gone, screen), "a list without the process that ended")
         self.press("q")
         self.expect("status 0")
 
