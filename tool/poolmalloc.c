@@ -7,7 +7,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,41 +56,6 @@ static void help_run(void)
          "  --config FILE\n      settings from a file: lines POOLMALLOC_NAME=VALUE, comments after #\n  --help");
 }
 
-/* The library lies beside the tool (build folder) or in the library folder it was installed to. */
-static bool library_find(bool hardened, char *path, size_t bytes)
-{
-    char self[PATH_MAX];
-    const char *name = hardened ? "libpoolmalloc-hardened.so" : "libpoolmalloc.so";
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n <= 0)
-        return false;
-    self[n] = 0;
-    const char *folder = dirname(self);
-    const char *const places[] = {"%s/%s", "%s/" POOLMALLOC_LIB_FROM_BIN "/%s"};
-    for (size_t i = 0; i < 2; i++) {
-        snprintf(path, bytes, i ? places[1] : places[0], folder, name);
-        if (access(path, R_OK) == 0)
-            return true;
-    }
-    return false;
-}
-
-bool preload_add(bool hardened)
-{
-    char path[PATH_MAX + 64], *list;
-    const char *before = getenv("LD_PRELOAD");
-    if (!library_find(hardened, path, sizeof path)) {
-        fprintf(stderr, "poolmalloc: libpoolmalloc%s.so is neither beside this program nor in its library folder\n",
-                hardened ? "-hardened" : "");
-        return false;
-    }
-    if (asprintf(&list, "%s%s%s", path, before && *before ? ":" : "", before ? before : "") < 0)
-        return false;
-    setenv("LD_PRELOAD", list, 1);
-    free(list);
-    return true;
-}
-
 /* Counts are for this program, not for every child of it. */
 static void programs_limit(const config *c, const char *command)
 {
@@ -101,14 +65,6 @@ static void programs_limit(const config *c, const char *command)
     const char *slash = strrchr(command, '/');
     if (counts && !*c->programs)
         setenv("POOLMALLOC_PROGRAMS", slash ? slash + 1 : command, 1);
-}
-
-int command_exec(char **command)
-{
-    execvp(command[0], command);
-    int status = errno == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN;
-    fprintf(stderr, "poolmalloc: cannot run '%s': %s\n", command[0], strerror(errno));
-    return status;
 }
 
 static int run(int argc, char **argv)

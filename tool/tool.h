@@ -2,6 +2,7 @@
 #ifndef PM_TOOL_H
 #define PM_TOOL_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -13,7 +14,10 @@ int top_command(int argc, char **argv);
 /* "Try 'poolmalloc COMMAND --help'." Returns EXIT_USAGE. */
 int usage_error(const char *command);
 bool pid_parse(const char *from, pid_t *pid);
-/* Puts the library in front of LD_PRELOAD; false, with one line, when it is not found. */
+#define LIBRARY_PATH (PATH_MAX + 64)
+/* Where the library is; false, with one line, when it is not found. */
+bool library_find(bool hardened, char path[LIBRARY_PATH]);
+/* Puts the library in front of LD_PRELOAD; false, with one line, when it is not found or cannot be named there. */
 bool preload_add(bool hardened);
 /* execvp; returns the exit status, with one line, when that fails. */
 int command_exec(char **command);

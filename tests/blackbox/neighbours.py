@@ -84,7 +84,7 @@ class Privileged(Case):
         if os.geteuid() != 0:
             self.skipTest("only root can make a setuid program")
         os.chmod(self.scratch, 0o755)
-        self.interposer, self.probe = self.path("libpoolmalloc.so"), self.path("probe")
+        self.interposer, self.probe = self.path("libpoolmalloc.so.0"), self.path("probe")
         shutil.copy(built.interposer, self.interposer)
         os.chmod(self.interposer, 0o755)
         os.mkdir(self.path("out"))

@@ -1,6 +1,7 @@
 """The command-line tool: run, config, active, and what it answers to wrong usage."""
 import os
 import re
+import shutil
 import signal
 import subprocess
 
@@ -62,6 +63,19 @@ class Run(Tool):
     def test_hardened(self):
         result = self.run_tool("--hardened", "--", "sh", "-c", 'echo "$LD_PRELOAD"')
         self.assertIn("libpoolmalloc-hardened.so", result.stdout)
+
+    def test_a_path_that_ld_preload_cannot_name_is_refused(self):
+        """The loader would cut it at the space or colon, and the command run without pools."""
+        for name in ("sp ace", "co:lon"):
+            folder = self.path(name)
+            os.mkdir(folder)
+            tool = shutil.copy(built.tool, folder)
+            shutil.copy(built.interposer, os.path.join(folder, "libpoolmalloc.so"))
+            for command in ("run", "tune"):
+                result = self.run_command([tool, command, "--", "touch", self.path("started")], env=harness.clean_environment())
+                self.assertNotIn(result.returncode, (0, -signal.SIGABRT))
+                self.assertIn(name, result.stderr)
+                self.assertFalse(os.path.exists(self.path("started")))
 
     def test_counts_name_the_program(self):
         """Children of the command must not pre-allocate again."""
