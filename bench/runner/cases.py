@@ -49,9 +49,15 @@ def workloads():
     pairs = [workload(f"pair/{size}", operations, "--size", str(size), null=True) for size, operations in
              ((16, 6000000), (64, 6000000), (256, 6000000), (1024, 6000000), (8192, 2500000), (32768, 2500000))]
     batches = [workload(f"batch/{order}", 3000000, "--variant", order, null=True) for order in ("fifo", "lifo", "random")]
-    handovers = [workload(f"producer_consumer/{v}", 1000000, "--variant", v, null=True, threads=t)
+    queues = [workload(f"producer_consumer/{v}", 1000000, "--variant", v, null=True, threads=t)
                  for v, t in (("1:1", 2), ("n:1", 4), ("1:n", 4))]
-    return pairs + batches + handovers + [
+    waves = [workload(f"wave/{variant}", operations, "--variant", variant, null=True)
+             for variant, operations in (("one", 800000), ("mixed", 400000), ("big", 50000))]
+    return pairs + batches + waves + queues + [
+        workload("handover/2", 1000000, "--pin", threads=2),
+        workload("handover/8", 1000000, threads=8),
+        workload("many_producers/8", 800000, null=True, threads=8),
+        workload("many_producers/32", 800000, null=True, threads=32),
         workload("churn/1", 2500000, null=True),
         workload("churn/2", 2500000, "--pin", null=True, threads=2),
         workload("false_sharing/passive", 400000, "--variant", "passive", "--pin", null=True, threads=2),
@@ -61,6 +67,8 @@ def workloads():
         workload("realloc_growth", 400000),
         workload("mixed_size/half", 600000, "--variant", "half", null=True),
         workload("mixed_size/beyond", 150000, "--variant", "beyond", null=True),
+        workload("large/edges", 5000, "--variant", "edges"),
+        workload("large/touched", 1000, "--variant", "touched"),
         workload("phases", 0, "--settle", "1.6", quick_repeats=1, full_arguments=("--settle", "3")),
         workload("thread_churn", 300000, null=True, threads=2),
         workload("aligned", 600000, null=True),
@@ -168,7 +176,7 @@ def library_find(name):
 
 
 def library_added(path, names):
-    """The allocator that LIB=path.so names, under a name of its own."""
+    """An allocator that LIB names, under a name of its own."""
     name = os.path.basename(path).split(".so")[0].removeprefix("lib") or "added"
     while name in names:
         name += "+"
@@ -176,12 +184,12 @@ def library_added(path, names):
 
 
 def allocators_find(build, added):
-    """Those present, in the order of the report, and those missing as {name: why}."""
+    """Those present, in the order of the report, and those missing as {name: why}. `added`: paths of further ones."""
     ours = os.path.join(build, "libpoolmalloc.so")
     wanted = [Allocator("poolmalloc", ours), Allocator("system", "", "libc6")]
     wanted += [Allocator(name, library_find(file) or file, package) for name, file, package in PEERS]
-    if added:
-        wanted.append(library_added(added, [a.name for a in wanted]))
+    for path in added:
+        wanted.append(library_added(path, [a.name for a in wanted]))
     wanted += [Allocator("null", os.path.join(build, "bench", "libnull_malloc.so")),
                Allocator("empty", os.path.join(build, "bench", "libempty.so"))]
     present = [a for a in wanted if not a.interposer or os.path.exists(a.interposer)]

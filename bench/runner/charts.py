@@ -9,7 +9,7 @@ from statistic import mean_of_groups
 
 COLOURS = {"poolmalloc": "#d00000", "system": "#555555", "jemalloc": "#0072b2", "mimalloc": "#009e73",
            "tcmalloc": "#e69f00", "tbbmalloc": "#cc79a7", "null": "#999999"}
-SPARE = ("#56b4e9", "#882255", "#117733")
+SPARE = ("#56b4e9", "#882255", "#117733", "#999933", "#332288", "#aa4499", "#88ccee", "#661100")
 POINTS = (7, 5, 9, 11, 13, 4, 6, 8, 10, 12)
 FONT = "DejaVu Sans,12"
 
@@ -48,7 +48,7 @@ class Charts:
         blocks = "".join(f"$p{i} << EOD\n" + "\n".join(self.ratio_points(cases, p, metric)) + "\nEOD\n"
                          for i, p in enumerate(peers))
         ticks = ", ".join(f'"{c.name}" {len(cases) - i}' for i, c in enumerate(cases))
-        plots = ", ".join(f'$p{i} using 2:($1+{0.12 * (i - (len(peers) - 1) / 2):.2f}) with points pt {POINTS[i]} ps 0.7 '
+        plots = ", ".join(f'$p{i} using 2:($1+{0.12 * (i - (len(peers) - 1) / 2):.2f}) with points pt {POINTS[i % len(POINTS)]} ps 0.7 '
                           f'lc rgb "{self.colour(p)}" title "{p}"' for i, p in enumerate(peers))
         programs = len(self.report.cases("program"))
         return self.script(file, f"900,{140 + 22 * len(cases)}", f"""{blocks}
@@ -105,7 +105,7 @@ plot {plots}
                 continue
             blocks += f"$c{i} << EOD\n" + "\n".join(rows) + "\nEOD\n"
             plots.append(f'$c{i} using 1:2 with {style or "lines"} lw {self.width(name)} '
-                         f'{f"pt {POINTS[i]} ps 0.6" if style else ""} lc rgb "{self.colour(name)}" title "{name}"')
+                         f'{f"pt {POINTS[i % len(POINTS)]} ps 0.6" if style else ""} lc rgb "{self.colour(name)}" title "{name}"')
         return blocks, ", ".join(plots)
 
     def latency_rows(self, name, call):

@@ -3,6 +3,7 @@
 import os
 from statistics import median
 
+import count
 from markdown import number, table_text
 from pools import PoolsReport
 from statistic import Results, mean_geometric, mean_of_groups
@@ -129,6 +130,10 @@ class Report:
         lines += [f"* {case} under {allocator}: {why}" for (case, allocator), why in sorted(self.bench.failed.items())]
         return "\n".join(lines or ["None."]) + "\n"
 
+    def traffic(self):
+        """{workload: what was counted of it}"""
+        return {c.name: r for c in self.bench.cases if (r := self.bench.results.get(f"count|{c.name}|poolmalloc|0"))}
+
     # ---- goals ----
 
     def throughput(self, case, name):
@@ -139,6 +144,25 @@ class Report:
     def throughput_ratio(self, above, below, name):
         above, below = self.throughput(above, name), self.throughput(below, name)
         return above / below if above and below else None
+
+    def goal_throughput(self, case):
+        """Blocks a second ÷ the best peer's."""
+        rivals = [t for t in (self.throughput(case, p) for p in self.peers) if t]
+        ours = self.throughput(case, self.subject)
+        return ours / max(rivals) if ours and rivals else None
+
+    def goal_blocks_a_message(self, _name):
+        totals = self.bench.results.get("share|many_producers/32|poolmalloc|0", {}).get("totals", {})
+        return totals["remote_frees"] / totals["remote_messages"] if totals.get("remote_messages") else None
+
+    def goal_many(self, name):
+        """ns a free of 32 threads' blocks in turn, in parts of that of 8 threads'."""
+        many, few = (self.printed_median(f"many_producers/{n}", name, lambda p: p["free_ns"]) for n in (32, 8))
+        return many / few if many and few else None
+
+    def goal_locks(self, _name):
+        rows = self.traffic()
+        return max(map(count.shared_locks, rows.values())) if rows else None
 
     def printed_median(self, case, name, value):
         values = [value(r["printed"]) for r in self.results.all(case, name)]
@@ -198,6 +222,7 @@ class Report:
                 ("a sleeping thread that made a few allocations, KiB", self.goal_idle("few"), "≤", 64),
                 ("a sleeping thread that filled every bin, KiB", self.goal_idle("every"), "≤", 600),
                 ("`phases`: settled RSS ÷ live bytes", self.goal_settled, "≤", 1.20),
+                ("`many_producers`: ns a free of 32 threads' blocks ÷ of 8 threads'", self.goal_many, "≤", 1.2),
                 ("beyond the pools: CPU time ÷ the C library's", self.goal_beyond, "≤", 1.03)]
 
     def goals_against_peers(self):
@@ -208,6 +233,10 @@ class Report:
                 ("programs, CPU time ÷ best peer on each, geometric mean", mean("program", "time"), "≤", 1.00),
                 ("programs, peak memory ÷ leanest peer on each, geometric mean", mean("program", "memory"), "≤", 1.00),
                 ("start-up ÷ best peer's", self.goal_start_rank, "≤", 1.00),
+                *((f"`handover/{n}`, blocks a second ÷ best peer's", lambda _name, n=n: self.goal_throughput(f"handover/{n}"), "≥", 1.00)
+                  for n in (2, 8)),
+                ("`many_producers/32`, blocks a message", self.goal_blocks_a_message, "≥", 16),
+                ("depot and registry locks per 1,000 operations, worst workload", self.goal_locks, "≤", 1),
                 ("messages per 16 remote frees, `producer_consumer/1:1`", self.goal_messages, "≤", 1.00)]
 
     def goals(self):
@@ -247,6 +276,7 @@ class Report:
         yield "## Latency of single calls", self.latencies()
         yield "## Start-up", "A program that makes one pair: the lower tenth of single starts, wall time.\n\n" + self.starts()
         yield "## Served by pools", "Allocations in one unmeasured run of poolmalloc with its statistics on.\n\n" + self.shares()
+        yield count.TITLE, count.section(self.traffic())
         yield "## Instructions", "Executed outside the workload itself, for one malloc and its free.\n\n" + self.instructions()
         yield "## Absolute costs", self.costs()
 

@@ -21,6 +21,7 @@ import time
 import callgrind
 import cases as table
 import charts
+import count
 import machine
 import report
 from cases import BENCH, FULL_PROGRAMS, FULL_TURNS, ROOT
@@ -42,13 +43,14 @@ class Parser(argparse.ArgumentParser):
 
 def arguments_parse():
     p = Parser(prog="bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                epilog="Environment: LIB=/path/x.so adds an allocator.")
+                                epilog="Environment: LIB=/path/x.so[:/path/y.so...] adds allocators, which are peers like the others.")
     p.add_argument("--quick", action="store_true", help=f"at most {QUICK_SECONDS} seconds on two processors")
     p.add_argument("--only", metavar="A,B", help="these workloads or programs: names, or a name's part before the slash")
     p.add_argument("--allocators", metavar="A,B", help="these allocators, of those present")
     p.add_argument("--repeat", type=int, metavar="N", help="measured runs of each (default 3 with --quick, else 7; a full run measures workloads twice and programs and some goals four times as often)")
     p.add_argument("--subject", default="poolmalloc", metavar="NAME", help="whose ratios to report (default poolmalloc)")
     p.add_argument("--callgrind", action="store_true", help="count instructions too (default in a full run)")
+    p.add_argument("--count", action="store_true", help="count locks, atomic operations and lines that go between threads too (default in a full run)")
     p.add_argument("--fresh", action="store_true", help="do not go on with an interrupted run")
     p.add_argument("--out", default=os.path.join(BENCH, "out"), metavar="DIR", help="results (default bench/out)")
     p.add_argument("--build", default=os.path.join(ROOT, "build"), metavar="DIR", help="build folder (default build)")
@@ -76,10 +78,16 @@ def cases_choose(arguments):
     return [c for c in cases if not chosen or chosen & names(c)]
 
 
+def libraries_added():
+    """The paths in LIB."""
+    added = [path for path in os.environ.get("LIB", "").split(":") if path]
+    for path in added:
+        if not os.path.isfile(path):
+            refuse(f"LIB: no such file: {path}")
+    return added
+
+
 def allocators_choose(arguments, present):
-    added = os.environ.get("LIB")
-    if added and not os.path.exists(added):
-        refuse(f"LIB: no such file: {added}")
     chosen = names_split(arguments.allocators, {a.name for a in present}, "allocator")
     return [a for a in present if not chosen or a.name in chosen]
 
@@ -389,7 +397,7 @@ def bench_prepare():
     arguments = arguments_parse()
     if arguments.repeat is not None and arguments.repeat < 1:
         refuse(f"bad number of repeats {arguments.repeat}")
-    present, missing = table.allocators_find(arguments.build, os.environ.get("LIB"))
+    present, missing = table.allocators_find(arguments.build, libraries_added())
     cases, allocators = cases_choose(arguments), allocators_choose(arguments, present)
     if arguments.list:
         list_print(cases, allocators, missing)
@@ -417,7 +425,10 @@ def main():
     log = log_open(bench, signature_make(bench, repeats))
     try:
         jobs_run(bench, jobs_make(bench, repeats), log)
-        if bench.arguments.callgrind or not (bench.arguments.quick or bench.arguments.only):
+        full = not (bench.arguments.quick or bench.arguments.only)
+        if full or bench.arguments.count:
+            count.count_all(bench, log, record_take)
+        if full or bench.arguments.callgrind:
             callgrind.count_all(bench, log, record_take)
         log.write('{"complete": true}\n')
     except KeyboardInterrupt:
