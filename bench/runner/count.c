@@ -176,6 +176,7 @@ HOOK(void, atomic_signal_fence)(int order) { (void)order, __atomic_signal_fence(
     }
 
 #define ATOMIC(bits)                                                                               \
+    COMPARE(bits, strong) COMPARE(bits, weak)                                                      \
     HOOK(uint##bits##_t, atomic##bits##_load)(const uint##bits##_t *p, int order);                 \
     HOOK(uint##bits##_t, atomic##bits##_load)(const uint##bits##_t *p, int order)                  \
     {                                                                                              \
@@ -200,8 +201,13 @@ HOOK(void, atomic_signal_fence)(int order) { (void)order, __atomic_signal_fence(
         lock_note(p, bits == 32 && v == 2 && old == 0);                                            \
         return old;                                                                                \
     }                                                                                              \
-    FETCH(bits, add) FETCH(bits, sub) FETCH(bits, and) FETCH(bits, or) FETCH(bits, xor)            \
-    COMPARE(bits, strong) COMPARE(bits, weak)
+    HOOK(uint##bits##_t, atomic##bits##_compare_exchange_val)(uint##bits##_t *p, uint##bits##_t expected, uint##bits##_t v, int order, int failed); \
+    HOOK(uint##bits##_t, atomic##bits##_compare_exchange_val)(uint##bits##_t *p, uint##bits##_t expected, uint##bits##_t v, int order, int failed)  \
+    {   /* clang's one for both */                                                                 \
+        __tsan_atomic##bits##_compare_exchange_strong(p, &expected, v, order, failed);             \
+        return expected;                                                                           \
+    }                                                                                              \
+    FETCH(bits, add) FETCH(bits, sub) FETCH(bits, and) FETCH(bits, or) FETCH(bits, xor)
 ATOMIC(8)
 ATOMIC(16)
 ATOMIC(32)
