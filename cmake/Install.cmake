@@ -29,6 +29,8 @@ endif()
 if(TARGET poolmalloc_tool)
   install(TARGETS poolmalloc_tool RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
   install(FILES man/poolmalloc.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+  install(FILES completion/poolmalloc.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME poolmalloc)
+  install(FILES completion/_poolmalloc DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
 endif()
 
 # Written while installing, when the prefix is known.

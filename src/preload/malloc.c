@@ -4,6 +4,7 @@
 #include "ground/config.h"
 #include "preload/next.h"
 #include "ground/os.h"
+#include "ground/os_malloc.h"
 #include "insight/print.h"
 #include "insight/profile.h"
 #include "preload/start.h"
@@ -12,7 +13,6 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,0 +1,26 @@
+/* os_malloc.h: malloc.h with all that glibc declares in it, whatever C library this is built for. */
+#ifndef PM_OS_MALLOC_H
+#define PM_OS_MALLOC_H
+
+#include <malloc.h>
+#include <stdio.h>
+
+#ifndef __GLIBC__
+struct mallinfo {
+    int arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost;
+};
+void *pvalloc(size_t);
+int malloc_trim(size_t);
+int mallopt(int, int);
+void malloc_stats(void);
+struct mallinfo mallinfo(void);
+int malloc_info(int, FILE *);
+#endif
+#if !defined __GLIBC__ || (__GLIBC__ == 2 && __GLIBC_MINOR__ < 33)
+struct mallinfo2 {
+    size_t arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost;
+};
+struct mallinfo2 mallinfo2(void);
+#endif
+
+#endif
