@@ -6,8 +6,10 @@ import os
 import re
 import subprocess
 
-CASES = (("pair", ()), ("batch", ("--variant", "random")), ("churn", ()))
-FEW, MANY = 30000, 90000
+# Workload and variant, and the two numbers of operations: of waves whole ones, the first of which maps the memory.
+PATTERNS = {"pair": (30000, 90000), "batch/random": (30000, 90000), "churn": (30000, 90000), "wave/one": (100000, 300000),
+            "wave/fifo": (100000, 300000), "wave/lifo": (100000, 300000), "wave/mixed": (100000, 300000), "wave/big": (5000, 25000),
+            "mixed_size/beyond": (5000, 15000), "realloc_growth": (10000, 30000)}
 
 
 def instructions_outside(path, program):
@@ -32,7 +34,9 @@ def instructions_outside(path, program):
     return total
 
 
-def count_once(bench, allocator, program, arguments, operations):
+def count_once(bench, allocator, pattern, operations):
+    program, _, variant = pattern.partition("/")
+    arguments = ["--variant", variant] if variant else []
     out = os.path.join(bench.work, "callgrind.out")
     binary = os.path.join(bench.programs, program)
     command = [os.path.join(bench.programs, "launch"), "--preload", allocator.interposer, "--result", os.devnull, "--",
@@ -46,19 +50,31 @@ def count_once(bench, allocator, program, arguments, operations):
     return count
 
 
+def patterns_of(bench):
+    """Of the workloads chosen."""
+    groups = {case.group for case in bench.cases}
+    return {p: counts for p, counts in PATTERNS.items() if p.split("/")[0] in groups}
+
+
+def allocators_of(bench, pattern):
+    """What realloc_growth stored must be there again."""
+    without = ("empty", "null") if pattern == "realloc_growth" else ("empty",)
+    return [a for a in bench.allocators if a.name not in without]
+
+
 def count_all(bench, log, record_take):
-    """Results under the keys callgrind|workload|allocator|0; what fails is shown as n/a."""
-    for program, arguments in CASES:
-        for allocator in (a for a in bench.allocators if a.name != "empty"):
-            key = f"callgrind|{program}|{allocator.name}|0"
+    """Results under the keys callgrind|pattern|allocator|0; what fails is shown as n/a."""
+    for pattern, (few, many) in patterns_of(bench).items():
+        for allocator in allocators_of(bench, pattern):
+            key = f"callgrind|{pattern}|{allocator.name}|0"
             if key in bench.results:
                 continue
-            print(f"bench: counting instructions: {program} {allocator.name}", flush=True)
+            print(f"bench: counting instructions: {pattern} {allocator.name}", flush=True)
             try:
-                few, many = (count_once(bench, allocator, program, arguments, n) for n in (FEW, MANY))
-                record = {"key": key, "result": {"instructions": (many - few) / (MANY - FEW)}}
+                counts = [count_once(bench, allocator, pattern, n) for n in (few, many)]
+                record = {"key": key, "result": {"instructions": (counts[1] - counts[0]) / (many - few)}}
             except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as problem:
-                print(f"bench: callgrind: {program} {allocator.name}: {problem}")
+                print(f"bench: callgrind: {pattern} {allocator.name}: {problem}")
                 record = {"key": key, "result": {"instructions": None, "why": str(problem)}}
             record_take(bench, record)
             log.write(json.dumps(record) + "\n")

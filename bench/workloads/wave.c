@@ -1,7 +1,7 @@
 /* wave: 100,000 blocks are made, then all are freed in an order drawn once, and again: what leaves the allocator's short ways and
  * comes back, in an order that has nothing to do with addresses.
- * one: 64 B, or --size. mixed: 16 to 1015 B. big: 4 to 32 KiB, 5,000 blocks. Uniform, the same sequence in each wave. Never reads
- * what it stored.
+ * one: 64 B, or --size. mixed: 16 to 1015 B. big: 4 to 32 KiB, 5,000 blocks. Uniform, the same sequence in each wave. fifo, lifo: as
+ * one, freed in the order in which they were made, or backwards. Never reads what it stored.
  * Idea: a request's or a frame's objects, dropped as a whole through a hash table. */
 #include "common.h"
 
@@ -31,6 +31,8 @@ static void wave_init(wave *v, uint64_t *random)
         v->order[i] = v->order[j];
         v->order[j] = i;
     }
+    for (unsigned i = 0; i < v->count && (variant_is("fifo") || variant_is("lifo")); i++)
+        v->order[i] = variant_is("fifo") ? i : v->count - 1 - i;
 }
 
 static void run(worker *w)
@@ -45,8 +47,8 @@ static void run(worker *w)
     }
 }
 
-static const char *const variants[] = {"one", "mixed", "big", NULL};
+static const char *const variants[] = {"one", "mixed", "big", "fifo", "lifo", NULL};
 const workload bench_workload = {
-    .name = "wave", .purpose = "Many blocks made, then all freed in random order, and again. --size up to 65535.",
+    .name = "wave", .purpose = "Many blocks made, then all freed, and again. --size up to 65535.",
     .run = run, .allocations_per_operation = 1, .variants = variants,
     .defaults = {.threads = 1, .operations = 5000000, .size = 64}};
