@@ -12,10 +12,10 @@ import struct
 
 import gdb
 
-MAGIC, LAYOUT = b"poolmalloc-live\0", 6
+MAGIC, LAYOUT = b"poolmalloc-live\0", 7
 SLAB, RECORD, BITS, BIN, CLASS, UNIT = 1 << 17, 64, 512, 32, 40, 1 << 21
 USED = 5  # states from here on: in a heap, a pool or an arena
-HEAP = {"state": 2053, "number": 2056, "pending": 2136, "out": 2176, "inbox": 2368, "pool_bins": 2376}
+HEAP = {"state": 2053, "number": 2056, "pending": 2112, "out": 2152, "inbox": 2368, "pool_bins": 2376}
 POOL = {"bin_offset": 40, "own": 64, "slabs": 160, "out": 176, "next": 240, "name": 272, "bytes": 304}
 OUTBOXES, OUTBOX = 8, 24
 STATES = {1: "live", 2: "idle", 3: "closed"}

@@ -1,6 +1,5 @@
 /* arena.c: Arenas: a pointer that moves through chunks. A chunk is a slab, or, for what is larger than that, a
  * block of malloc's. An arena over the caller's buffer has no chunk. */
-#include "pools/bringup.h"
 #include "pools/depot.h"
 #include "ground/os.h"
 #include "explicit/pool.h"
@@ -47,7 +46,7 @@ static chunk *chunk_set(void *memory, size_t bytes, bool is_slab)
 static chunk *chunk_new(size_t bytes)
 {
     heap *h = heap_enter_mine();
-    slab *s = bytes <= SLAB_SIZE ? registry_pool_slab(h) : NULL;
+    slab *s = bytes <= SLAB_SIZE ? guest_slab(h) : NULL;
     heap_leave_mine(h);
     if (s) {
         s->out = 0;
@@ -93,10 +92,10 @@ static bool chunk_advance(pm_arena *a, size_t bytes)
 
 static pm_arena *arena_record(void)
 {
-    if (!bringup_done())
+    if (!explicit_up())
         return NULL;
     heap *h = heap_enter_mine();
-    pm_arena *a = registry_record(h);
+    pm_arena *a = record_take(h);
     heap_leave_mine(h);
     if (a)
         a->recorded = true;

@@ -1,14 +1,14 @@
 /* pool.c: See pool.h. */
 #include "explicit/pool.h"
 
-#include "pools/depot.h"
 #include "ground/text.h"
+#include "pools/bringup.h"
+#include "pools/depot.h"
+#include "pools/seams.h"
 
 #include <string.h>
 
 #define SPARE 1 /* empty slabs that a pool keeps for its next need */
-
-pool_table pm_pools RARE;
 
 void pool_lock(pm_pool *pool)
 {
@@ -27,22 +27,6 @@ void pool_unlock(pm_pool *pool)
 }
 
 /* ---- slabs ---- */
-
-slab *pool_slab(void)
-{
-    slab *s = depot_take(CLASS_NONE);
-    if (s) {
-        s->klass = CLASS_NONE;
-        STORE(&s->home, HEAP_POOL);
-    }
-    return s;
-}
-
-void slab_disown(slab *s)
-{
-    s->state = SLAB_USED;
-    STORE(&s->pool, NULL);
-}
 
 void pool_accept(pm_pool *pool, slab *s)
 {
@@ -211,7 +195,7 @@ void pool_check(pm_pool *pool)
                      empty, pool->empty);
 }
 
-void pools_check_all(void)
+static void check_all(void)
 {
     os_lock_take(&pm_pools.lock);
     for (pm_pool *pool = pm_pools.first; pool; pool = pool->next) {
@@ -232,7 +216,7 @@ static pm_pool records = {.sharing = PM_SHARING_NONE, .most = SIZE_MAX, .name = 
 
 static bool records_grow(void)
 {
-    slab *s = pool_slab();
+    slab *s = slab_for_guest();
     if (!s)
         return false;
     pool_accept(&records, s);
@@ -240,7 +224,7 @@ static bool records_grow(void)
     return pool_fill(&records, &records.own);
 }
 
-void *record_take(void)
+static void *record_try(void)
 {
     bin *b = &records.own; /* limit 0: one at a time */
     if (records.shape.size == 0) {
@@ -255,6 +239,26 @@ void *record_take(void)
     return memset(p, 0, records.shape.size);
 }
 
+static void *record_locked(void)
+{
+    os_lock_take(&pm_pools.lock);
+    void *record = record_try();
+    os_lock_give(&pm_pools.lock);
+    return record;
+}
+
+void *record_take(heap *h)
+{
+    void *record = record_locked();
+    slab *s = record ? NULL : guest_slab(h); /* for the depot, from which the records' pool will take it */
+    if (!s)
+        return record;
+    slab_disown(s);
+    s->next = NULL;
+    depot_put(s);
+    return record_locked();
+}
+
 void record_give(void *record)
 {
     pool_give(&records, record);
@@ -263,7 +267,7 @@ void record_give(void *record)
 
 /* ---- all pools ---- */
 
-void pools_empty_bins(heap *h)
+static void bins_empty(heap *h)
 {
     os_lock_take(&pm_pools.lock);
     for (uint32_t i = 0; i < pm_pools.bins; i++) {
@@ -278,13 +282,13 @@ void pools_empty_bins(heap *h)
     os_lock_give(&pm_pools.lock);
 }
 
-void pools_recount_bins(heap *h)
+static void bins_recount(heap *h)
 {
     for (uint32_t i = 0; i < pm_pools.bins; i++)
         bin_recount(&h->pool_bins[i]);
 }
 
-void pools_shed_all(void)
+static void shed_all(void)
 {
     os_lock_take(&pm_pools.lock);
     for (pm_pool *pool = pm_pools.first; pool; pool = pool->next) {
@@ -298,23 +302,41 @@ void pools_shed_all(void)
     os_lock_give(&pm_pools.lock);
 }
 
-void pools_fork_prepare(void)
+static void fork_prepare(void)
 {
     os_lock_take(&pm_pools.lock);
     for (pm_pool *pool = pm_pools.first; pool; pool = pool->next)
         os_lock_take(&pool->lock);
 }
 
-void pools_fork_parent(void)
+static void fork_parent(void)
 {
     for (pm_pool *pool = pm_pools.first; pool; pool = pool->next)
         os_lock_give(&pool->lock);
     os_lock_give(&pm_pools.lock);
 }
 
-void pools_fork_child(void)
+static void fork_child(void)
 {
     for (pm_pool *pool = pm_pools.first; pool; pool = pool->next)
         os_lock_reset(&pool->lock);
     os_lock_reset(&pm_pools.lock);
+}
+
+static void free_block_of(void *p, slab *s)
+{
+    pm_pool *pool = LOAD(&s->pool);
+    if (!pool)
+        report_abort("free(%p): memory of an arena", p);
+    pm_pool_free(pool, p);
+}
+
+bool explicit_up(void)
+{
+    static const guests ours = {bins_empty, bins_recount, shed_all, check_all, fork_prepare, fork_parent, fork_child, free_block_of};
+    if (!bringup_done())
+        return false;
+    if (UNLIKELY(!guests_here()))
+        guests_register(&ours);
+    return true;
 }

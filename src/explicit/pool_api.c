@@ -1,6 +1,4 @@
 /* pool_api.c: Explicit pools from creation to end, and what they tell; blocks come and go in pool_use.c. */
-#include "pools/alloc.h"
-#include "pools/bringup.h"
 #include "ground/config.h"
 #include "pools/depot.h"
 #include "explicit/pool.h"
@@ -162,7 +160,7 @@ static void pool_unlink(pm_pool *pool)
 
 static pm_pool *pool_make(const pm_pool_options *o, heap *h)
 {
-    pm_pool *pool = registry_record(h);
+    pm_pool *pool = record_take(h);
     if (pool) {
         os_lock_take(&pm_pools.lock);
         pool_set(pool, o);
@@ -175,7 +173,7 @@ static pm_pool *pool_make(const pm_pool_options *o, heap *h)
 static bool pool_reserve(pm_pool *pool, heap *h)
 {
     for (uint32_t i = 0; i < pool->keep; i++) {
-        slab *s = registry_pool_slab(h);
+        slab *s = guest_slab(h);
         if (!s)
             return false;
         if (pm_config.prefault)
@@ -209,7 +207,7 @@ pm_pool *pm_pool_create(const pm_pool_options *options)
         errno = EINVAL;
         return NULL;
     }
-    pm_pool *pool = options_are_possible(&o) && bringup_done() ? pool_begin(&o) : NULL;
+    pm_pool *pool = options_are_possible(&o) && explicit_up() ? pool_begin(&o) : NULL;
     if (!pool)
         errno = ENOMEM;
     return pool;

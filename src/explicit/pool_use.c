@@ -4,7 +4,7 @@
  * above peak_room. THREADS have neither: what they count is out, which changes only under the lock. */
 #include "ground/config.h"
 #include "explicit/pool.h"
-#include "pools/registry.h"
+#include "pools/fork.h"
 #include "ground/text.h"
 
 #include <errno.h>
@@ -45,12 +45,12 @@ static bool draw(pm_pool *pool, bin *b, heap *h, size_t *crossings)
             return true;
         }
         bool all_out = pool->out >= pool->most;
-        if (last || (all_out && LOAD(&pm_registry.forked) <= 1))
+        if (last || (all_out && !fork_left_heaps()))
             return false;
         pool_unlock(pool);
-        slab *s = all_out ? NULL : registry_pool_slab(h);
+        slab *s = all_out ? NULL : guest_slab(h);
         if (all_out)
-            registry_collect_forked();
+            fork_collect();
         pool_lock(pool);
         if (s)
             pool_accept(pool, s);
@@ -86,7 +86,7 @@ static void *forward(pm_pool *pool)
 
 static NOINLINE size_t take(pm_pool *pool, void **blocks, size_t n)
 {
-    heap *h = registry_my_heap();
+    heap *h = thread_heap();
     size_t got = 0, crossings = 0;
     if (!h || heap_enter(h)) { /* else a signal handler has come in between */
         got = take_locked(pool, h, blocks, n, &crossings);
@@ -175,7 +175,7 @@ static void give(pm_pool *pool, bin *b, void *p)
 static void give_threads(pm_pool *pool, void **blocks, size_t n)
 {
     bin once = {.limit = 0};
-    heap *h = registry_my_heap();
+    heap *h = thread_heap();
     if (h && !heap_enter(h))
         return; /* from a signal handler within a slow path, where nobody may free: lost until reset */
     bin *b = h ? pool_bin(pool, h) : &once;

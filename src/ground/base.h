@@ -39,8 +39,12 @@ static_assert(sizeof(void *) == 8 && sizeof(size_t) == 8, "64-bit only: names of
 #define PM_SANITIZED 0
 #endif
 
-/* Probes for perf, bpftrace, systemtap and gdb (provider poolmalloc), on slow paths only: a no-op instruction each. */
-#ifdef PM_PROBES
+/* Probes for perf, bpftrace, systemtap and gdb (provider poolmalloc), on slow paths only: a no-op instruction each. The model
+ * test counts how often each was met. */
+#ifdef PM_MEET
+void pm_meet(const char *what);
+#define PROBE(name, a, b) ((void)(a), (void)(b), pm_meet(#name))
+#elif defined(PM_PROBES)
 #include <sys/sdt.h>
 #define PROBE(name, a, b) DTRACE_PROBE2(poolmalloc, name, a, b)
 #else

@@ -1,8 +1,7 @@
 /* api.c: The public functions on the pools behind malloc. */
 #include "pools/alloc.h"
-#include "insight/print.h"
-#include "pools/registry.h"
-#include "insight/stats.h"
+#include "insight/report.h"
+#include "pools/threads.h"
 
 #include <errno.h>
 #include <string.h>
@@ -46,4 +45,4 @@ void pm_check(void)
         pools_check();
 }
 
-void pm_thread_idle(void) { registry_thread_idle(); }
+void pm_thread_idle(void) { thread_idle(); }

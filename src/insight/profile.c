@@ -4,6 +4,7 @@
 #include "ground/config.h"
 #include "ground/os.h"
 #include "pools/region.h"
+#include "pools/seams.h"
 #include "ground/text.h"
 
 #include <errno.h>
@@ -12,8 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-bool pm_profiling;
 
 /* Guards all below. The file is this process's alone, so a lock that dies with it harms nobody. */
 static os_lock lock;
@@ -233,9 +232,9 @@ static bool file_ready(void)
     return file != NULL;
 }
 
-void profile_alloc(const void *p, size_t size)
+static void note_alloc(const void *p, size_t size)
 {
-    if (!p || !enter())
+    if (!enter())
         return;
     if (file_ready()) {
         uint16_t *shadow = region_holds(p) ? shadow_of(p) : NULL;
@@ -262,9 +261,7 @@ static bool forget(const void *p)
     return recorded;
 }
 
-void profile_free(const void *p) { forget(p); }
-
-void profile_free_large(void)
+static void forget_large(void)
 {
     if (!enter())
         return;
@@ -276,13 +273,24 @@ void profile_free_large(void)
     leave();
 }
 
-void profile_resize(const void *p, size_t size)
+/* What was never recorded is not counted. */
+static void note_free(const void *p, size_t usable)
 {
-    if (forget(p))
-        profile_alloc(p, size);
+    if (region_holds(p))
+        forget(p);
+    else if (usable > BLOCK_MAX)
+        forget_large();
 }
 
-size_t profile_usable(const void *p, size_t most)
+static void note_resize(const void *p, size_t size)
+{
+    if (forget(p))
+        note_alloc(p, size);
+}
+
+/* No more than was asked for, else a program that uses all of its blocks would tell what the block sizes are, not what it
+ * needs. */
+static size_t note_usable(const void *p, size_t most)
 {
     if (!enter())
         return most;
@@ -318,9 +326,10 @@ static void sizes_raise(size_list *l)
 
 void profile_init(void)
 {
+    static const watcher profiling = {note_alloc, note_free, note_resize, note_usable};
     if (!file_open())
         return;
     sizes_raise(&pm_config.sizes);
     pthread_atfork(NULL, NULL, fork_child);
-    pm_profiling = true;
+    watch_register(&profiling);
 }

@@ -46,27 +46,8 @@ INLINE uint64_t profile_at_peak(const profile_file *f, size_t row)
     return f->row[row].moment == f->head.moment ? f->row[row].held : f->row[row].live;
 }
 
-extern bool pm_profiling; /* set once, at start */
-
 /* Begins the profile that pm_config asks for, and raises its block sizes to BLOCK_MAX. One line when there cannot be
  * one. */
 void profile_init(void);
-/* p, which may be NULL or another allocator's, answers a request of `size` bytes. */
-void profile_alloc(const void *p, size_t size);
-/* A block of the region is about to be given back. What was never recorded is not counted. */
-void profile_free(const void *p);
-void profile_free_large(void);
-/* A recorded block that stays where it is answers another request. */
-void profile_resize(const void *p, size_t size);
-/* What malloc_usable_size says of a block: no more than was asked for, else a program that uses all of its blocks would
- * tell what the block sizes are, not what it needs. `most` where that is not known. */
-size_t profile_usable(const void *p, size_t most);
-
-INLINE void *profiled(void *p, size_t size)
-{
-    if (UNLIKELY(pm_profiling))
-        profile_alloc(p, size);
-    return p;
-}
 
 #endif

@@ -4,7 +4,7 @@
 #define PM_STATS_H
 
 #include "pools/alloc.h"
-#include "ground/base.h"
+#include "pools/bringup.h"
 #include "pools/depot.h"
 #include "pools/registry.h"
 

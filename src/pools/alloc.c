@@ -1,17 +1,16 @@
-/* alloc.c: See alloc.h: the slow paths, and the start of the pools. */
+/* alloc.c: See alloc.h: the slow paths. */
 #include "pools/alloc.h"
 
 #include "ground/config.h"
 #include "pools/depot.h"
-#include "insight/profile.h"
-#include "pools/registry.h"
+#include "pools/seams.h"
+#include "pools/slab.h"
+#include "pools/threads.h"
 #include "ground/text.h"
 
 #include <string.h>
 
 class_count pm_class_counts[CLASS_MAX] RARE;
-uint64_t pm_forwarded_elsewhere;
-const char *pm_next_name = "none";
 bool pm_pools_ready;
 
 /* ---- modes that count or check every call ---- */
@@ -25,20 +24,35 @@ static void count_up(unsigned klass)
         ;
 }
 
-static void note_alloc(block *p)
+static void count_alloc(const void *p, size_t size)
 {
-    if (p && pm_config.stats.full)
+    (void)size;
+    if (region_holds(p))
         count_up(slab_of(p)->klass);
 }
 
-static void note_free(const block *p, const slab *s)
+static void count_free(const void *p, size_t usable)
 {
-    if (pm_config.check) /* its bit tells whether it was free already: that is looked at when it gets to its slab */
-        slab_check_block(s, &pm_classes[LOAD(&s->klass)], p);
+    (void)usable;
+    if (region_holds(p))
+        __atomic_add_fetch(&pm_class_counts[slab_of(p)->klass].frees, 1, __ATOMIC_RELAXED);
+}
+
+/* Its bit tells whether it was free already: that is looked at when it gets to its slab. */
+static void check_free(const void *p, size_t usable)
+{
+    (void)usable;
+    if (region_holds(p))
+        slab_check_block(slab_of(p), slab_class(slab_of(p)), p);
+}
+
+void alloc_watch(void)
+{
+    static const watcher counts = {.alloc = count_alloc, .free = count_free}, checks = {.free = check_free};
     if (pm_config.stats.full)
-        __atomic_add_fetch(&pm_class_counts[s->klass].frees, 1, __ATOMIC_RELAXED);
-    if (pm_profiling)
-        profile_free(p);
+        watch_register(&counts);
+    if (pm_config.check)
+        watch_register(&checks);
 }
 
 static void check_now_and_then(heap *h)
@@ -63,7 +77,7 @@ static NOINLINE void heap_tick(heap *h)
     }
     h->spare_idle = true;
     depot_purge(false);
-    registry_visit_one(h);
+    heaps_visit_one(h);
 }
 
 /* What is done now and then on slow paths. */
@@ -97,8 +111,8 @@ static block *fill_larger(heap *h, unsigned klass)
 static block *fill_new_slab(heap *h, bin *b)
 {
     for (int tries = 0; tries < 3; tries++) {
-        bool adopted = registry_adopt(h, b->klass);
-        slab *s = adopted ? NULL : registry_obtain(h, b->klass);
+        bool adopted = heaps_adopt(h, b->klass);
+        slab *s = adopted ? NULL : heaps_obtain(h, b->klass);
         if (!s && !adopted)
             break;
         os_lock_take(&h->lock);
@@ -131,17 +145,15 @@ static block *fill_orphan(unsigned klass)
     return p;
 }
 
-NOINLINE void *alloc_slow(unsigned klass)
+NOINLINE void *alloc_slow(unsigned klass, size_t size)
 {
     if (UNLIKELY(!pm_pools_ready || klass >= pm_class_count)) /* none are malloc's where only explicit pools were wanted */
         return NULL;
-    heap *h = registry_my_heap();
+    heap *h = thread_heap();
     block *p;
     if (LIKELY(h != NULL)) {
-        if (UNLIKELY(!heap_enter(h))) {
-            __atomic_add_fetch(&pm_registry.reentries, 1, __ATOMIC_RELAXED);
+        if (UNLIKELY(!heap_enter(h)))
             return NULL;
-        }
         p = fill(h, &h->bins[klass]);
         heap_housekeep(h);
         if (UNLIKELY(pm_config.check))
@@ -150,9 +162,7 @@ NOINLINE void *alloc_slow(unsigned klass)
     } else {
         p = fill_orphan(klass);
     }
-    if (UNLIKELY(pm_every_call_slow))
-        note_alloc(p);
-    return p;
+    return watched(p, size);
 }
 
 /* A block that was never handed out, of a slab that reads as zero: no memset, where that would touch a page and more. */
@@ -168,14 +178,14 @@ static block *alloc_clean(unsigned klass)
     return p;
 }
 
-void *alloc_zeroed(unsigned klass)
+void *alloc_zeroed(unsigned klass, size_t size)
 {
-    size_t size = pm_classes[klass].size;
-    block *p = size >= 4 * KIB && !pm_every_call_slow ? alloc_clean(klass) : NULL;
+    size_t bytes = pm_classes[klass].size;
+    block *p = bytes >= 4 * KIB && !pm_every_call_slow ? alloc_clean(klass) : NULL;
     if (p)
         return p;
-    p = alloc_class(klass);
-    return p ? memset(p, 0, size) : NULL;
+    p = alloc_class(klass, size);
+    return p ? memset(p, 0, bytes) : NULL;
 }
 
 /* ---- free ---- */
@@ -207,24 +217,17 @@ static void free_mine(heap *h, void *p)
         check_now_and_then(h);
 }
 
-static void free_explicit(void *p, pm_pool *pool)
-{
-    if (!pool)
-        report_abort("free(%p): memory of an arena", p);
-    pm_pool_free(pool, p);
-}
-
 static NOINLINE void free_odd(void *p, slab *s)
 {
-    heap *home = LOAD(&s->home), *h = registry_my_heap();
+    heap *home = LOAD(&s->home), *h = thread_heap();
     if (UNLIKELY(home == HEAP_NOBODY || home == NULL))
         report_abort("free(%p): no block is in use there: freed twice, or never handed out", p);
     if (UNLIKELY(home == HEAP_POOL)) {
-        free_explicit(p, LOAD(&s->pool));
+        guests_here()->free(p, s);
         return;
     }
     if (UNLIKELY(pm_every_call_slow))
-        note_free(p, s);
+        watch_free(p, block_size_of(p));
     if (UNLIKELY(!h || !heap_enter(h))) {
         ((block *)p)->next = NULL;
         heap_send(home, p);
@@ -252,15 +255,16 @@ NOINLINE void free_other(void *p, slab *s)
 
 size_t pools_trim(void)
 {
-    registry_thread_idle();
+    thread_idle();
     heap *h = heap_enter_mine();
-    registry_trim();
+    heaps_trim();
     heap_leave_mine(h);
-    registry_thread_idle(); /* what came home meanwhile */
+    thread_idle(); /* what came home meanwhile */
     h = heap_enter_mine();
-    pools_shed_all();
+    if (guests_here())
+        guests_here()->shed();
     size_t bytes = depot_purge(true);
-    bytes += registry_purge();
+    bytes += heaps_purge();
     heap_leave_mine(h);
     return bytes;
 }
@@ -268,56 +272,7 @@ size_t pools_trim(void)
 void pools_check(void)
 {
     depot_check();
-    registry_check();
-    pools_check_all();
-}
-
-static void reserve_counts(void)
-{
-    bool lock = pm_config.lock, prefault = pm_config.prefault;
-    for (unsigned c = 0; c < pm_class_count; c++) {
-        const block_size *wish = &pm_config.sizes.at[c];
-        size_t per_slab = pm_classes[c].per_slab, slabs = (wish->count + per_slab - 1) / per_slab;
-        size_t got = slabs ? depot_reserve(c, slabs, prefault, &lock) : 0;
-        if (got < slabs)
-            report("POOLMALLOC_BLOCK_SIZES: '%u:%u': %s; %zu blocks are pre-allocated", wish->size, wish->count,
-                   pm_config.limit ? "beyond POOLMALLOC_LIMIT" : "no memory for so many", got * per_slab);
-    }
-    if (lock != pm_config.lock)
-        report("POOLMALLOC_LOCK: '1' is refused by the system (RLIMIT_MEMLOCK?); the pools are not locked");
-}
-
-static void tell_readers(void)
-{
-    control *c = region_control();
-    c->classes = pm_classes;
-    c->class_count = &pm_class_count;
-    c->class_counts = pm_class_counts;
-    c->depot = &pm_depot;
-    c->config = &pm_config;
-    c->pools = &pm_pools;
-    c->pool_home = HEAP_POOL;
-    c->forwarded = &pm_forwarded_elsewhere;
-    c->next = &pm_next_name;
-    __atomic_store_n(&c->registry, &pm_registry, __ATOMIC_RELEASE); /* last: whoever finds it finds all */
-}
-
-bool pools_init(void)
-{
-    static bool tried;
-    if (tried) /* and failed: what it left behind is not fit for a second time */
-        return false;
-    tried = true;
-    registry_forks_register();
-    classes_init(&pm_config.sizes);
-    pm_every_call_slow = pm_config.check || pm_config.stats.full || pm_profiling;
-    if (pm_config.limit && pm_config.limit < LIMIT_SMALLEST)
-        report("POOLMALLOC_LIMIT: '%zu' is below 8M: it is obeyed, but a slab of 128 KiB for each block size soon fills it",
-               pm_config.limit);
-    if (!region_init(registry_front()) || !registry_init())
-        return false;
-    reserve_counts();
-    tell_readers();
-    __atomic_store_n(&pm_pools_ready, true, __ATOMIC_RELEASE); /* bringup_done acquires */
-    return true;
+    heaps_check();
+    if (guests_here())
+        guests_here()->check();
 }

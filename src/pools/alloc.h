@@ -2,36 +2,28 @@
 #ifndef PM_ALLOC_H
 #define PM_ALLOC_H
 
-#include "pools/heap.h"
-#include "explicit/pool.h"
+#include "pools/pool_record.h"
 
-/* Exact counts, kept only with STATS=full: atomic, relaxed. */
+/* Exact counts, kept only with STATS=full (watch_calls): atomic, relaxed. */
 typedef struct class_count {
     uint64_t allocations, frees, peak; /* live = allocations - frees; peak: the most live at once */
 } class_count;
 extern class_count pm_class_counts[CLASS_MAX];
 
-/* Calls forwarded by threads without a heap. */
-extern uint64_t pm_forwarded_elsewhere;
-/* Name of the next allocator's file, for reports. */
-extern const char *pm_next_name;
+extern bool pm_pools_ready; /* pools_init, releases */
 
-/* Brings the pools up with pm_config; false: there are none, and all is forwarded. Before any other thread runs. */
-bool pools_init(void);
-extern bool pm_pools_ready;
-
-/* Slow path of malloc: a block of klass, or NULL when the pools cannot serve it (no memory, at the limit, or a signal
+/* Slow path of malloc: a block of klass for a request of `size` bytes, or NULL when the pools cannot serve it (no memory, at the limit, or a signal
  * handler has come in between). Bounded: see docs/DESIGN.md, Bounded work. */
-void *alloc_slow(unsigned klass);
-/* A block of klass with all of its bytes zero. */
-void *alloc_zeroed(unsigned klass);
+void *alloc_slow(unsigned klass, size_t size);
+/* The same with all of its bytes zero. */
+void *alloc_zeroed(unsigned klass, size_t size);
 void free_full(void *p, bin *b);   /* the bin has no room; room was counted down */
 void free_other(void *p, slab *s); /* the slab's owner is not the calling thread's heap */
 
-INLINE void *alloc_class(unsigned klass)
+INLINE void *alloc_class(unsigned klass, size_t size)
 {
     void *p = bin_pop(&my_heap->bins[klass]);
-    return LIKELY(p != NULL) ? p : alloc_slow(klass);
+    return LIKELY(p != NULL) ? p : alloc_slow(klass, size);
 }
 
 /* free() of a pool block: 19 instructions on the short way, with the region test. */
@@ -57,5 +49,7 @@ INLINE void free_block(void *p)
 size_t pools_trim(void);
 /* Re-derives every counter of the depot and of the heaps that hold still; aborts at the first breach. */
 void pools_check(void);
+/* STATS=full and CHECK register their watchers. */
+void alloc_watch(void);
 
 #endif

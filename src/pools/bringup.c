@@ -3,12 +3,69 @@
 
 #include "ground/config.h"
 #include "ground/os.h"
-#include "pools/registry.h"
 #include "ground/text.h"
+#include "pools/depot.h"
+#include "pools/fork.h"
+#include "pools/threads.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+uint64_t pm_forwarded_elsewhere;
+const char *pm_next_name = "none";
+
+static void reserve_counts(void)
+{
+    bool lock = pm_config.lock, prefault = pm_config.prefault;
+    for (unsigned c = 0; c < pm_class_count; c++) {
+        const block_size *wish = &pm_config.sizes.at[c];
+        size_t per_slab = pm_classes[c].per_slab, slabs = (wish->count + per_slab - 1) / per_slab;
+        size_t got = slabs ? depot_reserve(c, slabs, prefault, &lock) : 0;
+        if (got < slabs)
+            report("POOLMALLOC_BLOCK_SIZES: '%u:%u': %s; %zu blocks are pre-allocated", wish->size, wish->count,
+                   pm_config.limit ? "beyond POOLMALLOC_LIMIT" : "no memory for so many", got * per_slab);
+    }
+    if (lock != pm_config.lock)
+        report("POOLMALLOC_LOCK: '1' is refused by the system (RLIMIT_MEMLOCK?); the pools are not locked");
+}
+
+static void tell_readers(void)
+{
+    control *c = region_control();
+    c->classes = pm_classes;
+    c->class_count = &pm_class_count;
+    c->class_counts = pm_class_counts;
+    c->depot = &pm_depot;
+    c->config = &pm_config;
+    c->pools = &pm_pools;
+    c->pool_home = HEAP_POOL;
+    c->forwarded = &pm_forwarded_elsewhere;
+    c->next = &pm_next_name;
+    __atomic_store_n(&c->registry, &pm_registry, __ATOMIC_RELEASE); /* last: whoever finds it finds all */
+}
+
+bool pools_init(void)
+{
+    static bool tried;
+    if (tried) /* and failed: what it left behind is not fit for a second time */
+        return false;
+    tried = true;
+    fork_register();
+    classes_init(&pm_config.sizes);
+    alloc_watch();
+    if (pm_config.limit && pm_config.limit < LIMIT_SMALLEST)
+        report("POOLMALLOC_LIMIT: '%zu' is below 8M: it is obeyed, but a slab of 128 KiB for each block size soon fills it",
+               pm_config.limit);
+    if (!region_init(registry_front()) || !registry_init() || !threads_init())
+        return false;
+    reserve_counts();
+    tell_readers();
+    __atomic_store_n(&pm_pools_ready, true, __ATOMIC_RELEASE); /* bringup_done acquires */
+    return true;
+}
+
+/* ---- without the interposer ---- */
 
 static void complain(const char *line) { report("%s", line); }
 
@@ -39,11 +96,11 @@ bool bringup_now(void)
     return pm_pools_ready;
 }
 
-__attribute__((constructor)) static void at_load(void) { registry_forks_register(); }
+__attribute__((constructor)) static void at_load(void) { fork_register(); }
 
 /* Where this code is part of an object that can be unloaded, no thread may call it when it ends. */
 __attribute__((destructor)) static void at_unload(void)
 {
     if (pm_pools_ready)
-        registry_unload();
+        threads_unload();
 }

@@ -1,8 +1,15 @@
-/* bringup.h: The pools, brought up by the first call of the C API where no interposer has done it. */
+/* bringup.h: from nothing to pools: by the interposer, or by the first call of the C API where there is none. */
 #ifndef PM_BRINGUP_H
 #define PM_BRINGUP_H
 
 #include "pools/alloc.h"
+
+/* Brings the pools up with pm_config; false: there are none, and all is forwarded. Before any other thread runs. */
+bool pools_init(void);
+
+/* What is forwarded, by whom and to whom, as the one in front tells it for reports. */
+extern uint64_t pm_forwarded_elsewhere; /* calls of threads without a heap */
+extern const char *pm_next_name;        /* of the next allocator's file */
 
 NOINLINE bool bringup_now(void);
 

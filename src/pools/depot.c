@@ -84,7 +84,7 @@ static slab *take_clean(void)
             unit_advise(s, unit_wants_huge());
         slab_list_remove(&d->clean, s);
         slab_unit(s)->unit_empty--;
-        d->reuses++;
+        PROBE(slab_reuse, 0, s);
         if (d->recent > 0 && (uint32_t)os_now_ms() - d->purged_at < REGRET_MS) {
             d->recent--;
             d->regrets++; /* as much as we just gave back is needed again, this slab or another */

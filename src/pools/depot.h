@@ -20,7 +20,7 @@ typedef struct depot {
     slab_list whole;      /* first slabs of empty huge units, oldest last; purged unit by unit */
     slab_list clean;      /* empty, no pages */
     size_t regrets;       /* purged slabs that were needed again within 100 ms */
-    uint64_t purges, reuses; /* slabs purged so far; purged ones taken again */
+    uint64_t purges;      /* slabs purged so far */
     int64_t ripe;         /* slabs in use that have been full once, that is: touched all over */
     int64_t unripe;       /* slabs in use that have not, in huge units */
     size_t heap_bytes;    /* what heaps take of the limit; written under the registry's lock */

@@ -13,7 +13,6 @@ char pm_no_heaps[NO_HEAPS_BYTES] RARE __attribute__((aligned(64)));
 static_assert(NO_HEAPS_BYTES % sizeof(uint64_t) == 0, "");
 
 __thread heap *my_heap = HEAP_NONE;
-bool pm_every_call_slow;
 
 void heap_init(heap *h, uint32_t number)
 {
@@ -77,7 +76,7 @@ static void slab_emptied(heap *h, slab *s)
 {
     partial_remove(s->bin, s);
     slab_close(s, &pm_classes[s->klass]);
-    h->emptied++;
+    PROBE(slab_empty, s->klass, s);
     bool keep = h->spares < SPARES && h->state == HEAP_LIVE && !pm_classes[s->klass].reserved && pm_config.purge_delay > 0;
     slab **to = keep ? &h->spare : &h->leaving;
     s->next = *to;
@@ -375,7 +374,7 @@ void heap_send(heap *to, block *chain)
 
 static NOINLINE void outbox_send(heap *h, outbox *o)
 {
-    PROBE(remote_flush, o->to->number, o->count);
+    PROBE(remote_send, o->to->number, o->count);
     heap_send(o->to, o->chain);
     h->messages_sent++;
     h->blocks_sent += o->count;
@@ -391,7 +390,6 @@ void heap_post_rest(heap *h, outbox *o, heap *to, block *p, size_t size)
     outbox_add(o, p, size);
     if (!outbox_is_full(o))
         return;
-    *(o->count == OUTBOX_BLOCKS ? &h->sent_by_count : &h->sent_by_bytes) += 1;
     outbox_send(h, o);
 }
 

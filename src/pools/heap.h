@@ -8,6 +8,7 @@
 #include "pools/heap_ids.h"
 #include "ground/os.h"
 #include "pools/region.h"
+#include "pools/seams.h"
 
 /* Blocks of one class at hand. free and room belong to the thread alone; partial to the holder of heap.lock.
  *   blocks in the bin = limit - room;  0 <= room <= limit, but for the moment in which free() finds it full. */
@@ -56,7 +57,6 @@ struct heap {
     uint64_t slow;   /* slow paths begun and ended: odd while inside; tells the live view a quiet heap from a busy one */
     uint64_t forwarded, overflowed; /* calls handed to the next allocator: too large; for want of pool memory */
     uint64_t messages_sent, blocks_sent; /* atomic exchanges made, blocks they carried */
-    uint64_t sent_by_count, sent_by_bytes, emptied; /* outboxes full by blocks, by bytes; slabs whose last block came home */
     block *pending;  /* messages taken from the inbox, not yet looked at */
     slab *spare;     /* empty slabs, linked by next */
     slab *leaving;   /* empty slabs that go to the depot when the lock is given back */
@@ -80,10 +80,6 @@ struct heap {
 static_assert((sizeof(struct heap) + 4095) / 4096 % 2 == 1, "heap_post spreads heaps over outboxes by their addresses");
 
 extern __thread heap *my_heap __attribute__((visibility("hidden")));
-
-/* What counts calls (CHECK, STATS=full, PROFILE) sends every call down the slow path: no bin ever holds a block, and
- * no slab's owner is anybody's heap. Set before the first heap exists. */
-extern bool pm_every_call_slow;
 
 INLINE bin *bin_of_size(heap *h, size_t size)
 {

@@ -1,4 +1,4 @@
-/* registry.h: All heaps: who has one, who may take one over, what a fork leaves of them. */
+/* registry.h: the table of all heaps, and those without a thread. */
 #ifndef PM_REGISTRY_H
 #define PM_REGISTRY_H
 
@@ -18,10 +18,10 @@ typedef struct registry {
     uint32_t cursor; /* where the next look for left heaps, or at others' empty slabs, begins */
     heap *idle;
     uint32_t idle_count;
-    uint64_t adoptions, strips, reentries;
 } registry;
 
 #define HEAPS_FIRST 2
+#define VISITS 8 /* heaps looked at in one go */
 
 extern registry pm_registry;
 
@@ -34,33 +34,11 @@ INLINE heap *registry_heap(uint32_t number) { return registry_heap_of(&pm_regist
 
 size_t registry_front(void); /* bytes that the first heaps take beside the control page's head */
 bool registry_init(void); /* the region is up */
-heap *registry_orphan(void);
-/* The calling thread's heap, made or taken over if need be; NULL when it has none and gets none any more. */
-heap *registry_my_heap(void);
-/* A slab with free blocks of klass changes from an idle heap to the calling thread's; false: none was found. */
-bool registry_adopt(heap *mine, unsigned klass);
-/* An empty slab, opened for mine but not accepted yet: from the depot, at the limit from other heaps; or NULL. */
-slab *registry_obtain(heap *mine, unsigned klass);
-/* A slab for an explicit pool or an arena, at the limit from heaps, one's own first; mine may be NULL. */
-slab *registry_pool_slab(heap *mine);
-void *registry_record(heap *mine); /* a record for one of them, zeroed, or NULL */
-/* What threads that a fork left behind had at hand goes to its slabs. O(heaps). */
-void registry_collect_forked(void);
-/* Now and then, on a slow path: one other heap's inbox is taken in and its empty slabs go to the depot, so that an
- * owner that sleeps does not hold memory for ever. */
-void registry_visit_one(heap *mine);
-/* The same for every heap that is not locked, and all of its messages. O(heaps + messages). */
-void registry_trim(void);
-/* Pages without a block in use, of slabs of heaps that are not locked, go back. Bytes of those. O(slabs + blocks in use). */
-size_t registry_purge(void);
-/* Ends the calling thread's heap: its blocks go home, its slabs wait for another thread. */
-void registry_thread_exit(void *heap);
-void registry_thread_idle(void); /* gives back what the calling thread's bins and outboxes hold */
-void registry_unload(void); /* threads that end from now on leave their heaps as they are */
-void registry_check(void);
+heap *registry_orphan(void); /* gate held */
 
-/* Before any other thread may come: the handlers of a program that registers its own later then run inside of these. Once;
- * the locks they take are good before the pools are up. */
-void registry_forks_register(void);
+/* With the registry lock. */
+heap *registry_add(void);       /* one heap more, begun, or NULL */
+void registry_idle_push(heap *h); /* its thread is gone, its bins are empty */
+heap *registry_idle_pop(void);
 
 #endif

@@ -1,7 +1,7 @@
 /* next.c: See next.h. */
 #include "preload/next.h"
 
-#include "pools/alloc.h"
+#include "pools/bringup.h"
 
 #include <dlfcn.h>
 #include <errno.h>

@@ -1,11 +1,11 @@
 /* start.c: See start.h. Nothing here may allocate but dlsym, whose wishes the boot arena serves. */
 #include "preload/start.h"
 
-#include "pools/alloc.h"
+#include "pools/bringup.h"
 #include "ground/config.h"
 #include "preload/next.h"
 #include "ground/os.h"
-#include "insight/print.h"
+#include "insight/report.h"
 #include "insight/profile.h"
 #include "ground/text.h"
 

@@ -3,6 +3,7 @@ import csv
 import ctypes
 import json
 import os
+import pathlib
 import random
 import re
 import shutil
@@ -12,6 +13,8 @@ import xml.etree.ElementTree
 
 import harness
 from harness import Case, built
+
+LAYOUT = int(re.search(r"CONTROL_LAYOUT (\d+)u", (pathlib.Path(__file__).parents[2] / "src/pools/region.h").read_text()).group(1))
 
 KNOWN = {600: 12345, 1700: 777, 5000: 64, 32768: 9}
 BLOCK_SIZES = {600: 640, 1700: 1792, 5000: 5120, 32768: 32768, 300: 320}
@@ -383,7 +386,7 @@ class Errors(Live):
         at = libc.mmap(0x300000000000, 65536, 3, 0x100022, -1, 0)  # private, anonymous, fixed without replacing
         self.assertEqual(at, 0x300000000000)
         self.addCleanup(libc.munmap, at, 65536)
-        version, layout = changes.get("version", b"0.1.0"), changes.get("layout", 6)
+        version, layout = changes.get("version", b"0.1.0"), changes.get("layout", LAYOUT)
         pointers = changes.get("pointers", [0] * 11)
         page = struct.pack("16s16sII11Q", b"poolmalloc-live", version, layout, os.getpid(), *pointers)
         ctypes.memmove(at, page, len(page))

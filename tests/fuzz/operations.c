@@ -25,7 +25,7 @@ static void take(unsigned i, unsigned what)
 {
     slots[i].size = (size_t)what * what / 2 + 1;
     slots[i].fill = (unsigned char)(i + what);
-    slots[i].p = alloc_class(class_of(slots[i].size));
+    slots[i].p = take_class(class_of(slots[i].size));
     if (!slots[i].p)
         abort();
     memset(slots[i].p, slots[i].fill, slots[i].size);

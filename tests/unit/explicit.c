@@ -575,7 +575,7 @@ static void destroyed_while_others_hold_blocks(void **state)
     (void)state;
     void *mine[20];
     for (int i = 0; i < 20; i++)
-        mine[i] = alloc_class(class_of(80));
+        mine[i] = take_class(class_of(80));
     pm_pool_options o = options_of(80, PM_SHARING_THREADS);
     shared_pool = create(&o);
     take(shared_pool, 3000);

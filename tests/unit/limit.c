@@ -15,7 +15,7 @@ static void *blocks[MANY];
 static size_t take_all(size_t size)
 {
     size_t n = 0;
-    while (n < MANY && (blocks[n] = alloc_class(class_of(size))) != NULL)
+    while (n < MANY && (blocks[n] = take_class(class_of(size))) != NULL)
         n++;
     pools_check();
     return n;
@@ -54,7 +54,7 @@ static void the_limit_holds(void **state)
 static void at_the_limit_larger_blocks_serve(void **state)
 {
     (void)state;
-    void *kept = alloc_class(class_of(3072));
+    void *kept = take_class(class_of(3072));
     size_t n = take_all(2048);
     assert_int_equal(block_size_of(blocks[n - 1]), 3072);
     give_all(n);
@@ -89,7 +89,7 @@ static void at_the_limit_sleepers_give(void **state)
 
 static void *thread_of_many(void *unused)
 {
-    void *p = alloc_class(0); /* there are more heaps than slabs within the limit: NULL is an answer */
+    void *p = take_class(0); /* there are more heaps than slabs within the limit: NULL is an answer */
     if (p)
         free_block(p);
     pthread_barrier_wait(&barrier);

@@ -1,8 +1,8 @@
 /* model.c: random allocation, reallocation and release on several threads against a shadow table.
  * Usage: model OPERATIONS [check|limit] [SEED]. Every block carries its size and a pattern; threads end and are replaced,
  * free each other's blocks, and the process forks now and then. Prints what was met; each thing must be. */
+#include "meet.h"
 #include "start.h"
-#include "ground/os.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -70,7 +70,7 @@ static void slot_take(slot *s, uint64_t r)
         align = 16;
     }
     bool zeroed = (r >> 50) % 4 == 0;
-    s->p = zeroed ? alloc_zeroed(klass) : alloc_class(klass);
+    s->p = zeroed ? take_zeroed(klass) : take_class(klass);
     if (!s->p) {
         __atomic_add_fetch(&refused, 1, __ATOMIC_RELAXED);
         return;
@@ -204,7 +204,7 @@ static void *burst_blocks[BURST];
 static void *burst(void *blocks)
 {
     for (int i = 0; i < BURST; i++)
-        ((void **)blocks)[i] = alloc_class(class_of(320));
+        ((void **)blocks)[i] = take_class(class_of(320));
     return NULL;
 }
 
@@ -237,22 +237,10 @@ static bool met(const char *what, uint64_t times)
 
 static bool report_met(void)
 {
-    uint64_t count = 0, bytes = 0, remote = 0, emptied = 0;
-    for (uint32_t i = 0; i < pm_registry.count; i++) {
-        const heap *h = registry_heap(i);
-        count += h->sent_by_count;
-        bytes += h->sent_by_bytes;
-        remote += h->blocks_sent;
-        emptied += h->emptied;
-    }
-    bool all = met("remote free", remote);
-    all &= met("outbox sent by bytes", bytes);
-    all &= met("outbox sent by count", count);
-    all &= met("adoption from an idle heap", pm_registry.adoptions);
-    all &= met("strip of a heap", pm_registry.strips);
-    all &= met("slab emptied", emptied);
-    all &= met("purge", pm_depot.purges);
-    all &= met("purged slab used again", pm_depot.reuses);
+    static const char *const ways[] = {"remote_send", "adopt", "strip", "slab_empty", "purge", "slab_reuse"};
+    bool all = true;
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
+        all &= met(ways[i], meetings_with(ways[i]));
     if (limited) {
         all &= met("limit hit", pm_depot.limit_hits);
         all &= met("request refused", refused);

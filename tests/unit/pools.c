@@ -1,4 +1,5 @@
 /* pools.c: classes, slabs, heaps and the depot, step by step, with every check after every step. */
+#include "meet.h"
 #include "start.h"
 
 #include <pthread.h>
@@ -19,7 +20,7 @@ uint64_t __wrap_os_now_ms(void) { return clock_ms; }
 
 static void *take(size_t size)
 {
-    void *p = alloc_class(class_of(size));
+    void *p = take_class(class_of(size));
     assert_non_null(p);
     assert_int_equal((uintptr_t)p % QUANTUM, 0);
     pools_check();
@@ -75,7 +76,7 @@ static void aligned_blocks_are_aligned(void **state)
         for (size_t size = 1; size <= 8192; size = size * 2 + 7) {
             unsigned c = class_aligned(size, align);
             for (int i = 0; i < 300 && c != CLASS_NONE; i++)
-                assert_int_equal((uintptr_t)(p[i] = alloc_class(c)) % align, 0);
+                assert_int_equal((uintptr_t)(p[i] = take_class(c)) % align, 0);
             for (int i = 0; i < 300 && c != CLASS_NONE; i++)
                 free_block(p[i]);
         }
@@ -101,7 +102,7 @@ static void slabs_have_colours(void **state)
     static void *p[400];
     unsigned c = class_of(5000), different = 0;
     for (int i = 0; i < 400; i++)
-        p[i] = alloc_class(c);
+        p[i] = take_class(c);
     for (int i = 1; i < 400; i++)
         different += slab_of(p[i]) != slab_of(p[i - 1]) && (uintptr_t)p[i] % SLAB_SIZE != (uintptr_t)p[0] % SLAB_SIZE;
     assert_true(different > 10);
@@ -126,7 +127,7 @@ static void a_slab_fills_and_empties(void **state)
     (void)state;
     static void *p[3000];
     size_t before = used_of(4096), n = 10 * SLAB_SIZE / 4096;
-    uint64_t emptied = my_heap->emptied;
+    uint64_t emptied = meetings_with("slab_empty");
     for (size_t i = 0; i < n; i++)
         memset(p[i] = take(4096), (int)i, 4096);
     assert_int_equal(used_of(4096), before + n);
@@ -138,7 +139,7 @@ static void a_slab_fills_and_empties(void **state)
     for (size_t i = 1; i < n; i += 2)
         give(p[i]);
     assert_int_equal(used_of(4096), before);
-    assert_true(my_heap->emptied >= emptied + 2);
+    assert_true(meetings_with("slab_empty") >= emptied + 2);
 }
 
 static size_t at_hand(size_t size)
@@ -151,7 +152,7 @@ static void take_and_give(size_t size, int n)
 {
     static void *p[8000];
     for (int i = 0; i < n; i++)
-        assert_non_null(p[i] = alloc_class(class_of(size)));
+        assert_non_null(p[i] = take_class(class_of(size)));
     for (int i = 0; i < n; i++)
         free_block(p[i]);
     pools_check();
@@ -165,7 +166,7 @@ static void bins_grow_and_shrink(void **state)
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         size_t size = sizes[i].size;
         const size_class *c = &pm_classes[class_of(size)];
-        registry_thread_idle(); /* no bin is larger than its class's limit */
+        thread_idle(); /* no bin is larger than its class's limit */
         const bin *b = &my_heap->bins[class_of(size)];
         for (int round = 0; round < 4; round++)
             take_and_give(size, 6 * c->limit);
@@ -186,7 +187,7 @@ static void zeroed_is_zero(void **state)
     (void)state;
     for (size_t size = 16; size <= 32768; size *= 2)
         for (int round = 0; round < 40; round++) {
-            unsigned char *p = alloc_zeroed(class_of(size));
+            unsigned char *p = take_zeroed(class_of(size));
             for (size_t i = 0; i < size; i++)
                 assert_int_equal(p[i], 0);
             memset(p, 0xff, size);
@@ -203,7 +204,7 @@ static void *free_all(void *blocks)
 
 static void *nothing(void *unused)
 {
-    free_block(alloc_class(0));
+    free_block(take_class(0));
     return unused;
 }
 
@@ -230,7 +231,7 @@ static void *take_many(void *unused)
     (void)unused;
     void **p = calloc(1001, sizeof *p);
     for (int i = 0; i < 1000; i++)
-        p[i] = alloc_class(class_of(208));
+        p[i] = take_class(class_of(208));
     return p;
 }
 
@@ -243,12 +244,12 @@ static void an_idle_heap_is_adopted(void **state)
     pthread_create(&t, NULL, take_many, NULL);
     pthread_join(t, &p);
     free_all(p);
-    registry_thread_idle();
-    uint64_t adoptions = pm_registry.adoptions;
+    thread_idle();
+    uint64_t adoptions = meetings_with("adopt");
     void *q[400];
     for (int i = 0; i < 400; i++)
         q[i] = take(208);
-    assert_true(pm_registry.adoptions > adoptions);
+    assert_true(meetings_with("adopt") > adoptions);
     for (int i = 0; i < 400; i++)
         give(q[i]);
     free(p);
@@ -274,7 +275,7 @@ static void trim_gives_pages_back(void **state)
     (void)state;
     static void *p[20000];
     for (int i = 0; i < 20000; i++)
-        memset(p[i] = alloc_class(class_of(1000)), 1, 1000);
+        memset(p[i] = take_class(class_of(1000)), 1, 1000);
     for (int i = 0; i < 20000; i++)
         free_block(p[i]);
     pools_trim();
@@ -283,10 +284,10 @@ static void trim_gives_pages_back(void **state)
     stats_gather(&s);
     assert_int_equal(s.empty_slabs, 0);
     assert_true(s.resident_bytes < 4 * MIB);
-    uint64_t reuses = pm_depot.reuses;
+    uint64_t reuses = meetings_with("slab_reuse");
     for (int i = 0; i < 1000; i++)
         p[i] = take(1000);
-    assert_true(pm_depot.reuses > reuses);
+    assert_true(meetings_with("slab_reuse") > reuses);
     for (int i = 0; i < 1000; i++)
         give(p[i]);
 }
@@ -297,7 +298,7 @@ static void *fallen[FALL];
 static void rise(void)
 {
     for (int i = 0; i < FALL; i++)
-        assert_non_null(fallen[i] = alloc_class(class_of(300)));
+        assert_non_null(fallen[i] = take_class(class_of(300)));
 }
 
 static void fall_at_random(void)
@@ -337,7 +338,7 @@ static void a_fall_after_a_fall_has_a_bin(void **state)
     (void)state;
     static void *others[FALL];
     for (int i = 0; i < FALL; i++)
-        others[i] = alloc_class(class_of(300));
+        others[i] = take_class(class_of(300));
     fall_at_random();
     const bin *b = &my_heap->bins[class_of(300)];
     assert_int_equal(b->limit, 0);
@@ -374,7 +375,7 @@ static void idleness_ends_a_fall(void **state)
     fall_at_random();
     const bin *b = &my_heap->bins[class_of(300)];
     assert_int_equal(b->limit, 0);
-    registry_thread_idle();
+    thread_idle();
     assert_int_equal(b->limit, pm_classes[class_of(300)].limit);
     assert_int_equal(b->room, b->limit);
     pools_check();
@@ -396,7 +397,7 @@ static void trim_gives_pages_between_blocks_back(void **state)
         skip();
     pools_trim();
     for (int i = 0; i < 4096; i++)
-        p[i] = memset(alloc_class(class_of(4096)), i, 4096);
+        p[i] = memset(take_class(class_of(4096)), i, 4096);
     size_t full = resident();
     for (int i = 1; i < 4096; i += 2)
         free_block(p[i]);
@@ -419,7 +420,7 @@ static void regrets_are_counted_by_amount(void **state)
     enum { LARGE = 4 * FALL, CYCLES = 12 };
     static void *large[LARGE];
     for (int i = 0; i < LARGE; i++)
-        large[i] = alloc_class(class_of(1000));
+        large[i] = take_class(class_of(1000));
     for (int i = 0; i < LARGE; i++)
         free_block(large[i]);
     pools_trim();
@@ -493,7 +494,7 @@ static void trim_splits_only_sparse_units(void **state)
     pools_trim();
     pm_config.hugepages = HUGEPAGES_ALWAYS;
     for (int i = 0; i < 16384; i++)
-        p[i] = alloc_class(class_of(4096));
+        p[i] = take_class(class_of(4096));
     pm_config.hugepages = HUGEPAGES_NEVER;
     size_t huge = huge_units();
     assert_true(huge > 20);
@@ -515,7 +516,7 @@ static void trim_splits_only_sparse_units(void **state)
 static void a_thread_without_heap_is_served(void **state)
 {
     (void)state;
-    registry_thread_exit(my_heap);
+    thread_exit(my_heap);
     assert_ptr_equal(my_heap, HEAP_GONE);
     void *p[100];
     for (int i = 0; i < 100; i++)

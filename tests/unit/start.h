@@ -2,16 +2,22 @@
 #ifndef TEST_START_H
 #define TEST_START_H
 
-#include "pools/alloc.h"
 #include "ground/config.h"
+#include "ground/os.h"
+#include "pools/bringup.h"
 #include "pools/depot.h"
-#include "pools/registry.h"
-#include "insight/stats.h"
+#include "pools/fork.h"
+#include "pools/threads.h"
+#include "explicit/pool.h"
+#include "insight/report.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 static inline void complain_to_stderr(const char *line) { fprintf(stderr, "%s\n", line); }
+
+static inline void *take_class(unsigned c) { return alloc_class(c, pm_classes[c].size); }
+static inline void *take_zeroed(unsigned c) { return alloc_zeroed(c, pm_classes[c].size); }
 
 /* `settings` as in an environment, NULL-terminated. */
 static inline void pools_start(char *const *settings)

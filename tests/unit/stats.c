@@ -1,7 +1,7 @@
 /* stats.c: figures gathered and printed while threads allocate, and names of any bytes. For ThreadSanitizer above all. */
 #include "start.h"
 
-#include "insight/print.h"
+
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -24,7 +24,7 @@ static void *work(void *others)
     while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
         for (int i = 0; i < HELD; i++) {
             mine[i] = pm_pool_alloc(shared);
-            void *old = __atomic_exchange_n(&blocks[i], alloc_class(class_of(100)), __ATOMIC_ACQ_REL);
+            void *old = __atomic_exchange_n(&blocks[i], take_class(class_of(100)), __ATOMIC_ACQ_REL);
             if (old)
                 free_block(old); /* often another thread's */
         }

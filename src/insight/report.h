@@ -1,0 +1,13 @@
+/* report.h: where reports of this process go. */
+#ifndef PM_REPORT_H
+#define PM_REPORT_H
+
+#include "insight/print.h"
+
+/* Gathers and writes. False: fd takes no writes. */
+bool stats_report_to(int fd, stats_format format);
+/* To POOLMALLOC_STATS_FILE, or stderr, as POOLMALLOC_STATS_FORMAT says; nothing when a report is being written. Fit
+ * for signal handlers. */
+void stats_report(void);
+
+#endif

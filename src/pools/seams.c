@@ -1,0 +1,49 @@
+/* seams.c: see seams.h. */
+#include "pools/seams.h"
+
+#define WATCHERS 4
+
+const guests *pm_guests;
+bool pm_every_call_slow;
+static const watcher *watchers[WATCHERS + 1]; /* constant once the pools are up; ends with NULL */
+
+void guests_register(const guests *g) { __atomic_store_n(&pm_guests, g, __ATOMIC_RELEASE); }
+
+void watch_register(const watcher *w)
+{
+    int i = 0;
+    while (watchers[i] && watchers[i] != w)
+        i++;
+    assert(i < WATCHERS);
+    watchers[i] = w;
+    pm_every_call_slow = true;
+}
+
+void watch_alloc(const void *p, size_t size)
+{
+    for (const watcher **w = watchers; p && *w; w++)
+        if ((*w)->alloc)
+            (*w)->alloc(p, size);
+}
+
+void watch_free(const void *p, size_t usable)
+{
+    for (const watcher **w = watchers; *w; w++)
+        if ((*w)->free)
+            (*w)->free(p, usable);
+}
+
+void watch_resize(const void *p, size_t size)
+{
+    for (const watcher **w = watchers; *w; w++)
+        if ((*w)->resize)
+            (*w)->resize(p, size);
+}
+
+size_t watch_usable(const void *p, size_t most)
+{
+    for (const watcher **w = watchers; *w; w++)
+        if ((*w)->usable)
+            most = (*w)->usable(p, most);
+    return most;
+}

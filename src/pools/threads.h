@@ -1,0 +1,37 @@
+/* threads.h: from a thread's first call to its end, and what heaps give each other. */
+#ifndef PM_THREADS_H
+#define PM_THREADS_H
+
+#include "pools/registry.h"
+
+bool threads_init(void); /* the registry is up */
+void threads_unload(void); /* threads that end from now on leave their heaps as they are */
+
+/* The calling thread's heap, made or taken over if need be; NULL when it has none and gets none any more. */
+heap *thread_heap(void);
+/* Ends the calling thread's heap: its blocks go home, its slabs wait for another thread. */
+void thread_exit(void *heap);
+void thread_idle(void); /* gives back what the calling thread's bins and outboxes hold */
+
+/* A slab with free blocks of klass changes from an idle heap to the calling thread's; false: none was found. */
+bool heaps_adopt(heap *mine, unsigned klass);
+/* An empty slab, opened for mine but not accepted yet: from the depot, at the limit from other heaps; or NULL. */
+slab *heaps_obtain(heap *mine, unsigned klass);
+/* A slab in nobody's list, for a guest, at the limit from heaps, one's own first; mine may be NULL. */
+slab *guest_slab(heap *mine);
+slab *slab_for_guest(void); /* from the depot alone */
+INLINE void slab_disown(slab *s) /* a guest's slab may go to the depot */
+{
+    s->state = SLAB_USED;
+    STORE(&s->pool, NULL);
+}
+/* Now and then, on a slow path: one other heap's inbox is taken in and its empty slabs go to the depot, so that an
+ * owner that sleeps does not hold memory for ever. */
+void heaps_visit_one(heap *mine);
+/* The same for every heap that is not locked, and all of its messages. O(heaps + messages). */
+void heaps_trim(void);
+/* Pages without a block in use, of slabs of heaps that are not locked, go back. Bytes of those. O(slabs + blocks in use). */
+size_t heaps_purge(void);
+void heaps_check(void);
+
+#endif

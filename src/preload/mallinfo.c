@@ -1,0 +1,107 @@
+/* mallinfo.c: what tells and tunes: the next allocator's answer, and the pools'. */
+#include "ground/config.h"
+#include "ground/os_malloc.h"
+#include "insight/report.h"
+#include "pools/alloc.h"
+#include "preload/next.h"
+#include "preload/start.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NEXT(result, name, parameters)                                                                                 \
+    result(*next) parameters;                                                                                          \
+    *(void **)&next = start_done() ? next_function(#name) : NULL
+
+PM_EXPORT int malloc_trim(size_t pad)
+{
+    NEXT(int, malloc_trim, (size_t));
+    int saved = errno;
+    size_t bytes = pm_pools_ready ? pools_trim() : 0;
+    errno = saved;
+    int released = next ? next(pad) : 0;
+    return released || bytes > 0;
+}
+
+PM_EXPORT int mallopt(int parameter, int value)
+{
+    NEXT(int, mallopt, (int, int));
+    return next ? next(parameter, value) : 0;
+}
+
+PM_EXPORT void malloc_stats(void)
+{
+    NEXT(void, malloc_stats, (void));
+    if (next)
+        next();
+    stats_report_to(2, FORMAT_TEXT);
+}
+
+static size_t pools_totals(size_t *committed, size_t *empty)
+{
+    pm_stats s;
+    stats_gather(&s);
+    *committed = s.committed_bytes;
+    *empty = s.empty_slabs * SLAB_SIZE;
+    return s.used_bytes;
+}
+
+PM_EXPORT struct mallinfo2 mallinfo2(void)
+{
+    NEXT(struct mallinfo2, mallinfo2, (void));
+    struct mallinfo2 m;
+    memset(&m, 0, sizeof m);
+    if (next)
+        m = next();
+    size_t committed, empty, used = pools_totals(&committed, &empty);
+    m.arena += committed;
+    m.uordblks += used;
+    m.fordblks += committed - size_min(used, committed);
+    m.keepcost += empty;
+    return m;
+}
+
+static int saturate(size_t n) { return n > INT32_MAX ? INT32_MAX : (int)n; }
+
+PM_EXPORT struct mallinfo mallinfo(void)
+{
+    struct mallinfo2 m = mallinfo2();
+    return (struct mallinfo){saturate(m.arena),    saturate(m.ordblks),  saturate(m.smblks),  saturate(m.hblks),
+                             saturate(m.hblkhd),   saturate(m.usmblks),  saturate(m.fsmblks), saturate(m.uordblks),
+                             saturate(m.fordblks), saturate(m.keepcost)};
+}
+
+/* One element more, before the end of the document, so that it stays one document. */
+static void info_write(FILE *stream, const char *document)
+{
+    static const char end[] = "</malloc>";
+    const char *tail = document ? strstr(document, end) : NULL;
+    pm_stats s;
+    stats_gather(&s);
+    fprintf(stream, "%.*s<poolmalloc version=\"%s\" committed=\"%zu\" used=\"%zu\">\n", tail ? (int)(tail - document) : INT32_MAX,
+            tail ? document : "<malloc version=\"1\">\n", PM_VERSION, s.committed_bytes, s.used_bytes);
+    for (size_t i = 0; i < s.pools; i++)
+        if (s.row[i].slabs)
+            fprintf(stream, "<pool size=\"%zu\" slabs=\"%zu\" capacity=\"%zu\" used=\"%zu\"/>\n", s.row[i].block_size,
+                    s.row[i].slabs, s.row[i].capacity, s.row[i].used);
+    fprintf(stream, "</poolmalloc>\n%s", tail ? tail : "</malloc>\n");
+}
+
+PM_EXPORT int malloc_info(int options, FILE *stream)
+{
+    NEXT(int, malloc_info, (int, FILE *));
+    char *document = NULL;
+    size_t bytes = 0;
+    if (options != 0)
+        return EINVAL;
+    FILE *memory = next ? open_memstream(&document, &bytes) : NULL;
+    if (memory) {
+        next(options, memory);
+        fclose(memory);
+    }
+    info_write(stream, document);
+    free(document);
+    return 0;
+}

@@ -1,0 +1,98 @@
+/* operators.c: C++'s new and delete. What fails is handed over to the C++ runtime's own. */
+#include "preload/malloc.h"
+
+#include "ground/os_malloc.h"
+#include "ground/text.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+
+/* The C++ runtime's own operator, to which a failing one hands over: it knows new_handler and bad_alloc. Never another
+ * malloc library's. */
+static void *runtime_operator(const char *name)
+{
+    static const char *const runtimes[] = {"libstdc++.so.6", "libc++.so.1"};
+    for (size_t i = 0; i < sizeof runtimes / sizeof *runtimes; i++) {
+        void *runtime = dlopen(runtimes[i], RTLD_LAZY | RTLD_NOLOAD);
+        void *f = runtime ? dlsym(runtime, name) : NULL;
+        if (f)
+            return f;
+    }
+    report_abort("%s: out of memory, and no C++ runtime to say so", name);
+}
+
+#define OPERATOR_NEW(name, symbol, get, parameters, ...)                                                               \
+    PM_EXPORT void *name parameters __asm__(symbol);                                                                   \
+    static COLD void *name##_failed parameters                                                                         \
+    {                                                                                                                  \
+        void *(*runtime) parameters;                                                                                   \
+        *(void **)&runtime = runtime_operator(symbol);                                                                 \
+        return runtime(__VA_ARGS__);                                                                                   \
+    }                                                                                                                  \
+    PM_EXPORT void *name parameters                                                                                    \
+    {                                                                                                                  \
+        void *p = get;                                                                                                 \
+        return LIKELY(p != NULL) ? p : name##_failed(__VA_ARGS__);                                                     \
+    }
+
+#define NEW_ALIGNED(size, align) (is_power_of_two(align) ? memalign(size_max(align, QUANTUM), size) : NULL)
+typedef const void *nothrow_tag;
+
+/* As the standard says, and programs that replace only some of them rely on: array forms call the single ones, nothrow
+ * forms the throwing ones (in the runtime, which can catch), all deletes the plain one; through the symbol table. */
+static NOINLINE void *new_slow(size_t size)
+{
+    void *(*runtime)(size_t);
+    void *p = allocate(size);
+    if (LIKELY(p != NULL))
+        return p;
+    *(void **)&runtime = runtime_operator("_Znwm");
+    return runtime(size);
+}
+
+static void *ours_new(size_t size)
+{
+    void *p = LIKELY(size <= BLOCK_MAX) ? bin_pop(bin_of_size(my_heap, size)) : NULL;
+    return LIKELY(p != NULL) ? p : new_slow(size);
+}
+
+void *new_single(size_t size) __asm__("_Znwm") __attribute__((alias("ours_new"), visibility("default"), used));
+
+INLINE bool new_is_replaced(void) { return new_single != ours_new; }
+
+PM_EXPORT void *new_array(size_t size) __asm__("_Znam");
+PM_EXPORT void *new_array(size_t size) { return new_single(size); }
+OPERATOR_NEW(new_single_nothrow, "_ZnwmRKSt9nothrow_t", new_is_replaced() ? NULL : allocate(size), (size_t size, nothrow_tag tag), size, tag)
+OPERATOR_NEW(new_array_nothrow, "_ZnamRKSt9nothrow_t", new_is_replaced() ? NULL : allocate(size), (size_t size, nothrow_tag tag), size, tag)
+OPERATOR_NEW(new_single_aligned, "_ZnwmSt11align_val_t", NEW_ALIGNED(size, align), (size_t size, size_t align), size, align)
+OPERATOR_NEW(new_array_aligned, "_ZnamSt11align_val_t", NEW_ALIGNED(size, align), (size_t size, size_t align), size, align)
+OPERATOR_NEW(new_single_aligned_nothrow, "_ZnwmSt11align_val_tRKSt9nothrow_t", NEW_ALIGNED(size, align),
+             (size_t size, size_t align, nothrow_tag tag), size, align, tag)
+OPERATOR_NEW(new_array_aligned_nothrow, "_ZnamSt11align_val_tRKSt9nothrow_t", NEW_ALIGNED(size, align),
+             (size_t size, size_t align, nothrow_tag tag), size, align, tag)
+
+static void ours_delete(void *p) { release(p); }
+
+void delete_single(void *p) __asm__("_ZdlPv");
+void delete_single(void *p) ALIAS_OF(ours_delete);
+
+/* Sizes, alignments and tags come in further registers, which are not looked at. Aligned blocks come from the same pools
+ * and next allocator, but the plain delete may be the program's own: those forms go past it. */
+#define OPERATOR_DELETE(name, symbol)                                                                                  \
+    PM_EXPORT void name(void *p) __asm__(symbol);                                                                      \
+    PM_EXPORT void name(void *p) { delete_single(p); }
+#define OPERATOR_DELETE_ALIGNED(name, symbol)                                                                          \
+    void name(void *p) __asm__(symbol);                                                                                \
+    void name(void *p) ALIAS_OF(ours_delete);
+
+OPERATOR_DELETE(delete_array, "_ZdaPv")
+OPERATOR_DELETE(delete_single_nothrow, "_ZdlPvRKSt9nothrow_t")
+OPERATOR_DELETE(delete_array_nothrow, "_ZdaPvRKSt9nothrow_t")
+OPERATOR_DELETE(delete_single_sized, "_ZdlPvm")
+OPERATOR_DELETE(delete_array_sized, "_ZdaPvm")
+OPERATOR_DELETE_ALIGNED(delete_single_aligned, "_ZdlPvSt11align_val_t")
+OPERATOR_DELETE_ALIGNED(delete_array_aligned, "_ZdaPvSt11align_val_t")
+OPERATOR_DELETE_ALIGNED(delete_single_aligned_nothrow, "_ZdlPvSt11align_val_tRKSt9nothrow_t")
+OPERATOR_DELETE_ALIGNED(delete_array_aligned_nothrow, "_ZdaPvSt11align_val_tRKSt9nothrow_t")
+OPERATOR_DELETE_ALIGNED(delete_single_sized_aligned, "_ZdlPvmSt11align_val_t")
+OPERATOR_DELETE_ALIGNED(delete_array_sized_aligned, "_ZdaPvmSt11align_val_t")
