@@ -374,7 +374,7 @@ void heap_send(heap *to, block *chain)
 
 static NOINLINE void outbox_send(heap *h, outbox *o)
 {
-    PROBE(remote_send, o->to->number, o->count);
+    PROBE(remote_flush, o->to->number, o->count);
     heap_send(o->to, o->chain);
     h->messages_sent++;
     h->blocks_sent += o->count;

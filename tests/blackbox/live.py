@@ -357,7 +357,7 @@ class Debugger(Live):
         if "stapsdt" not in notes:
             self.skipTest("built without probes")
         found = re.findall(r"Provider: poolmalloc\s+Name: (\w+)\s.*\s+Arguments: \S+ \S+\n", notes)
-        self.assertEqual(set(found), {"slab_take", "slab_put", "purge", "overflow", "remote_flush"})
+        self.assertEqual(set(found), {"slab_take", "slab_put", "slab_empty", "slab_reuse", "purge", "overflow", "remote_flush", "adopt", "strip"})
 
     def test_a_process_without_pools(self):
         if not shutil.which("gdb"):

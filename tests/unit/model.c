@@ -237,7 +237,7 @@ static bool met(const char *what, uint64_t times)
 
 static bool report_met(void)
 {
-    static const char *const ways[] = {"remote_send", "adopt", "strip", "slab_empty", "purge", "slab_reuse"};
+    static const char *const ways[] = {"remote_flush", "adopt", "strip", "slab_empty", "purge", "slab_reuse"};
     bool all = true;
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
         all &= met(ways[i], meetings_with(ways[i]));
