@@ -1,4 +1,4 @@
-/* library.c: where the library is, and a command that runs with it. */
+/* library.c: where the library is, and a command that runs with it. May touch /proc/self/exe, LD_PRELOAD, and becomes CMD by exec. */
 #include "tool.h"
 
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* poolmalloc.c: the command-line tool: one function a command. May touch all of tool/ and ground's settings; becomes CMD by exec. */
+/* poolmalloc.c: the command-line tool: one function a command. May touch all of tool/ and ground's settings. */
 #include "pools/class.h"
 #include "ground/config.h"
 #include "live.h"

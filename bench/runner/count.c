@@ -8,11 +8,13 @@
 #include "pools/registry.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-typedef enum { OWN_HEAP, OTHER_HEAPS, DEPOT, REGISTRY, POOLS, BLOCKS, ELSEWHERE, ZONES } zone; /* elsewhere: slab records, bits, settings */
+/* Where a line belongs; elsewhere: slab records, bits, settings. */
+typedef enum { OWN_HEAP, OTHER_HEAPS, DEPOT, REGISTRY, POOLS, BLOCKS, ELSEWHERE, ZONES } zone;
 static const char *const zone_name[ZONES] = {"own_heap", "other_heaps", "depot", "registry", "pools", "blocks", "elsewhere"};
 
 /* written: lines written that another thread had read or written since; read: lines read that another has written since. */
@@ -33,7 +35,8 @@ static bool within(const void *p, const void *start, size_t bytes) { return (uin
 static bool within_heaps(const void *p)
 {
     const registry *r = &pm_registry;
-    return within(p, r->first, HEAPS_FIRST * r->stride) || (r->count > HEAPS_FIRST && within(p, r->heaps, (r->count - HEAPS_FIRST) * r->stride));
+    size_t further = r->count > HEAPS_FIRST ? r->count - HEAPS_FIRST : 0;
+    return within(p, r->first, HEAPS_FIRST * r->stride) || within(p, r->heaps, further * r->stride);
 }
 
 static zone zone_of(const void *p)
@@ -112,9 +115,9 @@ __attribute__((destructor)) static void end(void)
     int file = path && process == (uint32_t)getpid() ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644) : -1;
     int n = snprintf(out, sizeof out, "{\"threads\": %u", threads);
     for (unsigned z = 0; z < ZONES; z++)
-        n += snprintf(out + n, sizeof out - (size_t)n, ", \"%s\": {\"lock\": %llu, \"rmw\": %llu, \"written\": %llu, \"read\": %llu}", zone_name[z],
-                      (unsigned long long)total[z].lock, (unsigned long long)total[z].rmw, (unsigned long long)total[z].written,
-                      (unsigned long long)total[z].read);
+        n += snprintf(out + n, sizeof out - (size_t)n,
+                      ", \"%s\": {\"lock\": %" PRIu64 ", \"rmw\": %" PRIu64 ", \"written\": %" PRIu64 ", \"read\": %" PRIu64 "}",
+                      zone_name[z], total[z].lock, total[z].rmw, total[z].written, total[z].read);
     n += snprintf(out + n, sizeof out - (size_t)n, "}\n");
     if (file >= 0 && write(file, out, (size_t)n) == n)
         close(file);
@@ -122,93 +125,79 @@ __attribute__((destructor)) static void end(void)
 
 /* ---- what the compiler calls ---- */
 
-#define HOOK(type, name) type __tsan_##name
+#define HOOK(type, name, ...)          \
+    type __tsan_##name(__VA_ARGS__);   \
+    type __tsan_##name(__VA_ARGS__)
 
-#define ACCESS(bytes)                                                            \
-    HOOK(void, read##bytes)(void *p);                                            \
-    HOOK(void, read##bytes)(void *p) { touch(p, bytes, false); }                 \
-    HOOK(void, write##bytes)(void *p);                                           \
-    HOOK(void, write##bytes)(void *p) { touch(p, bytes, true); }                 \
-    HOOK(void, unaligned_read##bytes)(void *p);                                  \
-    HOOK(void, unaligned_read##bytes)(void *p) { touch(p, bytes, false); }       \
-    HOOK(void, unaligned_write##bytes)(void *p);                                 \
-    HOOK(void, unaligned_write##bytes)(void *p) { touch(p, bytes, true); }
+#define ACCESS(bytes)                                                         \
+    HOOK(void, read##bytes, void *p) { touch(p, bytes, false); }              \
+    HOOK(void, write##bytes, void *p) { touch(p, bytes, true); }              \
+    HOOK(void, unaligned_read##bytes, void *p) { touch(p, bytes, false); }    \
+    HOOK(void, unaligned_write##bytes, void *p) { touch(p, bytes, true); }
 ACCESS(1)
 ACCESS(2)
 ACCESS(4)
 ACCESS(8)
 ACCESS(16)
 
-HOOK(void, read_range)(void *p, size_t bytes);
-HOOK(void, read_range)(void *p, size_t bytes) { touch(p, bytes, false); }
-HOOK(void, write_range)(void *p, size_t bytes);
-HOOK(void, write_range)(void *p, size_t bytes) { touch(p, bytes, true); }
-HOOK(void, init)(void);
-HOOK(void, init)(void) {}
-HOOK(void, func_entry)(void *caller);
-HOOK(void, func_entry)(void *caller) { (void)caller; }
-HOOK(void, func_exit)(void);
-HOOK(void, func_exit)(void) {}
-HOOK(void, atomic_thread_fence)(int order);
-HOOK(void, atomic_thread_fence)(int order) { (void)order, __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-HOOK(void, atomic_signal_fence)(int order);
-HOOK(void, atomic_signal_fence)(int order) { (void)order, __atomic_signal_fence(__ATOMIC_SEQ_CST); }
+HOOK(void, read_range, void *p, size_t bytes) { touch(p, bytes, false); }
+HOOK(void, write_range, void *p, size_t bytes) { touch(p, bytes, true); }
+HOOK(void, init, void) {}
+HOOK(void, func_entry, void *caller) { (void)caller; }
+HOOK(void, func_exit, void) {}
+HOOK(void, atomic_thread_fence, int order) { (void)order, __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+HOOK(void, atomic_signal_fence, int order) { (void)order, __atomic_signal_fence(__ATOMIC_SEQ_CST); }
 
-#define FETCH(bits, operation)                                                                     \
-    HOOK(uint##bits##_t, atomic##bits##_fetch_##operation)(uint##bits##_t *p, uint##bits##_t v, int order); \
-    HOOK(uint##bits##_t, atomic##bits##_fetch_##operation)(uint##bits##_t *p, uint##bits##_t v, int order)  \
-    {                                                                                              \
-        (void)order;                                                                               \
-        change(p, sizeof *p);                                                                      \
-        return __atomic_fetch_##operation(p, v, __ATOMIC_SEQ_CST);                                 \
+/* Every order is the strongest. */
+#define FETCH(word, name, operation)                                                   \
+    HOOK(word, name##_fetch_##operation, word *p, word v, int order)                   \
+    {                                                                                  \
+        (void)order;                                                                   \
+        change(p, sizeof *p);                                                          \
+        return __atomic_fetch_##operation(p, v, __ATOMIC_SEQ_CST);                     \
     }
 
-#define COMPARE(bits, strength)                                                                    \
-    HOOK(bool, atomic##bits##_compare_exchange_##strength)(uint##bits##_t *p, uint##bits##_t *expected, uint##bits##_t v, int order, int failed); \
-    HOOK(bool, atomic##bits##_compare_exchange_##strength)(uint##bits##_t *p, uint##bits##_t *expected, uint##bits##_t v, int order, int failed)  \
-    {                                                                                              \
-        (void)order, (void)failed;                                                                 \
-        bool from_zero = *expected == 0;                                                           \
-        change(p, sizeof *p);                                                                      \
+#define COMPARE(word, name, strength)                                                  \
+    HOOK(bool, name##_compare_exchange_##strength, word *p, word *expected, word v, int order, int failed) \
+    {                                                                                  \
+        (void)order, (void)failed;                                                     \
+        bool from_zero = *expected == 0;                                               \
+        change(p, sizeof *p);                                                          \
         bool done = __atomic_compare_exchange_n(p, expected, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
-        lock_note(p, bits == 32 && done && from_zero && v == 1);                                   \
-        return done;                                                                               \
+        lock_note(p, sizeof *p == 4 && done && from_zero && v == 1);                   \
+        return done;                                                                   \
     }
 
-#define ATOMIC(bits)                                                                               \
-    COMPARE(bits, strong) COMPARE(bits, weak)                                                      \
-    HOOK(uint##bits##_t, atomic##bits##_load)(const uint##bits##_t *p, int order);                 \
-    HOOK(uint##bits##_t, atomic##bits##_load)(const uint##bits##_t *p, int order)                  \
-    {                                                                                              \
-        (void)order;                                                                               \
-        touch(p, sizeof *p, false);                                                                \
-        return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                               \
-    }                                                                                              \
-    HOOK(void, atomic##bits##_store)(uint##bits##_t *p, uint##bits##_t v, int order);              \
-    HOOK(void, atomic##bits##_store)(uint##bits##_t *p, uint##bits##_t v, int order)               \
-    {                                                                                              \
-        touch(p, sizeof *p, true);                                                                 \
-        if (order == __ATOMIC_SEQ_CST)                                                             \
-            add(&total[zone_of(p)].rmw); /* as dear as one: x86-64 has no other way */             \
-        __atomic_store_n(p, v, __ATOMIC_SEQ_CST);                                                  \
-    }                                                                                              \
-    HOOK(uint##bits##_t, atomic##bits##_exchange)(uint##bits##_t *p, uint##bits##_t v, int order); \
-    HOOK(uint##bits##_t, atomic##bits##_exchange)(uint##bits##_t *p, uint##bits##_t v, int order)  \
-    {                                                                                              \
-        (void)order;                                                                               \
-        change(p, sizeof *p);                                                                      \
-        uint##bits##_t old = __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST);                          \
-        lock_note(p, bits == 32 && v == 2 && old == 0);                                            \
-        return old;                                                                                \
-    }                                                                                              \
-    HOOK(uint##bits##_t, atomic##bits##_compare_exchange_val)(uint##bits##_t *p, uint##bits##_t expected, uint##bits##_t v, int order, int failed); \
-    HOOK(uint##bits##_t, atomic##bits##_compare_exchange_val)(uint##bits##_t *p, uint##bits##_t expected, uint##bits##_t v, int order, int failed)  \
-    {   /* clang's one for both */                                                                 \
-        __tsan_atomic##bits##_compare_exchange_strong(p, &expected, v, order, failed);             \
-        return expected;                                                                           \
-    }                                                                                              \
-    FETCH(bits, add) FETCH(bits, sub) FETCH(bits, and) FETCH(bits, or) FETCH(bits, xor)
-ATOMIC(8)
-ATOMIC(16)
-ATOMIC(32)
-ATOMIC(64)
+#define ATOMIC(word, name)                                                             \
+    COMPARE(word, name, strong) COMPARE(word, name, weak)                              \
+    HOOK(word, name##_compare_exchange_val, word *p, word expected, word v, int order, int failed) \
+    {   /* clang's one for both */                                                     \
+        __tsan_##name##_compare_exchange_strong(p, &expected, v, order, failed);       \
+        return expected;                                                               \
+    }                                                                                  \
+    HOOK(word, name##_exchange, word *p, word v, int order)                            \
+    {                                                                                  \
+        (void)order;                                                                   \
+        change(p, sizeof *p);                                                          \
+        word old = __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST);                        \
+        lock_note(p, sizeof *p == 4 && v == 2 && old == 0);                            \
+        return old;                                                                    \
+    }                                                                                  \
+    HOOK(word, name##_load, const word *p, int order)                                  \
+    {                                                                                  \
+        (void)order;                                                                   \
+        touch(p, sizeof *p, false);                                                    \
+        return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                   \
+    }                                                                                  \
+    HOOK(void, name##_store, word *p, word v, int order)                               \
+    {                                                                                  \
+        touch(p, sizeof *p, true);                                                     \
+        if (order == __ATOMIC_SEQ_CST)                                                 \
+            add(&total[zone_of(p)].rmw); /* as dear as one: x86-64 has no other way */ \
+        __atomic_store_n(p, v, __ATOMIC_SEQ_CST);                                      \
+    }                                                                                  \
+    FETCH(word, name, add) FETCH(word, name, sub) FETCH(word, name, and) FETCH(word, name, or) FETCH(word, name, xor)
+ATOMIC(uint8_t, atomic8)
+ATOMIC(uint16_t, atomic16)
+ATOMIC(uint32_t, atomic32)
+ATOMIC(uint64_t, atomic64)

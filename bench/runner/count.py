@@ -128,24 +128,27 @@ def explain(rows):
     cores = cores_until_held(rows[fewest])
     moved = sorted(rows, key=lambda name: -lines_moved(rows[name]))[:3]
     free = [name for name in rows if shared_locks(rows[name]) <= 1]
-    text = (f"What 64 cores would do, if a line of another core takes {LINE_NS} ns to come and a lock that all want is passed on every "
-            f"{LOCK_NS} ns (its line, what it guards, and the work under it): {len(free)} of {len(rows)} workloads take at most one lock "
-            f"of the depot or the registry in 1,000 operations; `{worst}` takes {number(shared_locks(rows[worst]))}. ")
+    short = [name for name in rows if (cores_until_held(rows[name]) or 64) < 64]
+    text = (f"What 64 cores would do, if a line of another core takes {LINE_NS} ns to come and a lock that all want is passed on "
+            f"every {LOCK_NS} ns (its line, what it guards, and the work under it): {len(free)} of {len(rows)} workloads take at most "
+            f"one lock of the depot or the registry in 1,000 operations; `{worst}` takes {number(shared_locks(rows[worst]))}. ")
     text += "No lock is held all the time by fewer than 1,000 cores. " if cores is None else (
-        f"The first to come to its end is `{fewest}`: at {number(rows[fewest]['cpu_ns'], 0)} ns an operation {number(cores, 0)} cores keep a lock held, "
-        + ("and more of them add nothing. " if cores < 64 else "so that 64 still run side by side. "))
+        f"The first to come to an end is `{fewest}`: at {number(rows[fewest]['cpu_ns'], 0)} ns an operation {number(cores, 0)} "
+        "cores keep a lock held. ")
+    text += (f"More than that add nothing there; below 64 it is so for {', '.join(f'`{name}`' for name in short)}. " if short
+             else "Each workload, run by 64 threads at once, would run on all 64. ")
+    most = ", ".join(f"`{name}` {lines_moved(rows[name]):.2f} lines, {lines_moved(rows[name]) * LINE_NS:.0f} ns" for name in moved)
     return text + ("Lines cost each operation its share however many cores there are, as they are many and different ones: "
-                   + ", ".join(f"`{name}` {lines_moved(rows[name]):.2f} lines, {lines_moved(rows[name]) * LINE_NS:.0f} ns" for name in moved)
-                   + " an operation are the most; a program whose threads use what each allocates itself pays none.\n")
+                   f"{most} an operation are the most; a program whose threads use what each allocates itself pays none.\n")
 
 
 def section(rows):
     """rows: {workload: result of count_once}"""
     if not rows:
         return "Not counted (a full run counts, or `--count`).\n"
-    return ("Counted in one unmeasured run of each workload by a build that follows every access of the library to memory, as if each thread had a "
-            "processor of its own (32 of them). Locks of the own heap are nearly always free. A block's line has another thread's "
-            "copy because the program itself used the block there.\n\n"
+    return ("Counted in one unmeasured run of each workload by a build that follows every access of the library to memory, as if each "
+            "thread had a processor of its own (32 of them). Locks of the own heap are nearly always free. Lines of blocks come "
+            "from another thread in any case, as the program itself used the block there.\n\n"
             + table_text(HEAD, [row_of(name, row) for name, row in rows.items()]) + "\n" + explain(rows))
 
 

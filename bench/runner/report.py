@@ -131,7 +131,8 @@ class Report:
 
     def instructions_ratio(self, pattern):
         """The C library grows a block in place, where it lies between others of all sizes: no rival there."""
-        rivals = [n for p in self.peers if (n := self.instructions_of(pattern, p)) and not (pattern == "realloc_growth" and p == "system")]
+        peers = [p for p in self.peers if not (pattern == "realloc_growth" and p == "system")]
+        rivals = [n for p in peers if (n := self.instructions_of(pattern, p))]
         ours = self.instructions_of(pattern, self.subject)
         return ours / min(rivals) if ours and rivals else None
 
@@ -292,8 +293,8 @@ class Report:
         yield "## Start-up", "A program that makes one pair: the lower tenth of single starts, wall time.\n\n" + self.starts()
         yield "## Served by pools", "Allocations in one unmeasured run of poolmalloc with its statistics on.\n\n" + self.shares()
         yield count.TITLE, count.section(self.traffic())
-        yield "## Instructions", ("Executed outside the workload itself, for one malloc and its free, or one realloc. The best peer of `realloc_growth` is the "
-               "best but for the C library, which grows blocks in place.\n\n") + self.instructions()
+        yield "## Instructions", ("Executed outside the workload itself, for one malloc and its free, or one realloc. The best peer of "
+                                  "`realloc_growth` is the best but for the C library, which grows blocks in place.\n\n") + self.instructions()
         yield "## Absolute costs", self.costs()
 
 
