@@ -14,6 +14,7 @@ import sys
 import tempfile
 
 import cases as table
+from machine import commit
 from markdown import number, table_text
 
 TITLE = "## Traffic between threads"
@@ -179,7 +180,7 @@ def main():
         rows[case.name] = count_once(arguments.build, case)
     print(section(rows), end="")
     if arguments.report:
-        report_patch(arguments.report, section(rows))
+        report_patch(arguments.report, f"Commit {commit()}. {section(rows)}")
 
 
 if __name__ == "__main__":
