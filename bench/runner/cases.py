@@ -68,7 +68,7 @@ def workloads():
         workload("mixed_size/half", 600000, "--variant", "half", null=True),
         workload("mixed_size/beyond", 150000, "--variant", "beyond", null=True),
         workload("large/edges", 5000, "--variant", "edges"),
-        workload("large/touched", 1000, "--variant", "touched"),
+        workload("large/touched", 400, "--variant", "touched"),
         workload("phases", 0, "--settle", "1.6", quick_repeats=1, full_arguments=("--settle", "3")),
         workload("thread_churn", 300000, null=True, threads=2),
         workload("aligned", 600000, null=True),

@@ -1,16 +1,16 @@
 /* large: random replacement in a live set of large blocks: images, tables, buffers of files.
  * Sizes: 100 KiB to 25 MiB, log-uniform; 110 live blocks, about 500 MiB.
  * edges:   the first and the last word are written: what a block costs is its place.
- * touched: one word in each 64 KiB too: who gives pages back at once has them to get again.
+ * touched: one word a page too: who gives pages back at once has them to get again.
  * Idea: the large-object test of Daan Leijen's allocator benchmarks. */
 #include "common.h"
 
-enum { LIVE = 110, SIZE_LEAST = 100 << 10, OCTAVES = 8, STEP = 64 << 10 };
+enum { LIVE = 110, SIZE_LEAST = 100 << 10, OCTAVES = 8, PAGE = 4 << 10 };
 
 static void *large_new(size_t size, bool touched)
 {
     char *block = block_new(size);
-    for (size_t at = STEP; touched && at < size; at += STEP)
+    for (size_t at = PAGE; touched && at < size; at += PAGE)
         block[at] = 1;
     return block;
 }
