@@ -12,7 +12,7 @@ import struct
 
 import gdb
 
-MAGIC, LAYOUT = b"poolmalloc-live\0", 7
+MAGIC, LAYOUT = b"poolmalloc-live\0", 8
 SLAB, RECORD, BITS, BIN, CLASS, UNIT = 1 << 17, 64, 512, 32, 40, 1 << 21
 USED = 5  # states from here on: in a heap, a pool or an arena
 HEAP = {"state": 2053, "number": 2056, "pending": 2112, "out": 2152, "inbox": 2368, "pool_bins": 2376}

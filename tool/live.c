@@ -2,7 +2,7 @@
  * Whatever the process says may be nonsense: sizes are checked before anything is read by them. */
 #include "live.h"
 
-#include "insight/print.h"
+#include "ground/text.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -80,10 +80,9 @@ static bool row_shows(const pm_stats_row *row) { return row->slabs + row->waitin
 
 static void put_bar(FILE *f, double y, const pm_stats_row *row)
 {
-    char name[sizeof row->name], label[160], resident[32];
+    char label[160], resident[32];
     double use = (double)row->used / (double)row->capacity;
-    name_clean(row->name, name, sizeof name);
-    put_text(f, BAR_X - 8, y + 13, "end", name);
+    put_text(f, BAR_X - 8, y + 13, "end", row->name);
     put_box(f, BAR_X, y, BAR_WIDTH, ROW - 6, "#dfe7ef");
     put_box(f, BAR_X, y, BAR_WIDTH * (use > 1 ? 1 : use), ROW - 6, "#2f6da8");
     snprintf(label, sizeof label, "%.1f %%: %zu of %zu blocks, %s in memory", 100 * use, row->used, row->capacity,
@@ -139,7 +138,7 @@ bool record_append(FILE *file, const pm_stats *s)
     for (const pm_stats_row *row = s->row; row < s->row + s->pools; row++) {
         if (row->slabs + row->waiting_slabs == 0)
             continue;
-        name_clean(row->name, name, sizeof name);
+        memcpy(name, row->name, sizeof name);
         for (char *c = name; *c; c++)
             *c = *c == '"' ? '\'' : *c;
         fprintf(file, "%lld.%03ld,%zu,%zu,%zu,%zu,%zu,\"%s\"\n", (long long)now.tv_sec, now.tv_nsec / 1000000, row->block_size,

@@ -118,13 +118,9 @@ static void print_classes(const config *c)
 static int config_command(int argc, char **argv)
 {
     config c;
-    text t;
     if (argc > 1 && strcmp(argv[1], "--help") == 0) {
         puts("Usage: poolmalloc config\nPrints the effective settings and the table of block sizes; exit status 2 when one is bad.\n");
-        text_open(&t, 1);
-        fflush(stdout);
-        config_help(&t);
-        text_flush(&t);
+        config_help();
         return 0;
     }
     if (argc > 1) {
@@ -133,9 +129,7 @@ static int config_command(int argc, char **argv)
     }
     config_default(&c);
     unsigned bad = config_load(&c, environ, true, complain);
-    text_open(&t, 1);
-    config_print(&c, &t);
-    text_flush(&t);
+    config_print(&c);
     print_classes(&c);
     return bad ? EXIT_USAGE : 0;
 }

@@ -2,6 +2,8 @@
 #ifndef PM_TOOL_H
 #define PM_TOOL_H
 
+#include "ground/config.h"
+
 #include <limits.h>
 #include <stdbool.h>
 #include <sys/types.h>
@@ -23,6 +25,11 @@ bool preload_add(bool hardened);
 int command_exec(char **command);
 /* Sets the variables that a file names, lines POOLMALLOC_NAME=VALUE with comments after #; false, with one line. */
 bool settings_load(const char *path);
+
+/* The effective settings, a line each. */
+void config_print(const config *c);
+/* Every variable with its default and what it does. */
+void config_help(void);
 
 int tune(int argc, char **argv);
 

@@ -229,15 +229,14 @@ static void draw_head(const screen *s)
 
 static void draw_row(const screen *s, int at, const pm_stats_row *row)
 {
-    char name[sizeof row->name], bar[BAR_MOST + 1];
+    char bar[BAR_MOST + 1];
     int width = COLS - FIGURES, full;
     width = width < 1 ? 1 : width > BAR_MOST ? BAR_MOST : width;
     full = (int)(row_use(row) * width + 0.5);
     memset(bar, '.', (size_t)width);
     memset(bar, '#', (size_t)(full > width ? width : full));
     bar[width] = 0;
-    name_clean(row->name, name, sizeof name);
-    line(at, A_NORMAL, "%-14.14s %6zu %6zu %8zu %8zu %8s %8s %5.1f%% %s", name, row->block_size, row->slabs + row->waiting_slabs,
+    line(at, A_NORMAL, "%-14.14s %6zu %6zu %8zu %8zu %8s %8s %5.1f%% %s", row->name, row->block_size, row->slabs + row->waiting_slabs,
          row->used, row->capacity, RATE(row_rate(s, row)), HUMAN(row->resident_bytes), 100 * row_use(row), bar);
 }
 

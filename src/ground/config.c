@@ -1,5 +1,5 @@
-/* config.c: See config.h. A kind of option is a pair: parse_KIND reads [at, end) and writes its field only
- * when all of it is good, else it says in `bad` what is wrong with which part; print_KIND writes the field back. */
+/* config.c: See config.h. Each kind of option has a parse_KIND that reads [at, end) and writes its field only when all of it is
+ * good, else it says in `bad` what is wrong with which part. The tool's print_KIND writes the field back. */
 #include "ground/config.h"
 
 #include <signal.h>
@@ -78,7 +78,6 @@ static bool parse_flag(token t, bool *field, badness *bad)
     *field = *t.at == '1';
     return true;
 }
-static void print_flag(const bool *field, text *t) { text_add(t, "%d", *field); }
 
 static bool parse_limit(token t, size_t *field, badness *bad)
 {
@@ -88,13 +87,6 @@ static bool parse_limit(token t, size_t *field, badness *bad)
     *field = size;
     return true;
 }
-static void print_limit(const size_t *field, text *t)
-{
-    if (*field)
-        text_add(t, "%zu", *field);
-    else
-        text_add(t, "none");
-}
 
 static bool parse_delay(token t, uint32_t *field, badness *bad)
 {
@@ -103,13 +95,6 @@ static bool parse_delay(token t, uint32_t *field, badness *bad)
         return bad_set(bad, t, "is no number of milliseconds, nor never");
     *field = (uint32_t)ms;
     return true;
-}
-static void print_delay(const uint32_t *field, text *t)
-{
-    if (*field == DELAY_NEVER)
-        text_add(t, "never");
-    else
-        text_add(t, "%u", *field);
 }
 
 static bool word_find(token t, const char *const *words, unsigned *index)
@@ -121,16 +106,15 @@ static bool word_find(token t, const char *const *words, unsigned *index)
 }
 
 #define WORDS_KIND(kind, type, why, ...)                                                                               \
-    static const char *const words_##kind[] = {__VA_ARGS__, NULL};                                                     \
+    const char *const config_words_##kind[] = {__VA_ARGS__, NULL};                                                     \
     static bool parse_##kind(token t, type *field, badness *bad)                                                       \
     {                                                                                                                  \
         unsigned index;                                                                                                \
-        if (!word_find(t, words_##kind, &index))                                                                       \
+        if (!word_find(t, config_words_##kind, &index))                                                                \
             return bad_set(bad, t, why);                                                                               \
         *field = (type)index;                                                                                          \
         return true;                                                                                                   \
-    }                                                                                                                  \
-    static void print_##kind(const type *field, text *t) { text_add(t, "%s", words_##kind[*field]); }
+    }
 
 WORDS_KIND(overflow, overflow_policy, "is none of forward, fail, abort", "forward", "fail", "abort")
 WORDS_KIND(hugepages, hugepages_policy, "is none of auto, always, never", "auto", "always", "never")
@@ -145,26 +129,23 @@ static bool parse_path(token t, char (*field)[256], badness *bad)
     (*field)[n] = 0;
     return true;
 }
-static void print_path(const char (*field)[256], text *t) { text_add(t, "%s", *field); }
 
 static bool parse_names(token t, char (*field)[256], badness *bad) { return parse_path(t, field, bad); }
-static void print_names(const char (*field)[256], text *t) { print_path(field, t); }
 
-static const struct {
-    const char *name;
-    int number;
-} signals[] = {{"USR1", SIGUSR1},   {"USR2", SIGUSR2}, {"HUP", SIGHUP},   {"QUIT", SIGQUIT}, {"WINCH", SIGWINCH},
-               {"URG", SIGURG},     {"IO", SIGIO},     {"PWR", SIGPWR},   {"ALRM", SIGALRM}, {"VTALRM", SIGVTALRM},
-               {"PROF", SIGPROF},   {"CONT", SIGCONT}, {"TERM", SIGTERM}, {"INT", SIGINT}};
+const signal_name config_signals[] = {
+    {"USR1", SIGUSR1}, {"USR2", SIGUSR2}, {"HUP", SIGHUP},   {"QUIT", SIGQUIT},   {"WINCH", SIGWINCH},
+    {"URG", SIGURG},   {"IO", SIGIO},     {"PWR", SIGPWR},   {"ALRM", SIGALRM},   {"VTALRM", SIGVTALRM},
+    {"PROF", SIGPROF}, {"CONT", SIGCONT}, {"TERM", SIGTERM}, {"INT", SIGINT},     {NULL, 0},
+};
 
 static int signal_number(token t)
 {
     if (t.end - t.at > 3 && memcmp(t.at, "SIG", 3) == 0)
         t.at += 3;
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
-        if (token_is(t, signals[i].name))
-            return signals[i].number;
-    return 0;
+    const signal_name *s = config_signals;
+    while (s->name && !token_is(t, s->name))
+        s++;
+    return s->number;
 }
 
 static bool parse_stats(token t, stats_wish *field, badness *bad)
@@ -185,23 +166,6 @@ static bool parse_stats(token t, stats_wish *field, badness *bad)
     }
     *field = wish;
     return true;
-}
-static void print_stats(const stats_wish *field, text *t)
-{
-    const char *comma = "";
-    if (!field->exit && !field->full && !field->signal)
-        text_add(t, "off");
-    if (field->exit) {
-        text_add(t, "exit");
-        comma = ",";
-    }
-    for (size_t i = 0; i < sizeof signals / sizeof *signals && field->signal; i++)
-        if (signals[i].number == field->signal) {
-            text_add(t, "%ssignal=%s", comma, signals[i].name);
-            comma = ",";
-        }
-    if (field->full)
-        text_add(t, "%sfull", comma);
 }
 
 /* 16, 32, 48, 64, then four steps a doubling up to 32 KiB: 45 sizes, at most 1/5 of a block wasted above 64 bytes. */
@@ -256,42 +220,28 @@ static bool parse_block_sizes(token t, size_list *field, badness *bad)
     *field = list;
     return true;
 }
-static void print_block_sizes(const size_list *field, text *t)
-{
-    for (uint32_t i = 0; i < field->length; i++) {
-        text_add(t, "%s%u", i ? "," : "", field->at[i].size);
-        if (field->at[i].count)
-            text_add(t, ":%u", field->at[i].count);
-    }
-}
 
 /* ---- the table ---- */
 
 typedef struct option {
-    const char *name, *fallback, *help;
+    const char *name, *fallback;
     size_t offset;
     bool (*parse)(token, void *field, badness *);
-    void (*print)(const void *field, text *);
 } option;
 
-/* One pair of typed wrappers a row, so that a kind that does not fit its field is a compile-time error. */
+/* A typed wrapper a row, so that a kind that does not fit its field is a compile-time error. */
 #define OPTION(name, field, kind, fallback, help)                                                                      \
     static bool parse_of_##name(token t, void *p, badness *bad)                                                        \
     {                                                                                                                  \
         config *c = (config *)((char *)p - offsetof(config, field));                                                   \
         return parse_##kind(t, &c->field, bad);                                                                        \
-    }                                                                                                                  \
-    static void print_of_##name(const void *p, text *t)                                                                \
-    {                                                                                                                  \
-        const config *c = (const config *)((const char *)p - offsetof(config, field));                                 \
-        print_##kind(&c->field, t);                                                                                    \
     }
 #include "ground/options.def"
 #undef OPTION
 
 static const option options[] = {
 #define OPTION(name, field, kind, fallback, help)                                                                      \
-    {#name, fallback, help, offsetof(config, field), parse_of_##name, print_of_##name},
+    {#name, fallback, offsetof(config, field), parse_of_##name},
 #include "ground/options.def"
 #undef OPTION
 };
@@ -355,23 +305,6 @@ unsigned config_load(config *c, char *const *environment, bool strict, config_co
         if (**environment == 'P' && !variable_load(c, *environment, strict, complain))
             bad++;
     return bad;
-}
-
-void config_print(const config *c, text *t)
-{
-    for (size_t i = 0; i < OPTION_COUNT; i++) {
-        text_add(t, "POOLMALLOC_%s=", options[i].name);
-        options[i].print((const char *)c + options[i].offset, t);
-        text_add(t, "\n");
-    }
-}
-
-void config_help(text *t)
-{
-    for (size_t i = 0; i < OPTION_COUNT; i++) {
-        const option *o = &options[i];
-        text_add(t, "  POOLMALLOC_%s (default %s)\n      %s\n", o->name, *o->fallback ? o->fallback : "unset", o->help);
-    }
 }
 
 bool config_names_program(const char *names, const char *path)

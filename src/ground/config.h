@@ -3,7 +3,6 @@
 #define PM_CONFIG_H
 
 #include "ground/base.h"
-#include "ground/text.h"
 
 #define LIMIT_SMALLEST (8 * MIB) /* below it a limit is obeyed, with a warning: a few pools will eat it up */
 #define DELAY_NEVER UINT32_MAX
@@ -49,12 +48,18 @@ void config_default(config *c);
 /* Takes every POOLMALLOC_ variable of `environment` (NULL-terminated). A bad value leaves the default.
  * Returns how many were bad. With `strict`, a POOLMALLOC_ variable that does not exist is bad too. O(environment). */
 unsigned config_load(config *c, char *const *environment, bool strict, config_complain *complain);
-/* The effective settings, a line each. */
-void config_print(const config *c, text *t);
-/* Every variable with its default and what it does. */
-void config_help(text *t);
 /* Whether the comma list `names` is empty or holds the last part of `path`. */
 bool config_names_program(const char *names, const char *path);
+
+/* The words of the settings that choose among some, by their enum; each list ends with NULL. */
+extern const char *const config_words_overflow[], *const config_words_hugepages[], *const config_words_format[];
+
+typedef struct signal_name {
+    const char *name; /* without SIG; NULL: the end */
+    int number;
+} signal_name;
+
+extern const signal_name config_signals[]; /* that STATS=signal can name */
 
 bool size_parse(const char *from, const char *end, size_t *size);
 

@@ -1,5 +1,5 @@
-/* os.h: Everything asked of the kernel, by raw system calls: no errno, no libc wrapper that another
- * preloaded library may have hooked. Results below zero are negated error numbers. */
+/* os.h: Everything asked of the kernel, by syscall(2): errno stays as it is, and no wrapper of the C library that another
+ * preloaded library may have hooked is called. Results below zero are negated error numbers. */
 #ifndef PM_OS_H
 #define PM_OS_H
 

@@ -31,34 +31,13 @@
 #endif
 
 #if defined(__x86_64__)
-static long call(long nr, long a, long b, long c, long d, long e, long f)
-{
-    long result;
-    register long r10 __asm__("r10") = d;
-    register long r8 __asm__("r8") = e;
-    register long r9 __asm__("r9") = f;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-                     : "rcx", "r11", "memory");
-    return result;
-}
 static void pause_cpu(void) { __builtin_ia32_pause(); }
 #elif defined(__aarch64__)
-static long call(long nr, long a, long b, long c, long d, long e, long f)
-{
-    register long x8 __asm__("x8") = nr;
-    register long x0 __asm__("x0") = a;
-    register long x1 __asm__("x1") = b;
-    register long x2 __asm__("x2") = c;
-    register long x3 __asm__("x3") = d;
-    register long x4 __asm__("x4") = e;
-    register long x5 __asm__("x5") = f;
-    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
-    return x0;
-}
 static void pause_cpu(void) { __asm__ volatile("yield"); }
 #else
+static void pause_cpu(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
+#endif
+
 static long call(long nr, long a, long b, long c, long d, long e, long f)
 {
     int saved = errno;
@@ -68,8 +47,6 @@ static long call(long nr, long a, long b, long c, long d, long e, long f)
     errno = saved;
     return result;
 }
-static void pause_cpu(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
-#endif
 
 #define CALL3(nr, a, b, c) call(nr, (long)(a), (long)(b), (long)(c), 0, 0, 0)
 #define CALL4(nr, a, b, c, d) call(nr, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
@@ -94,15 +71,12 @@ void os_lock_wake(os_lock *l) { CALL3(SYS_futex, &l->state, FUTEX_WAKE_PRIVATE, 
 static void *map(void *at, size_t bytes, int protection, int flags, int fd)
 {
     long got = call(SYS_mmap, (long)at, (long)bytes, protection, flags, fd, 0);
-    return got < 0 && got > -4096 ? NULL : (void *)got;
+    return got < 0 ? NULL : (void *)got;
 }
 
 bool os_map_at(void *at, size_t bytes)
 {
-    void *got = map(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1);
-    if (got && got != at) /* kernels before 4.17 take the address as a hint */
-        os_unmap(got, bytes);
-    return got == at;
+    return map(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1) == at;
 }
 
 void *os_reserve(size_t bytes) { return map(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1); }

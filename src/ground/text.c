@@ -71,6 +71,44 @@ void report_abort(const char *format, ...)
     os_abort();
 }
 
+/* Bytes of the well-formed UTF-8 sequence at the place, or 0. A name may be cut anywhere. */
+static size_t utf8_length(const char *at)
+{
+    unsigned char c = (unsigned char)*at;
+    size_t n = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
+    for (size_t i = 1; i < n; i++)
+        if (((unsigned char)at[i] & 0xc0) != 0x80)
+            return 0;
+    unsigned char second = n > 2 ? (unsigned char)at[1] : 0x90;
+    bool wrong = (c == 0xe0 && second < 0xa0) || (c == 0xed && second >= 0xa0) || (c == 0xf0 && second < 0x90) ||
+                 (c == 0xf4 && second >= 0x90);
+    return wrong ? 0 : n;
+}
+
+/* Moves *from behind its first character; returns the bytes of *shown: that character, or, where no terminal, JSON or
+ * Prometheus parser could stand it (control characters, broken UTF-8), a question mark. */
+static size_t char_clean(const char **from, const char **shown)
+{
+    const char *at = *from;
+    size_t n = utf8_length(at);
+    bool odd = n == 0 || (unsigned char)*at < 32 || *at == 127;
+    *from += size_max(n, 1);
+    *shown = odd ? "?" : at;
+    return odd ? 1 : n;
+}
+
+void name_clean(const char *from, char *to, size_t bytes)
+{
+    const char *shown;
+    for (size_t n; *from; to += n, bytes -= n) {
+        n = char_clean(&from, &shown);
+        if (n >= bytes)
+            break;
+        memcpy(to, shown, n);
+    }
+    *to = 0;
+}
+
 bool path_expand(const char *pattern, char *path, size_t bytes)
 {
     size_t used = 0;

@@ -15,6 +15,9 @@ void text_open(text *t, int fd);
 void text_add(text *t, const char *format, ...) PRINTF_LIKE(2, 3);
 void text_flush(text *t);
 
+/* A name of whatever bytes, fit to be shown; cut where it does not fit. Once, where the name comes from. */
+void name_clean(const char *from, char *to, size_t bytes);
+
 /* `pattern` with each %p replaced by the process id; false when it does not fit. */
 bool path_expand(const char *pattern, char *path, size_t bytes);
 

@@ -41,57 +41,17 @@
 
 /* ---- strings ---- */
 
-/* Bytes of the well-formed UTF-8 sequence at the place, or 0. Names are cut at 31 bytes, wherever that is. */
-static size_t utf8_length(const char *at)
+/* Names are fit to be shown; what JSON and Prometheus need beyond that is the same. */
+static void write_escaped(text *t, const char *from)
 {
-    unsigned char c = (unsigned char)*at;
-    size_t n = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
-    for (size_t i = 1; i < n; i++)
-        if (((unsigned char)at[i] & 0xc0) != 0x80)
-            return 0;
-    unsigned char second = n > 2 ? (unsigned char)at[1] : 0x90;
-    bool wrong = (c == 0xe0 && second < 0xa0) || (c == 0xed && second >= 0xa0) || (c == 0xf0 && second < 0x90) ||
-                 (c == 0xf4 && second >= 0x90);
-    return wrong ? 0 : n;
-}
-
-/* Moves *from behind its first character; returns the bytes of *shown: that character, or, where no terminal, JSON or
- * Prometheus parser could stand it (control characters, broken UTF-8), a question mark. */
-static size_t char_clean(const char **from, const char **shown)
-{
-    const char *at = *from;
-    size_t n = utf8_length(at);
-    bool odd = n == 0 || (unsigned char)*at < 32 || *at == 127;
-    *from += size_max(n, 1);
-    *shown = odd ? "?" : at;
-    return odd ? 1 : n;
-}
-
-void name_clean(const char *from, char *to, size_t bytes)
-{
-    const char *shown;
-    for (size_t n; *from; to += n, bytes -= n) {
-        n = char_clean(&from, &shown);
-        if (n >= bytes)
-            break;
-        memcpy(to, shown, n);
-    }
-    *to = 0;
-}
-
-static void write_clean(text *t, const char *from, bool escape)
-{
-    const char *shown;
-    while (*from) {
-        size_t n = char_clean(&from, &shown);
-        text_add(t, "%s%.*s", escape && (*shown == '"' || *shown == '\\') ? "\\" : "", (int)n, shown);
-    }
+    for (; *from; from++)
+        text_add(t, *from == '"' || *from == '\\' ? "\\%c" : "%c", *from);
 }
 
 static void write_string(text *t, const char *from)
 {
     text_add(t, "\"");
-    write_clean(t, from, true);
+    write_escaped(t, from);
     text_add(t, "\"");
 }
 
@@ -109,10 +69,8 @@ static int names_width(const pm_stats *s)
 
 static void write_text_row(text *t, const pm_stats_row *r, int width, bool counts)
 {
-    char name[sizeof r->name];
-    name_clean(r->name, name, sizeof name);
     double use = r->capacity ? 100.0 * (double)r->used / (double)r->capacity : 0;
-    text_add(t, "%-*s %10zu %7zu %10zu %10zu %10zu %6.1f %10zu %12zu", width, name, r->block_size,
+    text_add(t, "%-*s %10zu %7zu %10zu %10zu %10zu %6.1f %10zu %12zu", width, r->name, r->block_size,
              r->slabs + r->waiting_slabs, r->capacity, r->used, r->free, use, r->slab_tail_bytes, r->resident_bytes);
     text_add(t, counts ? " %12zu %10zu\n" : "\n", r->allocations, r->peak);
 }
@@ -147,9 +105,7 @@ static void write_text_heaps(text *t, const view *v)
 
 static void write_text(text *t, const view *v, const pm_stats *s)
 {
-    text_add(t, "poolmalloc " PM_VERSION ", process %u, next allocator ", v->pid);
-    write_clean(t, v->next, false);
-    text_add(t, "; all sizes in bytes\n");
+    text_add(t, "poolmalloc " PM_VERSION ", process %u, next allocator %s; all sizes in bytes\n", v->pid, v->next);
     write_text_rows(t, s);
     if (v->ready)
         write_text_heaps(t, v);
@@ -219,7 +175,7 @@ static void write_pool_label(text *t, const pm_stats *s, const pm_stats_row *r)
     for (const pm_stats_row *each = s->row; each < r; each++)
         before += strncmp(each->name, r->name, sizeof r->name) == 0;
     text_add(t, "{pool=\"");
-    write_clean(t, r->name, true);
+    write_escaped(t, r->name);
     text_add(t, before ? "#%u\"}" : "\"}", before + 1);
 }
 

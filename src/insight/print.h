@@ -8,7 +8,5 @@
 
 /* False: fd takes no writes. */
 bool stats_write(const view *v, const pm_stats *s, stats_format format, int fd);
-/* A name of whatever bytes, fit to be shown; cut where it does not fit. */
-void name_clean(const char *from, char *to, size_t bytes);
 
 #endif

@@ -5,6 +5,7 @@
 #include "insight/stats.h"
 
 #include "ground/os.h"
+#include "ground/text.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -265,7 +266,7 @@ static void pool_add(const view *v, const pm_pool *pool, pm_stats *s)
     if (s->pools == PM_STATS_ROWS)
         return;
     pm_stats_row *row = &s->row[s->pools++];
-    memcpy(row->name, pool->name, sizeof row->name - 1);
+    name_clean(pool->name, row->name, sizeof row->name); /* the record may be something else's by now */
     row->block_size = pool->shape.size;
     row->slabs = pool->slabs.count;
     row->capacity = row->slabs * pool->shape.per_slab;
@@ -279,9 +280,11 @@ static PEEKS void pools_add(const view *v, pm_stats *s)
 {
     pm_pool pool;
     size_t n = LOAD(&v->pools->count);
-    for (const pm_pool *p = LOAD(&v->pools->first); n > 0 && v->peek(v, p, &pool, sizeof pool); n--, p = pool.next)
+    for (const pm_pool *p = LOAD(&v->pools->first); n > 0 && v->peek(v, p, &pool, sizeof pool); n--, p = pool.next) {
+        pool.name[sizeof pool.name - 1] = 0;
         if (pool.shape.size - 1 < BLOCK_MAX && pool.slabs.count <= v->slab_count)
             pool_add(v, &pool, s);
+    }
 }
 
 /* ---- all of it ---- */

@@ -12,7 +12,6 @@
 #define RECORD_STEP (64 * KIB) /* records of 128 MiB of slabs */
 #define BITS_STEP (64 * KIB)   /* free bits of 16 MiB of slabs */
 #define HEAPS_CEILING (8 * GIB)
-#define RESERVE_LEAST (16 * MIB)
 
 static_assert(sizeof(control) <= CONTROL_BYTES && CONTROL_BYTES % sizeof(slab) == 0, "");
 static_assert(STEP_FIRST / SLAB_SIZE * SLAB_BITS_BYTES <= BITS_STEP && STEP_FIRST / SLAB_SIZE * sizeof(slab) < RECORD_STEP - CONTROL_BYTES, "");
@@ -20,12 +19,10 @@ static_assert(STEP_FIRST % SLAB_SIZE == 0 && STEP_MOST % UNIT_SIZE == 0, "");
 
 region pm_region = {.base = (uintptr_t)1 << 63};
 
-static bool place_take(char *at, size_t bytes) { return pm_region.reserved ? os_commit(at, bytes) : os_map_at(at, bytes); }
-
 static bool extent_grow(extent *e, size_t bytes)
 {
     char *at = e->down ? e->base - e->size - bytes : e->base + e->size;
-    if (bytes > e->ceiling - e->size || !place_take(at, bytes))
+    if (bytes > e->ceiling - e->size || !os_map_at(at, bytes))
         return false;
     STORE(&e->size, e->size + bytes);
     return true;
@@ -65,24 +62,6 @@ static bool region_place(size_t front)
         extents_lay((char *)(low + round_up((random >> 8) % span, UNIT_SIZE)), ceiling, front);
         if (extent_grow(&pm_region.records, front + RECORD_STEP))
             return true;
-        if (os_address_space() < 64 * MIB)
-            return false;
-    }
-    return false;
-}
-
-/* Where the kernel cannot map at a place without replacing what is there: one reservation, a quarter of what the
- * process may map, halved until it is granted. */
-static bool region_reserve(size_t front)
-{
-    size_t bytes = size_min(os_memory(), os_address_space() / 4);
-    for (pm_region.reserved = true; bytes >= RESERVE_LEAST; bytes /= 2) {
-        char *at = os_reserve(bytes);
-        if (!at)
-            continue;
-        char *aligned = (char *)round_up((uintptr_t)at, UNIT_SIZE);
-        extents_lay(aligned, (bytes - 5 * UNIT_SIZE) / 8 * 7 / UNIT_SIZE * UNIT_SIZE, front);
-        return extent_grow(&pm_region.records, front + RECORD_STEP);
     }
     return false;
 }
@@ -90,7 +69,7 @@ static bool region_reserve(size_t front)
 bool region_init(size_t front)
 {
     region *r = &pm_region;
-    if (!region_place(front) && !region_reserve(front))
+    if (!region_place(front))
         return false;
     os_name(r->records.base, r->records.size, "poolmalloc"); /* here only: prctl may be forbidden later */
     control *c = region_control();
@@ -133,7 +112,7 @@ static bool records_cover(size_t slabs)
 static bool blocks_begin(void)
 {
     region *r = &pm_region;
-    if (r->free_bits.size || !place_take(r->blocks.base - BITS_STEP, BITS_STEP + STEP_FIRST))
+    if (r->free_bits.size || !os_map_at(r->blocks.base - BITS_STEP, BITS_STEP + STEP_FIRST))
         return false;
     STORE(&r->free_bits.size, BITS_STEP);
     STORE(&r->blocks.size, STEP_FIRST);

@@ -62,7 +62,6 @@ typedef struct region {
     size_t size; /* bytes mapped read-write; only grows */
     slab *slabs;         /* in records, behind the front */
     uint64_t *bits_end; /* those of slab 0 lie just before it, of slab 1 before those */
-    bool reserved; /* the fallback: one reservation made at start, committed as needed */
     char *front;   /* in records, behind the control page's head: what region_init was asked to leave room for */
     extent blocks, records, free_bits, heaps;
 } region;
@@ -84,7 +83,7 @@ typedef struct control {
 } control;
 
 #define CONTROL_MAGIC "poolmalloc-live"
-#define CONTROL_LAYOUT 7u
+#define CONTROL_LAYOUT 8u
 
 /* Finds a place and maps the control page, `front` bytes behind its head (whole pages), and the first records; false: no
  * pools. Called once, before any other thread may come here. */

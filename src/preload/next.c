@@ -1,6 +1,7 @@
 /* next.c: See next.h. */
 #include "preload/next.h"
 
+#include "ground/text.h"
 #include "pools/bringup.h"
 
 #include <dlfcn.h>
@@ -12,7 +13,7 @@ next_allocator pm_next;
 
 /* The address range of the library that pm_next.malloc is in. */
 static uintptr_t library_low, library_high;
-static const char *library_name; /* the dynamic linker's text: what a program was begun with is never unloaded */
+static char library_name[64];
 
 /* ---- the boot arena ---- */
 
@@ -61,7 +62,7 @@ static int library_match(struct dl_phdr_info *info, size_t size, void *address)
     library_low = low;
     library_high = high;
     const char *slash = strrchr(info->dlpi_name, '/');
-    library_name = slash ? slash + 1 : *info->dlpi_name ? info->dlpi_name : "the program";
+    name_clean(slash ? slash + 1 : *info->dlpi_name ? info->dlpi_name : "the program", library_name, sizeof library_name);
     return 1;
 }
 

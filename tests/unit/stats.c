@@ -1,7 +1,6 @@
 /* stats.c: figures gathered and printed while threads allocate, and names of any bytes. For ThreadSanitizer above all. */
+#include "ground/text.h"
 #include "start.h"
-
-
 
 #include <fcntl.h>
 #include <pthread.h>

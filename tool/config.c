@@ -1,0 +1,80 @@
+/* config.c: the settings as text: what ground/config.c reads is written back here, a print_KIND for each of its kinds. May touch
+ * ground's settings and stdout. */
+#include "tool.h"
+
+#include <stdio.h>
+
+static void print_flag(const bool *field) { printf("%d", *field); }
+static void print_path(const char (*field)[256]) { printf("%s", *field); }
+static void print_names(const char (*field)[256]) { print_path(field); }
+static void print_overflow(const overflow_policy *field) { printf("%s", config_words_overflow[*field]); }
+static void print_hugepages(const hugepages_policy *field) { printf("%s", config_words_hugepages[*field]); }
+static void print_format(const stats_format *field) { printf("%s", config_words_format[*field]); }
+
+static void print_limit(const size_t *field)
+{
+    if (*field)
+        printf("%zu", *field);
+    else
+        printf("none");
+}
+
+static void print_delay(const uint32_t *field)
+{
+    if (*field == DELAY_NEVER)
+        printf("never");
+    else
+        printf("%u", *field);
+}
+
+static const char *signal_name_of(int number)
+{
+    const signal_name *s = config_signals;
+    while (s->name && s->number != number)
+        s++;
+    return s->name;
+}
+
+static void print_stats(const stats_wish *field)
+{
+    const char *comma = "";
+    if (!field->exit && !field->full && !field->signal)
+        printf("off");
+    if (field->exit) {
+        printf("exit");
+        comma = ",";
+    }
+    if (field->signal) {
+        printf("%ssignal=%s", comma, signal_name_of(field->signal));
+        comma = ",";
+    }
+    if (field->full)
+        printf("%sfull", comma);
+}
+
+static void print_block_sizes(const size_list *field)
+{
+    for (uint32_t i = 0; i < field->length; i++) {
+        printf("%s%u", i ? "," : "", field->at[i].size);
+        if (field->at[i].count)
+            printf(":%u", field->at[i].count);
+    }
+}
+
+void config_print(const config *c)
+{
+#define OPTION(name, field, kind, fallback, help)                                                                      \
+    printf("POOLMALLOC_" #name "=");                                                                                   \
+    print_##kind(&c->field);                                                                                           \
+    printf("\n");
+#include "ground/options.def"
+#undef OPTION
+}
+
+void config_help(void)
+{
+#define OPTION(name, field, kind, fallback, help)                                                                      \
+    printf("  POOLMALLOC_" #name " (default %s)\n      %s\n", *fallback ? fallback : "unset", help);
+#include "ground/options.def"
+#undef OPTION
+}
