@@ -256,13 +256,22 @@ void config_default(config *c)
         options[i].parse(token_of(options[i].fallback), (char *)c + options[i].offset, &bad);
 }
 
+/* Whatever bytes a variable holds: one line, that does nothing to a terminal. */
+static void line_say(char *line, config_complain *complain)
+{
+    for (char *c = line; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            *c = '?';
+    complain(line);
+}
+
 static void complain_of(const option *o, const badness *bad, config_complain *complain)
 {
     char line[320];
     int length = (int)size_min((size_t)(bad->what.end - bad->what.at), 100);
     const char *used = *o->fallback ? o->fallback : "none";
     snprintf(line, sizeof line, "POOLMALLOC_%s: '%.*s' %s; using %s", o->name, length, bad->what.at, bad->why, used);
-    complain(line);
+    line_say(line, complain);
 }
 
 static const option *option_find(const char *name, size_t length)
@@ -288,7 +297,7 @@ static bool variable_load(config *c, const char *variable, bool strict, config_c
         char line[200];
         snprintf(line, sizeof line, "%.*s: no such setting", (int)size_min((size_t)(equals - variable), 100), variable);
         if (strict)
-            complain(line);
+            line_say(line, complain);
         return !strict;
     }
     if (o->parse(token_of(equals + 1), (char *)c + o->offset, &bad))
