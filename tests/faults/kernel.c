@@ -167,7 +167,7 @@ static int use_all(char *const *settings)
 /* How many calls were made; 0: it went wrong. */
 static unsigned run(unsigned nth, bool on, char *const *settings)
 {
-    int status;
+    int status = -1;
     fault->calls = 0;
     fault->nth = nth;
     fault->on = on;
