@@ -107,8 +107,8 @@ static void large_requests_have_a_row(void **state)
     watch_alloc(&path, BLOCK_MAX + 1); /* another allocator's */
     watch_alloc(&path, 300);           /* what was forwarded for want of memory */
     watch_alloc(NULL, 300);
-    profile_free_large();
-    profile_free_large();
+    watch_free(&path, BLOCK_MAX + 1);
+    watch_free(&path, BLOCK_MAX + 1);
     const profile_file *f = read_file(path);
     assert_int_equal(f->row[PROFILE_LARGE].calls, 1);
     assert_int_equal(f->row[PROFILE_LARGE].live, 0);
@@ -120,13 +120,13 @@ static void large_requests_have_a_row(void **state)
 static void unknown_blocks(void **state)
 {
     (void)state;
-    void *p = alloc_class(class_of(64));
+    void *p = take(60);
+    watch_free(p, 64);
     uint64_t live = read_file(path)->head.live_bytes;
     assert_int_equal(watch_usable(p, 64), 64);
     watch_resize(p, 30);
-    profile_free(p);
+    give(p);
     assert_int_equal(read_file(path)->head.live_bytes, live);
-    free_block(p);
 }
 
 static void a_child_has_its_own(void **state)
@@ -137,7 +137,7 @@ static void a_child_has_its_own(void **state)
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
-        profile_free(mine); /* its parent's to count */
+        give(mine); /* its parent's to count */
         take(200);
         _exit(0);
     }
