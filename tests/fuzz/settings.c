@@ -1,11 +1,10 @@
 /* settings.c: any bytes as an environment: its variables end with zero bytes, those that begin with a number of a setting have its
  * name. Whatever comes, a bad value leaves the default, and what is accepted is within its bounds and can be printed. */
-#include "ground/config.h"
+#include "tool.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 enum { VARIABLES = 8, BYTES = 16384 };
 
@@ -57,19 +56,16 @@ static void check(const config *c)
         abort();
 }
 
+/* As the tool prints them. */
 static void print(const config *c, char *to)
 {
-    static int file = -1;
-    text t;
-    if (file < 0)
-        file = memfd_create("settings", MFD_CLOEXEC);
-    text_open(&t, file);
-    config_print(c, &t);
-    text_flush(&t);
-    ssize_t length = pread(file, to, BYTES - 1, 0);
-    if (t.failed || length <= 0 || ftruncate(file, 0) != 0 || lseek(file, 0, SEEK_SET) != 0)
+    FILE *kept = stdout;
+    if (!(stdout = fmemopen(to, BYTES, "w")))
         abort();
-    to[length] = 0;
+    config_print(c);
+    if (fclose(stdout) != 0)
+        abort();
+    stdout = kept;
 }
 
 /* What is printed, and read again, prints the same. But for names that hold a line's end. */
