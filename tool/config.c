@@ -19,6 +19,14 @@ static void print_limit(const size_t *field)
         printf("none");
 }
 
+static void print_rate(const uint32_t *field)
+{
+    if (*field)
+        printf("%u", *field);
+    else
+        printf("off");
+}
+
 static void print_delay(const uint32_t *field)
 {
     if (*field == DELAY_NEVER)

@@ -46,12 +46,12 @@ static chunk *chunk_set(void *memory, size_t bytes, bool is_slab)
 static chunk *chunk_new(size_t bytes)
 {
     heap *h = heap_enter_mine();
-    slab *s = bytes <= SLAB_SIZE ? guest_slab(h) : NULL;
+    slab *s = bytes <= SLAB_ROOM ? guest_slab(h) : NULL;
     heap_leave_mine(h);
     if (s) {
         s->out = 0;
         __atomic_fetch_add(&pm_pools.arena_slabs, 1, __ATOMIC_RELAXED);
-        return chunk_set(slab_memory(s), SLAB_SIZE, true);
+        return chunk_set(slab_begin(s), SLAB_ROOM, true);
     }
     bytes = size_max(bytes, SLAB_SIZE);
     return chunk_set(malloc(bytes), bytes, false);

@@ -111,7 +111,7 @@ static void sharing_set(pm_pool *pool, pm_sharing sharing)
     }
     pool->sharing = (uint8_t)sharing;
     pool->in_pool = sharing != PM_SHARING_THREADS;
-    pool->looks_first = pool->overflow == PM_OVERFLOW_FORWARD || pm_config.check;
+    pool->looks_first = pool->overflow == PM_OVERFLOW_FORWARD || pm_config.check || PM_HARDENED;
 }
 
 static void own_bin_open(pm_pool *pool)
@@ -177,9 +177,9 @@ static bool pool_reserve(pm_pool *pool, heap *h)
         if (!s)
             return false;
         if (pm_config.prefault)
-            os_populate(slab_memory(s), SLAB_SIZE);
+            os_populate(slab_begin(s), SLAB_ROOM);
         if (pm_config.lock)
-            os_mlock(slab_memory(s), SLAB_SIZE);
+            os_mlock(slab_begin(s), SLAB_ROOM);
         pool_lock(pool);
         pool_accept(pool, s);
         pool_unlock(pool);

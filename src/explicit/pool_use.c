@@ -218,7 +218,7 @@ static size_t sort_out(const pm_pool *pool, void **blocks, size_t n)
             free(blocks[i]);
             continue;
         }
-        if (pm_config.check)
+        if (pm_config.check || PM_HARDENED)
             check_freed(pool, blocks[i]);
         blocks[left++] = blocks[i];
     }

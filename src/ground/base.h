@@ -51,6 +51,11 @@ void pm_meet(const char *what);
 #define PROBE(name, a, b) ((void)0)
 #endif
 
+/* The hardened library: the same sources, where it is a constant. */
+#ifndef PM_HARDENED
+#define PM_HARDENED 0
+#endif
+
 #define KIB ((size_t)1 << 10)
 #define MIB ((size_t)1 << 20)
 #define GIB ((size_t)1 << 30)
@@ -64,6 +69,10 @@ void pm_meet(const char *what);
  * sizes a doubling up to 32 KiB leave no tail above 1/8 of a slab. */
 #define SLAB_SHIFT 17
 #define SLAB_SIZE ((size_t)1 << SLAB_SHIFT)
+
+/* The first page of a slab of the hardened library's, which nobody may touch: what is written before its first block, or past the
+ * end of the slab before it, is a fault. */
+#define SLAB_GUARD (PM_HARDENED ? 4 * KIB : 0)
 
 /* What the kernel backs with one huge page, and the grain in which such memory is given back. */
 #define UNIT_SHIFT 21

@@ -97,6 +97,14 @@ static bool parse_delay(token t, uint32_t *field, badness *bad)
     return true;
 }
 
+static bool parse_rate(token t, uint32_t *field, badness *bad)
+{
+    size_t rate = 0;
+    if (!token_is(t, "off") && (!number_parse(t, &rate) || rate == 0 || rate > RATE_MOST))
+        return bad_set(bad, t, "is no number from 1 to 1000000000, nor off");
+    *field = (uint32_t)rate;
+    return true;
+}
 static bool word_find(token t, const char *const *words, unsigned *index)
 {
     for (*index = 0; words[*index]; ++*index)

@@ -6,6 +6,7 @@
 
 #define LIMIT_SMALLEST (8 * MIB) /* below it a limit is obeyed, with a warning: a few pools will eat it up */
 #define DELAY_NEVER UINT32_MAX
+#define RATE_MOST 1000000000
 
 typedef enum { OVERFLOW_FORWARD, OVERFLOW_FAIL, OVERFLOW_ABORT } overflow_policy;
 typedef enum { HUGEPAGES_AUTO, HUGEPAGES_ALWAYS, HUGEPAGES_NEVER } hugepages_policy;
@@ -32,6 +33,7 @@ typedef struct config {
     size_t limit; /* bytes; 0: none */
     overflow_policy overflow;
     uint32_t purge_delay; /* milliseconds, or DELAY_NEVER */
+    uint32_t guard; /* one allocation in so many; 0: none */
     hugepages_policy hugepages;
     stats_wish stats;
     stats_format stats_format;

@@ -40,6 +40,8 @@ bool os_map_at(void *at, size_t bytes);
 void *os_reserve(size_t bytes);
 bool os_commit(void *at, size_t bytes);
 void os_unmap(void *at, size_t bytes);
+void os_shut(void *at, size_t bytes);                 /* nobody may touch them any more; what was there is gone */
+bool os_move(void *from, size_t bytes, void *to);     /* pages, onto others, which they replace; `from` may be mapped anew */
 
 bool os_purge(void *at, size_t bytes);                /* pages go back and read as zero; false: nothing changed */
 void os_huge(void *at, size_t bytes, bool wanted);    /* a wish: failure is no error */
@@ -59,6 +61,7 @@ bool os_is_open(int fd);
 
 uint64_t os_now_ms(void);      /* monotonic, coarse */
 uint64_t os_random(void);      /* from the kernel's 16 bytes at program start; no system call */
+uint64_t os_secret(void);      /* another one each time, that nothing else tells */
 uintptr_t os_address_limit(void);
 size_t os_page_size(void);
 size_t os_address_space(void); /* RLIMIT_AS in bytes, SIZE_MAX when unlimited */
@@ -66,6 +69,11 @@ size_t os_memory(void);        /* RAM in bytes */
 bool os_privileged(void);      /* AT_SECURE: the environment is not to be trusted */
 const char *os_program(void);  /* the path that exec was given, or NULL */
 uint32_t os_pid(void);
+uint32_t os_thread(void);
+bool os_readable(const void *word); /* whether 8 bytes can be read there: the kernel tries */
+/* Up to `most` return addresses on the calling thread's stack, from `first` on (0: all), innermost first: what looks like one.
+ * Machines other than x86-64 know `first` alone. */
+size_t os_callers(uintptr_t *to, size_t most, uintptr_t first);
 void os_abort(void) __attribute__((noreturn));
 
 #endif

@@ -82,6 +82,11 @@ bool os_map_at(void *at, size_t bytes)
 void *os_reserve(size_t bytes) { return map(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1); }
 bool os_commit(void *at, size_t bytes) { return CALL3(SYS_mprotect, at, bytes, PROT_READ | PROT_WRITE) == 0; }
 void os_unmap(void *at, size_t bytes) { CALL3(SYS_munmap, at, bytes, 0); }
+void os_shut(void *at, size_t bytes) { map(at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1); }
+bool os_move(void *from, size_t bytes, void *to)
+{
+    return call(SYS_mremap, (long)from, (long)bytes, (long)bytes, MREMAP_MAYMOVE | MREMAP_FIXED, (long)to, 0) == (long)to;
+}
 bool os_purge(void *at, size_t bytes) { return CALL3(SYS_madvise, at, bytes, MADV_DONTNEED) == 0; }
 bool os_mlock(void *at, size_t bytes) { return CALL3(SYS_mlock, at, bytes, 0) == 0; }
 
@@ -169,6 +174,15 @@ uint64_t os_random(void)
     return mixed ^ mixed >> 31;
 }
 
+uint64_t os_secret(void)
+{
+    static uint64_t calls;
+    uint64_t word = 0;
+    if (CALL3(SYS_getrandom, &word, sizeof word, 1 /* GRND_NONBLOCK */) != sizeof word) /* before 3.17, or early at boot */
+        word = os_random() * (2 * __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED) + 1);
+    return word ^ word << 23 ^ os_random() >> 9;
+}
+
 uintptr_t os_address_limit(void)
 {
     int here;
@@ -200,5 +214,57 @@ size_t os_memory(void)
 bool os_is_open(int fd) { return CALL3(SYS_fcntl, fd, F_GETFD, 0) >= 0; }
 bool os_privileged(void) { return getauxval(AT_SECURE) != 0; }
 const char *os_program(void) { return (const char *)getauxval(AT_EXECFN); } /* NOLINT: as above */
+uint32_t os_thread(void) { return (uint32_t)CALL3(SYS_gettid, 0, 0, 0); }
 uint32_t os_pid(void) { return (uint32_t)CALL3(SYS_getpid, 0, 0, 0); }
 void os_abort(void) { abort(); }
+
+/* ---- stacks ---- */
+
+/* A call that every program may make, refused for its first argument after it has read what the second points to. */
+bool os_readable(const void *word) { return CALL4(SYS_rt_sigprocmask, -1, word, NULL, 8) != -EFAULT; }
+
+#if defined(__x86_64__)
+#define STACK_WORDS 2048
+
+/* Whether a call instruction ends there. */
+static bool follows_call(uintptr_t address)
+{
+    static const unsigned char lengths[] = {2, 3, 4, 6, 7};
+    const unsigned char *end = (const unsigned char *)address;
+    if (address < 0x10000 || address > os_address_limit() || !os_readable(end - 8))
+        return false;
+    if (end[-5] == 0xe8)
+        return true;
+    for (size_t i = 0; i < sizeof lengths; i++)
+        if (end[-lengths[i]] == 0xff && (end[1 - lengths[i]] & 0x38) == 0x10)
+            return true;
+    return false;
+}
+
+__attribute__((no_sanitize("address"))) size_t os_callers(uintptr_t *to, size_t most, uintptr_t first)
+{
+    const uintptr_t *at = __builtin_frame_address(0);
+    size_t n = 0;
+    bool found = first == 0;
+    if (first)
+        to[n++] = first;
+    for (size_t i = 0; i < STACK_WORDS && n < most; i++, at++) {
+        if ((i == 0 || (uintptr_t)at % os_page_size() == 0) && !os_readable(at))
+            break;
+        if (found && follows_call(*at))
+            to[n++] = *at;
+        found |= *at == first;
+    }
+    if (n < most)
+        to[n] = 0;
+    return n;
+}
+#else
+size_t os_callers(uintptr_t *to, size_t most, uintptr_t first)
+{
+    to[0] = first;
+    if (first && most > 1)
+        to[1] = 0;
+    return first != 0;
+}
+#endif

@@ -1,5 +1,6 @@
 /* api.c: The public functions on the pools behind malloc. */
 #include "pools/alloc.h"
+#include "pools/hardened.h"
 #include "insight/report.h"
 #include "pools/threads.h"
 
@@ -41,8 +42,11 @@ size_t pm_trim(void) { return pm_pools_ready ? pools_trim() : 0; }
 
 void pm_check(void)
 {
-    if (pm_pools_ready)
+    if (pm_pools_ready) {
         pools_check();
+        if (PM_HARDENED)
+            hardened_check(CALL_CHECK);
+    }
 }
 
 void pm_thread_idle(void) { thread_idle(); }

@@ -53,6 +53,7 @@ void alloc_watch(void)
         watch_register(&counts);
     if (pm_config.check)
         watch_register(&checks);
+    pm_every_call_slow |= PM_HARDENED; /* nothing is kept in bins, whose blocks hold links */
 }
 
 static void check_now_and_then(heap *h)
@@ -81,7 +82,7 @@ static NOINLINE void heap_tick(heap *h)
 }
 
 /* What is done now and then on slow paths. */
-INLINE void heap_housekeep(heap *h)
+void alloc_housekeep(heap *h)
 {
     uint32_t n = ++h->chores;
     if (LIKELY(n % CALM != 0))
@@ -126,7 +127,7 @@ static block *fill_new_slab(heap *h, bin *b)
     return fill_larger(h, b->klass);
 }
 
-static block *fill(heap *h, bin *b)
+block *alloc_fill(heap *h, bin *b)
 {
     os_lock_take(&h->lock);
     heap_drain(h, DRAIN_BLOCKS);
@@ -136,11 +137,11 @@ static block *fill(heap *h, bin *b)
 }
 
 /* A block from the first heap's bins, for a thread that has no heap any more. */
-static block *fill_orphan(unsigned klass)
+block *alloc_orphan(unsigned klass)
 {
     os_lock_take(&pm_registry.gate);
     heap *h = registry_orphan();
-    block *p = fill(h, &h->bins[klass]);
+    block *p = alloc_fill(h, &h->bins[klass]);
     os_lock_give(&pm_registry.gate);
     return p;
 }
@@ -154,13 +155,13 @@ NOINLINE void *alloc_slow(unsigned klass, size_t size)
     if (LIKELY(h != NULL)) {
         if (UNLIKELY(!heap_enter(h)))
             return NULL;
-        p = fill(h, &h->bins[klass]);
-        heap_housekeep(h);
+        p = alloc_fill(h, &h->bins[klass]);
+        alloc_housekeep(h);
         if (UNLIKELY(pm_config.check))
             check_now_and_then(h);
         heap_leave(h);
     } else {
-        p = fill_orphan(klass);
+        p = alloc_orphan(klass);
     }
     return watched(p, size);
 }
@@ -204,7 +205,7 @@ NOINLINE void free_full(void *p, bin *b)
     heap_give(h, p);
     heap_spill(h, b, slab_of(p));
     heap_unlock(h);
-    heap_housekeep(h);
+    alloc_housekeep(h);
     heap_leave(h);
 }
 

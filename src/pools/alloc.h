@@ -17,6 +17,10 @@ extern bool pm_pools_ready; /* pools_init, releases */
 void *alloc_slow(unsigned klass, size_t size);
 /* The same with all of its bytes zero. */
 void *alloc_zeroed(unsigned klass, size_t size);
+/* The parts of it, for the hardened library: by the thread, which is inside; what is done now and then; without a heap. */
+block *alloc_fill(heap *h, bin *b);
+void alloc_housekeep(heap *h);
+block *alloc_orphan(unsigned klass);
 void free_full(void *p, bin *b);   /* the bin has no room; room was counted down */
 void free_other(void *p, slab *s); /* the slab's owner is not the calling thread's heap */
 

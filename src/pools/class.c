@@ -33,9 +33,9 @@ static uint16_t count_within(size_t most, size_t bytes, size_t size)
 void class_shape(size_class *c, size_t size, size_t align)
 {
     c->size = (uint32_t)size;
-    c->per_slab = (uint32_t)size_min(SLAB_SIZE / size, SLAB_BLOCKS_MAX);
+    c->per_slab = (uint32_t)size_min((SLAB_SIZE - SLAB_GUARD) / size, SLAB_BLOCKS_MAX);
     c->inverse = (uint32_t)((((uint64_t)1 << 32) + size - 1) / size);
-    size_t tail = align > (size_t)1 << COLOUR_SHIFT ? 0 : SLAB_SIZE - c->per_slab * size;
+    size_t tail = align > (size_t)1 << COLOUR_SHIFT || PM_HARDENED ? 0 : SLAB_SIZE - c->per_slab * size;
     unsigned doublings = 63U - (unsigned)__builtin_clzl((tail >> COLOUR_SHIFT) + 1);
     c->colours = (doublings < COLOURS_MAX_SHIFT ? 1U << doublings : COLOURS_MAX) - 1;
     c->limit = count_within(BIN_BLOCKS, BIN_BYTES, size);

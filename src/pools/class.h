@@ -38,7 +38,13 @@ void class_shape(size_class *c, size_t size, size_t align);
  * the sets of the caches: without them slab i and slab j would meet in the same ones. */
 INLINE char *slab_first(const slab *s, const size_class *c)
 {
-    return slab_memory(s) + ((slab_index(s) & c->colours) << COLOUR_SHIFT);
+    return slab_memory(s) + SLAB_GUARD + ((slab_index(s) & c->colours) << COLOUR_SHIFT);
+}
+
+/* The last word of a block, which in the hardened library tells its state (hardened.h). */
+INLINE uint64_t *block_tail(const void *p, const size_class *c)
+{
+    return (uint64_t *)((uintptr_t)p + c->size - sizeof(uint64_t));
 }
 
 INLINE unsigned class_of(size_t size) { return pm_bin_offset[(size + QUANTUM - 1) / QUANTUM] / BIN_SIZE; }

@@ -9,6 +9,7 @@
 #define PURGE_BATCH 8
 #define SLACK_BYTES (4 * MIB)
 #define REGRET_MS 100
+#define GUARDED_SLABS 8192 /* 1 GiB: each guard is two mappings of the 65,530 of a process; from there on one a unit */
 
 depot pm_depot;
 
@@ -56,6 +57,8 @@ static slab *take_fresh(void)
     slab *s = &pm_region.slabs[d->fresh];
     if (d->fresh % UNIT_SLABS == 0 && (d->fresh + UNIT_SLABS) << SLAB_SHIFT <= pm_region.size)
         unit_advise(s, unit_wants_huge());
+    if (PM_HARDENED && (d->fresh < GUARDED_SLABS || s == slab_unit(s)))
+        os_shut(slab_memory(s), SLAB_GUARD);
     d->fresh++;
     return s;
 }
@@ -339,8 +342,8 @@ size_t depot_reserve(unsigned klass, size_t count, bool prefault, bool *lock)
         if (!s)
             break;
         if (prefault)
-            os_populate(slab_memory(s), SLAB_SIZE);
-        if (*lock && !os_mlock(slab_memory(s), SLAB_SIZE))
+            os_populate(slab_begin(s), SLAB_ROOM);
+        if (*lock && !os_mlock(slab_begin(s), SLAB_ROOM))
             *lock = false;
         s->klass = (uint16_t)klass;
         s->owner = s->home = HEAP_NOBODY;

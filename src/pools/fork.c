@@ -2,6 +2,8 @@
 #include "pools/fork.h"
 
 #include "pools/depot.h"
+#include "pools/guard.h"
+#include "pools/keeper.h"
 #include "pools/seams.h"
 
 #include <pthread.h>
@@ -23,6 +25,8 @@ void fork_collect_some(uint32_t most)
         if (guests_here())
             guests_here()->bins_recount(h);
         heap_flush(h);
+        if (PM_HARDENED)
+            keeper_empty(h, true);
         heap_empty_bins(h);
         if (guests_here())
             guests_here()->bins_empty(h);
@@ -48,10 +52,12 @@ static void fork_prepare(void)
     if (forking)
         forking->fork_prepare();
     os_lock_take(&pm_depot.lock);
+    guard_lock();
 }
 
 static void fork_parent(void)
 {
+    guard_unlock();
     os_lock_give(&pm_depot.lock);
     if (forking)
         forking->fork_parent();
@@ -67,6 +73,7 @@ static void fork_child(void)
     r->forked = r->count;
     if (heap_is_real(h))
         h->epoch = r->epoch;
+    guard_lock_reset();
     os_lock_reset(&pm_depot.lock);
     if (forking)
         forking->fork_child();

@@ -101,6 +101,9 @@ INLINE bool region_holds(const void *p) { return region_offset(p) < READ(&pm_reg
 INLINE slab *slab_of(const void *p) { return &pm_region.slabs[region_offset(p) >> SLAB_SHIFT]; }
 INLINE size_t slab_index(const slab *s) { return (size_t)(s - pm_region.slabs); }
 INLINE char *slab_memory(const slab *s) { return pm_region.blocks.base + (slab_index(s) << SLAB_SHIFT); }
+/* What blocks may lie in. */
+INLINE char *slab_begin(const slab *s) { return slab_memory(s) + SLAB_GUARD; }
+#define SLAB_ROOM (SLAB_SIZE - SLAB_GUARD)
 INLINE uint64_t *slab_bits(const slab *s) { return pm_region.bits_end - (slab_index(s) + 1) * (SLAB_BITS_BYTES / 8); }
 INLINE slab *slab_unit(const slab *s) { return &pm_region.slabs[slab_index(s) / UNIT_SLABS * UNIT_SLABS]; }
 INLINE bool slab_in_use(const slab *s) { return s->state >= SLAB_USED; }

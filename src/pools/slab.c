@@ -26,8 +26,23 @@ void slab_open(slab *s, const size_class *c)
     depot_note_unripe(s, LOAD(&slab_unit(s)->unit_huge));
 }
 
+/* Nothing of its blocks is left for those of another size. */
+static void tails_clear(const slab *s, const size_class *c)
+{
+    for (size_t i = 0; i < s->high; i++)
+        *block_tail(slab_first(s, c) + i * c->size, c) = 0;
+}
+
+void slab_clear(slab *s)
+{
+    if (!os_purge(slab_begin(s), SLAB_ROOM))
+        memset(slab_begin(s), 0, SLAB_ROOM);
+}
+
 void slab_close(slab *s, const size_class *c)
 {
+    if (PM_HARDENED)
+        tails_clear(s, c);
     s->state = SLAB_USED; /* what was handed out no longer reads as zero */
     if (s->high == c->per_slab)
         depot_note_ripe(s, -1);

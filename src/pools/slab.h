@@ -15,6 +15,8 @@ INLINE bool slab_is_full(const slab *s, const size_class *c) { return s->out == 
 void slab_open(slab *s, const size_class *c);
 /* It is empty, and on its way to the depot or to another class. */
 void slab_close(slab *s, const size_class *c);
+/* Hardened: it reads as zero again, whoever used it. */
+void slab_clear(slab *s);
 /* All of its blocks are free at once. */
 void slab_reset(slab *s, const size_class *c);
 /* Links up to `most` free blocks, lowest address first, behind *link; returns the end of the chain, which the caller ends.

@@ -3,6 +3,7 @@
 
 #include "pools/depot.h"
 #include "pools/fork.h"
+#include "pools/keeper.h"
 #include "pools/seams.h"
 
 #include <pthread.h>
@@ -56,6 +57,8 @@ heap *thread_heap(void)
 static void heap_drop_all(heap *h)
 {
     heap_flush(h);
+    if (PM_HARDENED)
+        keeper_empty(h, false);
     heap_empty_bins(h);
     if (guests_here())
         guests_here()->bins_empty(h);

@@ -3,6 +3,7 @@
 #define PM_THREADS_H
 
 #include "pools/registry.h"
+#include "pools/slab.h"
 
 bool threads_init(void); /* the registry is up */
 void threads_unload(void); /* threads that end from now on leave their heaps as they are */
@@ -22,6 +23,8 @@ slab *guest_slab(heap *mine);
 slab *slab_for_guest(void); /* from the depot alone */
 INLINE void slab_disown(slab *s) /* a guest's slab may go to the depot */
 {
+    if (PM_HARDENED)
+        slab_clear(s);
     s->state = SLAB_USED;
     STORE(&s->pool, NULL);
 }

@@ -7,6 +7,8 @@
 #include "ground/os_malloc.h"
 #include "ground/text.h"
 #include "pools/bringup.h"
+#include "pools/guard.h"
+#include "pools/hardened.h"
 #include "preload/next.h"
 #include "preload/start.h"
 
@@ -16,7 +18,7 @@
 
 /* ---- forwarding ---- */
 
-static void forwarded(bool small)
+void forwarded(bool small)
 {
     heap *h = my_heap;
     next_prime();
@@ -27,13 +29,13 @@ static void forwarded(bool small)
     }
 }
 
-static void *out_of_memory(void)
+void *out_of_memory(void)
 {
     errno = ENOMEM;
     return NULL;
 }
 
-static void *boot_or_fail(size_t size)
+void *boot_or_fail(size_t size)
 {
     void *p = boot_alloc(size);
     return p ? p : out_of_memory();
@@ -49,7 +51,7 @@ NOINLINE void *malloc_forward(size_t size)
 
 /* May a request that a pool should have served go to the next allocator? Always, where a signal handler interrupted a
  * slow path. */
-static bool overflow_forwards(size_t size)
+bool overflow_forwards(size_t size)
 {
     heap *h = my_heap;
     PROBE(overflow, size, h);
@@ -62,6 +64,14 @@ static bool overflow_forwards(size_t size)
 
 /* ---- malloc, free ---- */
 
+/* POOLMALLOC_GUARD: now and then, instead of a block that would be taken together with others. */
+INLINE void *sample(unsigned klass, size_t size)
+{
+    if (LIKELY(pm_config.guard == 0) || !guard_due(pm_every_call_slow ? 1 : pm_classes[klass].refill))
+        return NULL;
+    return watched(guard_alloc(size, QUANTUM, BY_MALLOC, CALLER), size);
+}
+
 NOINLINE void *malloc_slow(size_t size)
 {
     if (UNLIKELY(!start_done()))
@@ -69,7 +79,8 @@ NOINLINE void *malloc_slow(size_t size)
     unsigned klass = class_of(size);
     if (UNLIKELY(!pm_pools_ready || klass == CLASS_NONE))
         return malloc_forward(size);
-    void *p = alloc_slow(klass, size);
+    void *p = sample(klass, size);
+    p = LIKELY(p == NULL) ? alloc_slow(klass, size) : p;
     if (LIKELY(p != NULL))
         return p;
     if (!overflow_forwards(size))
@@ -78,37 +89,39 @@ NOINLINE void *malloc_slow(size_t size)
     return watched(pm_next.malloc(size), size);
 }
 
-PM_EXPORT void *malloc(size_t size) { return allocate(size); }
+PM_EXPORT void *malloc(size_t size) { return allocate(size, BY_MALLOC); }
 
 static size_t next_usable(void *p) { return pm_next.malloc_usable_size ? pm_next.malloc_usable_size(p) : 0; }
+
+/* Bytes of a sample of POOLMALLOC_GUARD's, or SIZE_MAX: it is none. */
+static size_t guarded_size(const void *p, call c) { return UNLIKELY(LOAD(&pm_guarding)) ? guard_size(p, c, CALLER) : SIZE_MAX; }
 
 NOINLINE void free_foreign(void *p)
 {
     if (!p || boot_holds(p) || UNLIKELY(pm_next.free == NULL))
+        return;
+    if (!PM_HARDENED && UNLIKELY(LOAD(&pm_guarding)) && guard_free(p, CALL_FREE, SIZE_MAX, CALLER))
         return;
     if (UNLIKELY(pm_every_call_slow))
         watch_free(p, next_usable(p));
     pm_next.free(p);
 }
 
-PM_EXPORT void free(void *p) { release(p); }
+PM_EXPORT void free(void *p) { release(p, CALL_FREE, SIZE_MAX); }
 
 void cfree(void *p) ALIAS_OF(free);
 
-/* The hints of size and alignment are not looked at: strict checks kill real programs. */
 PM_EXPORT void free_sized(void *p, size_t size);
 PM_EXPORT void free_sized(void *p, size_t size)
 {
-    (void)size;
-    release(p);
+    release(p, CALL_FREE_SIZED, size);
 }
 
 PM_EXPORT void free_aligned_sized(void *p, size_t align, size_t size);
 PM_EXPORT void free_aligned_sized(void *p, size_t align, size_t size)
 {
     (void)align;
-    (void)size;
-    release(p);
+    release(p, CALL_FREE_SIZED, size);
 }
 
 /* ---- calloc ---- */
@@ -130,7 +143,8 @@ static NOINLINE void *calloc_slow(size_t bytes)
     unsigned klass = class_of(bytes);
     if (UNLIKELY(!pm_pools_ready || klass == CLASS_NONE))
         return calloc_forward(1, bytes);
-    void *p = alloc_zeroed(klass, bytes);
+    void *p = sample(klass, bytes);
+    p = LIKELY(p == NULL) ? alloc_zeroed(klass, bytes) : p;
     if (LIKELY(p != NULL))
         return p;
     if (!overflow_forwards(bytes))
@@ -142,7 +156,10 @@ static NOINLINE void *calloc_slow(size_t bytes)
 PM_EXPORT void *calloc(size_t n, size_t size)
 {
     size_t bytes;
-    if (UNLIKELY(__builtin_mul_overflow(n, size, &bytes) || bytes > BLOCK_MAX))
+    bool wraps = __builtin_mul_overflow(n, size, &bytes);
+    if (PM_HARDENED)
+        return wraps ? out_of_memory() : allocate_hardened(bytes, QUANTUM, BY_MALLOC, CALLER);
+    if (UNLIKELY(wraps || bytes > BLOCK_MAX))
         return calloc_forward(n, size);
     void *p = bin_pop(bin_of_size(my_heap, bytes));
     return LIKELY(p != NULL) ? memset(p, 0, bytes) : calloc_slow(bytes);
@@ -155,11 +172,11 @@ static void *move(void *from, void *to, size_t bytes)
     if (!to)
         return NULL;
     memcpy(to, from, bytes);
-    release(from);
+    release(from, CALL_REALLOC, SIZE_MAX);
     return to;
 }
 
-static void *realloc_next(void *p, size_t size)
+void *realloc_next(void *p, size_t size)
 {
     size_t usable = UNLIKELY(pm_every_call_slow) ? next_usable(p) : 0;
     void *to = pm_next.realloc(p, size);
@@ -172,9 +189,16 @@ static void *realloc_foreign(void *p, size_t size)
 {
     bool ready = start_done();
     if (boot_holds(p))
-        return move(p, allocate(size), size_min(boot_size(p), size));
+        return move(p, allocate(size, BY_MALLOC), size_min(boot_size(p), size));
     if (UNLIKELY(!ready))
         return out_of_memory();
+    size_t guarded = guarded_size(p, CALL_REALLOC);
+    if (UNLIKELY(guarded != SIZE_MAX && size > 0))
+        return move(p, allocate(size, BY_MALLOC), size_min(guarded, size));
+    if (UNLIKELY(guarded != SIZE_MAX)) {
+        guard_free(p, CALL_REALLOC, SIZE_MAX, CALLER);
+        return NULL;
+    }
     if (size == 0 || size > BLOCK_MAX || class_of(size) == CLASS_NONE || !pm_pools_ready || !pm_next.malloc_usable_size) {
         forwarded(false);
         return realloc_next(p, size);
@@ -195,18 +219,20 @@ static void *stay(void *p, size_t size)
 /* Stays in place as long as at least half of the block is used. */
 PM_EXPORT void *realloc(void *p, size_t size)
 {
+    if (PM_HARDENED)
+        return realloc_hardened(p, size, CALLER);
     if (!p)
-        return allocate(size);
+        return allocate(size, BY_MALLOC);
     if (!region_holds(p))
         return realloc_foreign(p, size);
     if (size == 0) { /* as the C library does */
-        release(p);
+        release(p, CALL_REALLOC, SIZE_MAX);
         return NULL;
     }
     size_t old = block_size_of(p);
     if (size <= old && size > old / 2)
         return stay(p, size);
-    void *to = allocate(size);
+    void *to = allocate(size, BY_MALLOC);
     if (!to && size <= old)
         return stay(p, size);
     return move(p, to, size_min(old, size));
@@ -255,6 +281,8 @@ static NOINLINE void *aligned_slow(size_t align, size_t size)
 
 INLINE void *alloc_aligned(size_t align, size_t size)
 {
+    if (PM_HARDENED)
+        return allocate_hardened(size, align, BY_MALLOC, CALLER);
     void *p = bin_pop(&my_heap->bins[aligned_class(align, size)]);
     return LIKELY(p != NULL) ? p : aligned_slow(align, size);
 }
@@ -304,6 +332,9 @@ PM_EXPORT size_t malloc_usable_size(void *p)
 {
     if (!p)
         return 0;
+    size_t guarded = PM_HARDENED ? hardened_size(p, CALL_USABLE_SIZE, CALLER) : guarded_size(p, CALL_USABLE_SIZE);
+    if (UNLIKELY(guarded != SIZE_MAX))
+        return guarded;
     if (region_holds(p))
         return UNLIKELY(pm_every_call_slow) ? watch_usable(p, block_size_of(p)) : block_size_of(p);
     if (boot_holds(p))

@@ -3,24 +3,41 @@
 #define PM_MALLOC_H
 
 #include "pools/alloc.h"
+#include "pools/misuse.h"
 
 #define ALIAS_OF(f) __attribute__((alias(#f), visibility("default"), used, nothrow, leaf))
 
 void *malloc_forward(size_t size);
 void *malloc_slow(size_t size);
 void free_foreign(void *p); /* what no pool handed out */
+void *realloc_next(void *p, size_t size);
+void forwarded(bool small);
+void *out_of_memory(void);
+void *boot_or_fail(size_t size);
+bool overflow_forwards(size_t size);
 
-INLINE void *allocate(size_t size)
+/* malloc_hardened.c: in the hardened library what the short ways do in the other one. */
+void *allocate_hardened(size_t size, size_t align, maker by, const void *caller); /* zeroed */
+void release_hardened(void *p, call c, size_t said, const void *caller);
+void *realloc_hardened(void *p, size_t size, const void *caller);
+#define CALLER __builtin_return_address(0)
+
+INLINE void *allocate(size_t size, maker by)
 {
+    if (PM_HARDENED)
+        return allocate_hardened(size, QUANTUM, by, CALLER);
     if (UNLIKELY(size > BLOCK_MAX))
         return malloc_forward(size);
     void *p = bin_pop(bin_of_size(my_heap, size));
     return LIKELY(p != NULL) ? p : malloc_slow(size);
 }
 
-INLINE void release(void *p)
+/* `said`: bytes that the caller says it has, or SIZE_MAX: strict checks kill real programs, and are the hardened library's alone. */
+INLINE void release(void *p, call c, size_t said)
 {
-    if (LIKELY(region_holds(p)))
+    if (PM_HARDENED)
+        release_hardened(p, c, said, CALLER);
+    else if (LIKELY(region_holds(p)))
         free_block(p);
     else
         free_foreign(p);

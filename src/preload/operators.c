@@ -35,7 +35,13 @@ static void *runtime_operator(const char *name)
         return LIKELY(p != NULL) ? p : name##_failed(__VA_ARGS__);                                                     \
     }
 
-#define NEW_ALIGNED(size, align) (is_power_of_two(align) ? memalign(size_max(align, QUANTUM), size) : NULL)
+INLINE void *new_aligned(size_t size, size_t align, maker by)
+{
+    if (!is_power_of_two(align))
+        return NULL;
+    align = size_max(align, QUANTUM);
+    return PM_HARDENED ? allocate_hardened(size, align, by, CALLER) : memalign(align, size);
+}
 typedef const void *nothrow_tag;
 
 /* As the standard says, and programs that replace only some of them rely on: array forms call the single ones, nothrow
@@ -43,7 +49,7 @@ typedef const void *nothrow_tag;
 static NOINLINE void *new_slow(size_t size)
 {
     void *(*runtime)(size_t);
-    void *p = allocate(size);
+    void *p = allocate(size, BY_NEW);
     if (LIKELY(p != NULL))
         return p;
     *(void **)&runtime = runtime_operator("_Znwm");
@@ -52,7 +58,7 @@ static NOINLINE void *new_slow(size_t size)
 
 static void *ours_new(size_t size)
 {
-    void *p = LIKELY(size <= BLOCK_MAX) ? bin_pop(bin_of_size(my_heap, size)) : NULL;
+    void *p = PM_HARDENED ? allocate_hardened(size, QUANTUM, BY_NEW, CALLER) : LIKELY(size <= BLOCK_MAX) ? bin_pop(bin_of_size(my_heap, size)) : NULL;
     return LIKELY(p != NULL) ? p : new_slow(size);
 }
 
@@ -61,38 +67,51 @@ void *new_single(size_t size) __asm__("_Znwm") __attribute__((alias("ours_new"),
 INLINE bool new_is_replaced(void) { return new_single != ours_new; }
 
 PM_EXPORT void *new_array(size_t size) __asm__("_Znam");
-PM_EXPORT void *new_array(size_t size) { return new_single(size); }
-OPERATOR_NEW(new_single_nothrow, "_ZnwmRKSt9nothrow_t", new_is_replaced() ? NULL : allocate(size), (size_t size, nothrow_tag tag), size, tag)
-OPERATOR_NEW(new_array_nothrow, "_ZnamRKSt9nothrow_t", new_is_replaced() ? NULL : allocate(size), (size_t size, nothrow_tag tag), size, tag)
-OPERATOR_NEW(new_single_aligned, "_ZnwmSt11align_val_t", NEW_ALIGNED(size, align), (size_t size, size_t align), size, align)
-OPERATOR_NEW(new_array_aligned, "_ZnamSt11align_val_t", NEW_ALIGNED(size, align), (size_t size, size_t align), size, align)
-OPERATOR_NEW(new_single_aligned_nothrow, "_ZnwmSt11align_val_tRKSt9nothrow_t", NEW_ALIGNED(size, align),
+PM_EXPORT void *new_array(size_t size)
+{
+    void *p = PM_HARDENED && !new_is_replaced() ? allocate_hardened(size, QUANTUM, BY_NEW_ARRAY, CALLER) : NULL;
+    return UNLIKELY(p != NULL) ? p : new_single(size);
+}
+OPERATOR_NEW(new_single_nothrow, "_ZnwmRKSt9nothrow_t", new_is_replaced() ? NULL : allocate(size, BY_NEW), (size_t size, nothrow_tag tag), size, tag)
+OPERATOR_NEW(new_array_nothrow, "_ZnamRKSt9nothrow_t", new_is_replaced() ? NULL : allocate(size, BY_NEW_ARRAY), (size_t size, nothrow_tag tag), size, tag)
+OPERATOR_NEW(new_single_aligned, "_ZnwmSt11align_val_t", new_aligned(size, align, BY_NEW), (size_t size, size_t align), size, align)
+OPERATOR_NEW(new_array_aligned, "_ZnamSt11align_val_t", new_aligned(size, align, BY_NEW_ARRAY), (size_t size, size_t align), size, align)
+OPERATOR_NEW(new_single_aligned_nothrow, "_ZnwmSt11align_val_tRKSt9nothrow_t", new_aligned(size, align, BY_NEW),
              (size_t size, size_t align, nothrow_tag tag), size, align, tag)
-OPERATOR_NEW(new_array_aligned_nothrow, "_ZnamSt11align_val_tRKSt9nothrow_t", NEW_ALIGNED(size, align),
+OPERATOR_NEW(new_array_aligned_nothrow, "_ZnamSt11align_val_tRKSt9nothrow_t", new_aligned(size, align, BY_NEW_ARRAY),
              (size_t size, size_t align, nothrow_tag tag), size, align, tag)
 
-static void ours_delete(void *p) { release(p); }
+static void ours_delete(void *p) { release(p, CALL_DELETE, SIZE_MAX); }
 
 void delete_single(void *p) __asm__("_ZdlPv");
 void delete_single(void *p) ALIAS_OF(ours_delete);
 
-/* Sizes, alignments and tags come in further registers, which are not looked at. Aligned blocks come from the same pools
- * and next allocator, but the plain delete may be the program's own: those forms go past it. */
-#define OPERATOR_DELETE(name, symbol)                                                                                  \
-    PM_EXPORT void name(void *p) __asm__(symbol);                                                                      \
-    PM_EXPORT void name(void *p) { delete_single(p); }
-#define OPERATOR_DELETE_ALIGNED(name, symbol)                                                                          \
-    void name(void *p) __asm__(symbol);                                                                                \
-    void name(void *p) ALIAS_OF(ours_delete);
+INLINE bool delete_is_replaced(void) { return delete_single != ours_delete; }
 
-OPERATOR_DELETE(delete_array, "_ZdaPv")
-OPERATOR_DELETE(delete_single_nothrow, "_ZdlPvRKSt9nothrow_t")
-OPERATOR_DELETE(delete_array_nothrow, "_ZdaPvRKSt9nothrow_t")
-OPERATOR_DELETE(delete_single_sized, "_ZdlPvm")
-OPERATOR_DELETE(delete_array_sized, "_ZdaPvm")
-OPERATOR_DELETE_ALIGNED(delete_single_aligned, "_ZdlPvSt11align_val_t")
-OPERATOR_DELETE_ALIGNED(delete_array_aligned, "_ZdaPvSt11align_val_t")
-OPERATOR_DELETE_ALIGNED(delete_single_aligned_nothrow, "_ZdlPvSt11align_val_tRKSt9nothrow_t")
-OPERATOR_DELETE_ALIGNED(delete_array_aligned_nothrow, "_ZdaPvSt11align_val_tRKSt9nothrow_t")
-OPERATOR_DELETE_ALIGNED(delete_single_sized_aligned, "_ZdlPvmSt11align_val_t")
-OPERATOR_DELETE_ALIGNED(delete_array_sized_aligned, "_ZdaPvmSt11align_val_t")
+/* Alignments and tags come in further registers, which are not looked at; sizes are the hardened library's alone. All forms go to
+ * the plain one, which may be the program's own, but for those of aligned blocks: these come from the same pools and next
+ * allocator, and go past it. */
+#define OPERATOR_DELETE(name, symbol, call, said, ...)                                                                 \
+    PM_EXPORT void name(__VA_ARGS__) __asm__(symbol);                                                                  \
+    PM_EXPORT void name(__VA_ARGS__)                                                                                   \
+    {                                                                                                                  \
+        if (PM_HARDENED && !delete_is_replaced())                                                                      \
+            release(p, call, said);                                                                                    \
+        else                                                                                                           \
+            delete_single(p);                                                                                          \
+    }
+#define OPERATOR_DELETE_ALIGNED(name, symbol, call, said, ...)                                                         \
+    PM_EXPORT void name(__VA_ARGS__) __asm__(symbol);                                                                  \
+    PM_EXPORT void name(__VA_ARGS__) { release(p, call, said); }
+
+OPERATOR_DELETE(delete_array, "_ZdaPv", CALL_DELETE_ARRAY, SIZE_MAX, void *p)
+OPERATOR_DELETE(delete_single_nothrow, "_ZdlPvRKSt9nothrow_t", CALL_DELETE, SIZE_MAX, void *p)
+OPERATOR_DELETE(delete_array_nothrow, "_ZdaPvRKSt9nothrow_t", CALL_DELETE_ARRAY, SIZE_MAX, void *p)
+OPERATOR_DELETE(delete_single_sized, "_ZdlPvm", CALL_DELETE, size, void *p, size_t size)
+OPERATOR_DELETE(delete_array_sized, "_ZdaPvm", CALL_DELETE_ARRAY, size, void *p, size_t size)
+OPERATOR_DELETE_ALIGNED(delete_single_aligned, "_ZdlPvSt11align_val_t", CALL_DELETE, SIZE_MAX, void *p)
+OPERATOR_DELETE_ALIGNED(delete_array_aligned, "_ZdaPvSt11align_val_t", CALL_DELETE_ARRAY, SIZE_MAX, void *p)
+OPERATOR_DELETE_ALIGNED(delete_single_aligned_nothrow, "_ZdlPvSt11align_val_tRKSt9nothrow_t", CALL_DELETE, SIZE_MAX, void *p)
+OPERATOR_DELETE_ALIGNED(delete_array_aligned_nothrow, "_ZdaPvSt11align_val_tRKSt9nothrow_t", CALL_DELETE_ARRAY, SIZE_MAX, void *p)
+OPERATOR_DELETE_ALIGNED(delete_single_sized_aligned, "_ZdlPvmSt11align_val_t", CALL_DELETE, size, void *p, size_t size)
+OPERATOR_DELETE_ALIGNED(delete_array_sized_aligned, "_ZdaPvmSt11align_val_t", CALL_DELETE_ARRAY, size, void *p, size_t size)

@@ -3,6 +3,8 @@
 
 #include "pools/bringup.h"
 #include "ground/config.h"
+#include "pools/guard.h"
+#include "pools/hardened.h"
 #include "preload/next.h"
 #include "ground/os.h"
 #include "insight/report.h"
@@ -106,9 +108,6 @@ static void start(void)
     char **environment = environ ? environ : environment_read();
     pm_stderr_closed = !os_is_open(2);
     config_default(&pm_config);
-#ifdef PM_HARDENED
-    pm_config.check = true;
-#endif
     if (!os_privileged())
         config_load(&pm_config, environment, false, complain);
     if (!program_wanted()) {
@@ -117,6 +116,9 @@ static void start(void)
     }
     if (*pm_config.profile && !pm_config.disable && !tool_watches(environment))
         profile_init();
+    guard_init();
+    if (PM_HARDENED)
+        hardened_init();
     bool pools = !pm_config.disable && !tool_watches(environment) && pools_init();
     pm_config_loaded = true;
     if (!next_find())
@@ -157,6 +159,8 @@ __attribute__((constructor)) static void at_load(void)
 
 __attribute__((destructor)) static void at_exit(void)
 {
+    if (PM_HARDENED && state == STARTED && pm_pools_ready)
+        hardened_check(CALL_EXIT);
     if (state == STARTED && pm_config.stats.exit)
         stats_report();
 }

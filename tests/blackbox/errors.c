@@ -1,6 +1,7 @@
 /* Error semantics: what the C library answers to odd, empty and impossible requests, and what errno tells.
  * Runs the same without any preload: the C library itself is the reference. */
 #define _GNU_SOURCE
+#include <stdbool.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
@@ -171,16 +172,18 @@ static void optional_frees(void)
     void (*sized)(void *, size_t) = (void (*)(void *, size_t))dlsym(RTLD_DEFAULT, "free_sized");
     void (*aligned_sized)(void *, size_t, size_t) = (void (*)(void *, size_t, size_t))dlsym(RTLD_DEFAULT, "free_aligned_sized");
     void (*old)(void *) = (void (*)(void *))dlsym(RTLD_DEFAULT, "cfree");
-    /* A wrong hint may not harm: real programs give them. */
+    /* A wrong hint may not harm: real programs give them. The hardened library alone takes their word. */
     static const size_t hints[] = {0, 100, 1, 1000000};
+    const char *preload = getenv("LD_PRELOAD");
+    bool strict = preload != NULL && strstr(preload, "hardened") != NULL;
     errno = SENTINEL;
     for (size_t i = 0; i < sizeof hints / sizeof *hints; i++) {
         if (sized != NULL) {
-            sized(malloc(100), hints[i]);
-            sized(malloc(100000), hints[i]);
+            sized(malloc(100), strict ? 100 : hints[i]);
+            sized(malloc(100000), strict ? 100000 : hints[i]);
         }
         if (aligned_sized != NULL)
-            aligned_sized(aligned_alloc(64, 192), 64, hints[i]);
+            aligned_sized(aligned_alloc(64, 192), 64, strict ? 192 : hints[i]);
     }
     if (sized != NULL)
         sized(NULL, 10);

@@ -1,0 +1,475 @@
+/* guard.c: see guard.h. */
+#include "pools/guard.h"
+
+#include "ground/config.h"
+#include "ground/os.h"
+#include "ground/text.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+#define FRAMES 8
+#define NONE 0u /* of the numbers of records, which count from 1 */
+
+typedef enum { RECORD_FREE, RECORD_LIVE, RECORD_CLOSED } record_state;
+
+/* The mapping, and what is in it. Written under the lock; a report reads without it. */
+typedef struct record {
+    char *begin;      /* the mapping, guards included */
+    size_t bytes;
+    char *block;
+    size_t size;      /* asked for */
+    size_t slack;     /* bytes behind the block */
+    uint32_t next;    /* in its bucket, or on the list of free records; a number */
+    uint8_t state, made_by;
+    uint32_t made_in, freed_in; /* threads */
+    uint32_t freed_at;          /* ms */
+    uintptr_t made_from[FRAMES], freed_from[FRAMES]; /* ends with 0; of samples all, else the first */
+} record;
+
+#define SAMPLES 8192 /* records beyond which nothing is sampled any more */
+#define ALIGN_MOST (1 * GIB)
+#define MOVED_LEAST (64 * KIB) /* realloc copies less than that */
+#define BUCKETS GUARD_RECORDS
+#define RECORDS_STEP (64 * KIB)
+
+/* Guarded by lock. All records begin a reservation of their own, with pages nobody may touch at both ends. */
+static os_lock lock;
+static uint32_t *buckets; /* by block's address: the number of the first record */
+static record *records;   /* [0] is number 1 */
+static size_t committed;  /* bytes of records that can be used */
+static uint32_t used;     /* records that ever were */
+static uint32_t unused;   /* the first free record of those */
+static uint32_t closed[GUARD_CLOSED]; /* a ring: records of closed blocks, oldest first */
+static size_t closed_first, closed_count, closed_bytes, closed_most;
+static uint64_t secret;
+bool pm_guarding;
+
+/* ---- records ---- */
+
+static size_t page_up(size_t bytes) { return round_up(bytes, os_page_size()); }
+static uint32_t *bucket_of(const void *p) { return &buckets[((uintptr_t)p >> 4) * 0x9E3779B97F4A7C15u >> 32 & (BUCKETS - 1)]; }
+
+/* Lock. */
+static bool records_begin(void)
+{
+    size_t page = os_page_size(), heads = page_up(BUCKETS * sizeof *buckets), all = page_up(GUARD_RECORDS * sizeof(record));
+    char *at = buckets ? NULL : os_reserve(heads + all + 3 * page);
+    if (!at)
+        return buckets != NULL;
+    if (!os_commit(at + page, heads)) {
+        os_unmap(at, heads + all + 3 * page);
+        return false;
+    }
+    records = (record *)(void *)(at + 2 * page + heads);
+    buckets = (uint32_t *)(void *)(at + page);
+    return true;
+}
+
+/* A number, or NONE. Lock. */
+static uint32_t record_new(void)
+{
+    if (!records_begin())
+        return NONE;
+    if (unused) {
+        uint32_t n = unused;
+        unused = records[n - 1].next;
+        return n;
+    }
+    if ((used + 1) * sizeof(record) > committed) {
+        if (used >= GUARD_RECORDS || !os_commit((char *)records + committed, RECORDS_STEP))
+            return NONE;
+        committed += RECORDS_STEP;
+    }
+    return ++used;
+}
+
+static void record_end(uint32_t n)
+{
+    record *r = &records[n - 1];
+    uint32_t *link = bucket_of(r->block);
+    while (*link != n)
+        link = &records[*link - 1].next;
+    *link = r->next;
+    *r = (record){.next = unused};
+    unused = n;
+}
+
+static record *record_of(const void *p)
+{
+    uint32_t n = buckets ? *bucket_of(p) : NONE;
+    while (n != NONE && records[n - 1].block != p)
+        n = records[n - 1].next;
+    return n != NONE ? &records[n - 1] : NULL;
+}
+
+/* The one whose mapping p lies in. O(records): for reports. */
+static record *record_around(const void *p)
+{
+    for (record *r = records; r < records + used; r++)
+        if (r->state != RECORD_FREE && (size_t)((const char *)p - r->begin) < r->bytes)
+            return r;
+    return NULL;
+}
+
+/* A signal handler that comes here while its thread is inside may not wait for the lock. */
+static bool enter(heap **h)
+{
+    *h = heap_enter_mine();
+    if (!*h && heap_is_real(my_heap))
+        return false;
+    os_lock_take(&lock);
+    return true;
+}
+
+static void leave(heap *h)
+{
+    os_lock_give(&lock);
+    heap_leave_mine(h);
+}
+
+/* ---- canaries ---- */
+
+static char canary_at(const char *p) { return (char)((secret ^ (uintptr_t)p * 0x9E3779B97F4A7C15u) >> 32 | 0x80); }
+static char *data_begin(const record *r) { return (char *)((uintptr_t)r->block / os_page_size() * os_page_size()); }
+
+static char *data_end(const record *r) { return r->block + r->size + r->slack; }
+static size_t data_bytes(const record *r) { return (size_t)(data_end(r) - data_begin(r)); }
+
+static void canaries_put(const record *r)
+{
+    for (char *p = data_begin(r); p < r->block; p++)
+        *p = canary_at(p);
+    for (char *p = r->block + r->size; p < data_end(r); p++)
+        *p = canary_at(p);
+}
+
+/* NULL, or what is wrong. */
+static const char *canaries_wrong(const record *r)
+{
+    for (const char *p = r->block; p-- > data_begin(r);)
+        if (*p != canary_at(p))
+            return "written before its beginning";
+    for (const char *p = r->block + r->size; p < data_end(r); p++)
+        if (*p != canary_at(p))
+            return "written past its end";
+    return NULL;
+}
+
+/* ---- reports ---- */
+
+static uint32_t now(void) { return (uint32_t)os_now_ms(); }
+
+static misuse describe(const record *r, const void *p, call c, const char *what, const void *caller)
+{
+    misuse m = {.call = c, .pointer = p, .what = what, .caller = caller};
+    if (r) {
+        m.block = r->block;
+        m.bytes = r->size;
+        m.asked = r->size;
+        m.own_pages = true;
+        m.state = r->state == RECORD_LIVE ? BLOCK_LIVE : BLOCK_FREED;
+        m.made_by = r->made_by;
+        m.freed_by = r->freed_in;
+        m.freed_ago = now() - r->freed_at;
+    }
+    return m;
+}
+
+static void add_frames(const char *what, uint32_t thread, const uintptr_t *from)
+{
+    text t;
+    if (!*from || pm_stderr_closed)
+        return;
+    text_open(&t, 2);
+    text_add(&t, "poolmalloc: %s by thread %u from", what, thread);
+    for (size_t i = 0; i < FRAMES && from[i]; i++)
+        text_add(&t, " 0x%zx", (size_t)from[i]);
+    text_add(&t, "\n");
+    text_flush(&t);
+}
+
+static COLD void tell(const record *r, const misuse *m)
+{
+    misuse_tell(m);
+    if (!pm_config.guard)
+        return;
+    add_frames("made", r->made_in, r->made_from);
+    add_frames("given back", r->freed_in, r->freed_from);
+}
+
+static COLD void __attribute__((noreturn)) stop(const record *r, const misuse *m)
+{
+    tell(r, m);
+    os_abort();
+}
+
+static COLD void __attribute__((noreturn)) wrong(const record *r, const void *p, call c, const char *what, const void *caller)
+{
+    misuse m = describe(r, p, c, what, caller);
+    stop(r, &m);
+}
+
+/* ---- mappings ---- */
+
+/* Where a block of this size goes, in a new mapping of nothing but guards; NULL: there is none. */
+static char *place(record *r, size_t size, size_t align)
+{
+    size_t page = os_page_size(), data = page_up(size_max(size, 1)), extra = align > page ? align : 0;
+    if (align > ALIGN_MOST || size > PTRDIFF_MAX - 2 * page - 2 * extra)
+        return NULL;
+    r->bytes = data + extra + 2 * page;
+    r->begin = os_reserve(r->bytes);
+    if (!r->begin)
+        return NULL;
+    char *first = (char *)round_up((uintptr_t)r->begin + page, size_max(align, page));
+    r->block = (char *)((uintptr_t)(first + data - size) & ~(size_max(align, QUANTUM) - 1));
+    r->size = size;
+    r->slack = (size_t)(first + data - size - r->block);
+    return r->block;
+}
+
+static void frames_note(uintptr_t *to, const void *caller)
+{
+    if (pm_config.guard)
+        os_callers(to, FRAMES, (uintptr_t)caller);
+    else
+        to[0] = (uintptr_t)caller;
+}
+
+/* From the ring, until it is within its bounds. What leaves is unmapped. Lock. */
+static void closed_trim(size_t most)
+{
+    while (closed_count > 1 && (closed_count > most || closed_bytes > closed_most)) {
+        uint32_t n = closed[closed_first % GUARD_CLOSED];
+        record r = records[n - 1];
+        closed_first++;
+        closed_count--;
+        closed_bytes -= r.bytes;
+        record_end(n);
+        os_unmap(r.begin, r.bytes);
+    }
+}
+
+static void closed_push(record *r)
+{
+    closed_trim(GUARD_CLOSED - 1);
+    closed[(closed_first + closed_count++) % GUARD_CLOSED] = (uint32_t)(r - records) + 1;
+    closed_bytes += r->bytes;
+    closed_trim(GUARD_CLOSED);
+}
+
+static record *record_publish(const record *filled)
+{
+    os_lock_take(&lock);
+    uint32_t n = record_new();
+    if (n != NONE) {
+        uint32_t *bucket = bucket_of(filled->block);
+        records[n - 1] = *filled;
+        records[n - 1].next = *bucket;
+        *bucket = n;
+    }
+    os_lock_give(&lock);
+    return n != NONE ? &records[n - 1] : NULL;
+}
+
+void *guard_alloc(size_t size, size_t align, maker by, const void *caller)
+{
+    record r = {.state = RECORD_LIVE, .made_by = (uint8_t)by, .made_in = os_thread()};
+    heap *h = heap_enter_mine();
+    if ((!h && heap_is_real(my_heap)) || !place(&r, size, align)) {
+        heap_leave_mine(h);
+        return NULL;
+    }
+    frames_note(r.made_from, caller);
+    bool made = os_commit(data_begin(&r), data_bytes(&r));
+    if (made) {
+        canaries_put(&r);
+        STORE(&pm_guarding, true);
+        made = record_publish(&r) != NULL;
+    }
+    if (!made)
+        os_unmap(r.begin, r.bytes);
+    heap_leave_mine(h);
+    return made ? r.block : NULL;
+}
+
+/* ---- back ---- */
+
+/* The record of a live block that may be given back by c; NULL: p is none of these. Lock, which a report does not give back. */
+static record *record_checked(const void *p, call c, size_t size, const void *caller)
+{
+    record *r = record_of(p);
+    if (!r) {
+        r = record_around(p);
+        if (r)
+            wrong(r, p, c, "no block begins there", caller);
+        return NULL;
+    }
+    if (r->state == RECORD_CLOSED)
+        wrong(r, p, c, c <= CALL_DELETE_ARRAY ? "double free" : "freed before", caller);
+    const char *what = canaries_wrong(r);
+    if (what)
+        wrong(r, p, c, what, caller);
+    misuse m = describe(r, p, c, NULL, caller);
+    if (PM_HARDENED && c != CALL_USABLE_SIZE && misuse_of_call(&m, c, r->made_by, r->size, size))
+        stop(r, &m);
+    return r;
+}
+
+static void record_close(record *r, const void *caller)
+{
+    r->state = RECORD_CLOSED;
+    r->freed_in = os_thread();
+    r->freed_at = now();
+    frames_note(r->freed_from, caller);
+}
+
+bool guard_free(void *p, call c, size_t size, const void *caller)
+{
+    heap *h;
+    if (!enter(&h)) /* its pages stay: better than a deadlock */
+        return record_of(p) != NULL;
+    record *r = record_checked(p, c, size, caller);
+    if (r) {
+        record_close(r, caller);
+        os_shut(data_begin(r), data_bytes(r));
+        closed_push(r);
+    }
+    leave(h);
+    return r != NULL;
+}
+
+size_t guard_size(const void *p, call c, const void *caller)
+{
+    heap *h;
+    if (!enter(&h))
+        return SIZE_MAX;
+    record *r = record_checked(p, c, SIZE_MAX, caller);
+    size_t size = r ? r->size : SIZE_MAX;
+    leave(h);
+    return size;
+}
+
+/* The pages move, and what is in them by less than a page, where the two blocks do not lie the same way in theirs. */
+static bool pages_move(const record *from, const record *to)
+{
+    char *data = data_begin(to);
+    size_t was = (size_t)(from->block - data_begin(from)), is = (size_t)(to->block - data);
+    size_t kept = size_min(from->size, to->size);
+    if (was + kept > data_bytes(to) || !os_commit(data, data_bytes(to)) ||
+        !os_move(data_begin(from), size_min(data_bytes(from), data_bytes(to)), data))
+        return false;
+    if (is != was)
+        memmove(data + is, data + was, kept);
+    return true;
+}
+
+void *guard_realloc(void *p, size_t size, const void *caller)
+{
+    heap *h;
+    record *old = record_of(p), r = {.state = RECORD_LIVE, .made_in = os_thread()};
+    if (!old || size_min(old->size, size) < MOVED_LEAST || !place(&r, size, QUANTUM))
+        return NULL;
+    if (!enter(&h)) {
+        os_unmap(r.begin, r.bytes);
+        return NULL;
+    }
+    old = record_checked(p, CALL_REALLOC, SIZE_MAX, caller);
+    bool moved = old && pages_move(old, &r);
+    if (moved) {
+        frames_note(r.made_from, caller);
+        canaries_put(&r);
+        record_close(old, caller);
+        os_shut(data_begin(old), data_bytes(old));
+        closed_push(old);
+    }
+    leave(h);
+    if (moved && record_publish(&r))
+        return r.block;
+    os_unmap(r.begin, r.bytes);
+    return NULL;
+}
+
+void guard_check(call c)
+{
+    heap *h;
+    if (!enter(&h))
+        return;
+    for (record *r = records; r < records + used; r++) {
+        const char *what = r->state == RECORD_LIVE ? canaries_wrong(r) : NULL;
+        if (what)
+            wrong(r, r->block, c, what, NULL);
+    }
+    leave(h);
+}
+
+void guard_lock(void) { os_lock_take(&lock); }
+void guard_unlock(void) { os_lock_give(&lock); }
+void guard_lock_reset(void) { os_lock_reset(&lock); }
+
+/* ---- faults ---- */
+
+static struct sigaction before; /* the program's, or the default */
+
+static const char *fault_text(const record *r, const char *at)
+{
+    if (r->state == RECORD_CLOSED)
+        return "used after it was given back";
+    return at < r->block ? "used before its beginning" : "used past its end";
+}
+
+/* Told, and then the access is made again, with the program's own handler in place. */
+static void on_fault(int number, siginfo_t *info, void *context)
+{
+    int saved = errno;
+    (void)context;
+    const record *r = record_around(info->si_addr);
+    if (r) {
+        misuse m = describe(r, info->si_addr, CALL_ACCESS, fault_text(r, info->si_addr), NULL);
+        tell(r, &m);
+    }
+    sigaction(number, &before, NULL);
+    errno = saved;
+}
+
+/* The program may have set a handler of its own meanwhile: ours goes in front of it again. */
+static void faults_watch(void)
+{
+    struct sigaction old, ours = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    if (sigaction(SIGSEGV, NULL, &old) == 0 && !((old.sa_flags & SA_SIGINFO) && old.sa_sigaction == on_fault)) {
+        before = old;
+        sigaction(SIGSEGV, &ours, NULL);
+    }
+}
+
+/* ---- samples ---- */
+
+static int64_t until; /* blocks before the next sample; atomic */
+
+/* From 1 to twice the rate less one, so that no program is in step with it. */
+static int64_t stride(void)
+{
+    static uint64_t state;
+    uint64_t n = __atomic_add_fetch(&state, 0x9E3779B97F4A7C15u, __ATOMIC_RELAXED) ^ secret;
+    n = (n ^ n >> 30) * 0xBF58476D1CE4E5B9u;
+    return (int64_t)((n >> 20) % (2 * (uint64_t)pm_config.guard - 1)) + 1;
+}
+
+bool guard_due(size_t blocks)
+{
+    if (LIKELY(__atomic_sub_fetch(&until, (int64_t)blocks, __ATOMIC_RELAXED) > 0))
+        return false;
+    __atomic_store_n(&until, stride(), __ATOMIC_RELAXED);
+    faults_watch();
+    return LOAD(&used) < SAMPLES;
+}
+
+void guard_init(void)
+{
+    secret = os_secret();
+    closed_most = size_min(GUARD_CLOSED_BYTES, os_address_space() / 8);
+    if (pm_config.guard)
+        until = stride();
+}

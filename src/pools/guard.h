@@ -1,0 +1,41 @@
+/* guard.h: blocks on pages of their own, between pages that nobody may touch: the end of the block lies at a guard, and when it is
+ * given back its pages stay closed for a while. The hardened library's large blocks, and POOLMALLOC_GUARD's samples.
+ *
+ *   guard | canary, block, canary | guard          the canaries: what rounding leaves, below 16 bytes behind the block */
+#ifndef PM_GUARD_H
+#define PM_GUARD_H
+
+#include "pools/heap.h"
+#include "pools/misuse.h"
+
+#define GUARD_CLOSED 256            /* blocks that were given back and stay closed, at most */
+#define GUARD_CLOSED_BYTES (1 * GIB) /* of address space; an eighth of what the process may have, where that is less */
+#define GUARD_RECORDS 32768         /* two mappings each, of the 65,530 that a process may have */
+
+extern bool pm_guarding; /* there are such blocks, or were: pointers that are no pool's may be theirs */
+
+/* At start, when pm_config is known. */
+void guard_init(void);
+/* Zeroed; align a power of two. NULL: no memory, no mapping left. */
+void *guard_alloc(size_t size, size_t align, maker by, const void *caller);
+/* False: none of these. Misuse is told, and ends the process. size: SIZE_MAX, or what the caller says it has. */
+bool guard_free(void *p, call c, size_t size, const void *caller);
+/* Bytes asked for, or SIZE_MAX: none of these. A block that was given back is told. */
+size_t guard_size(const void *p, call c, const void *caller);
+/* A block of another size with the contents of p, which is one of these and is given back; NULL: p is as it was. */
+void *guard_realloc(void *p, size_t size, const void *caller);
+/* Looks at the canaries of all of them. */
+void guard_check(call c);
+
+/* fork */
+void guard_lock(void);
+void guard_unlock(void);
+void guard_lock_reset(void);
+
+/* ---- POOLMALLOC_GUARD ---- */
+
+/* On a slow path that hands out `blocks`: is the next one to be a sample? SIGSEGV on a guard or a closed page is told, from the
+ * first one on, before the program's own handler gets it. */
+bool guard_due(size_t blocks);
+
+#endif

@@ -1,0 +1,451 @@
+/* hardened.c: see hardened.h. */
+#include "pools/hardened.h"
+
+#include "ground/config.h"
+#include "ground/os.h"
+#include "pools/alloc.h"
+#include "pools/depot.h"
+#include "pools/keeper.h"
+#include "pools/threads.h"
+
+#include <string.h>
+
+#define CANARY_LEAST 16 /* bytes behind what was asked for, with the tail */
+#define TEXT_NEVER 0x8080808080808080u /* in a canary: no zero and no letter passes for a part of it */
+#define CANARY_MOST 48  /* without it */
+#define LOOK 256        /* bytes from each end that are looked at of a block given back last */
+
+/* ---- tails ---- */
+
+/* Bits of a tail, before it is hidden; those above the fields are zero, so that no other word passes for one. */
+#define TAIL_LIVE 1u
+#define TAIL_FREED 2u
+#define TAIL_BUSY 3u /* on the way from one to the other: what lies before it is not looked at */
+#define STATE_BITS 2
+#define BY_BITS 2
+#define SIZE_BITS 20 /* or milliseconds, which wrap after 17 minutes */
+#define THREAD_BITS 22
+static_assert(BLOCK_MAX < (size_t)1 << SIZE_BITS, "a size fits");
+
+static uint64_t secret, secret_odd;
+
+static uint64_t key_of(const void *p)
+{
+    uint64_t k = ((uintptr_t)p ^ secret) * secret_odd;
+    return k ^ k >> 32;
+}
+
+static uint64_t tail_live(size_t size, maker by) { return TAIL_LIVE | (uint64_t)by << STATE_BITS | (uint64_t)size << (STATE_BITS + BY_BITS); }
+static uint64_t tail_freed(uint32_t now, uint32_t thread)
+{
+    uint64_t ms = now & ((1u << SIZE_BITS) - 1);
+    return TAIL_FREED | ms << (STATE_BITS + BY_BITS) | (uint64_t)thread << (STATE_BITS + BY_BITS + SIZE_BITS);
+}
+
+static bool tail_is_busy(uint64_t shown) { return shown == TAIL_BUSY; }
+static block_state tail_state(uint64_t shown)
+{
+    if (shown >> (STATE_BITS + BY_BITS + SIZE_BITS) == 0 && shown % 4 == TAIL_LIVE)
+        return BLOCK_LIVE;
+    return shown >> (STATE_BITS + BY_BITS + SIZE_BITS + THREAD_BITS) == 0 && shown % 4 == TAIL_FREED ? BLOCK_FREED : BLOCK_UNKNOWN;
+}
+static size_t tail_size(uint64_t shown) { return shown >> (STATE_BITS + BY_BITS) & ((1u << SIZE_BITS) - 1); }
+static maker tail_by(uint64_t shown) { return (maker)(shown >> STATE_BITS & ((1u << BY_BITS) - 1)); }
+
+static void tail_busy(uint64_t *at, uint64_t key)
+{
+    STORE(at, TAIL_BUSY ^ key);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+}
+
+/* ---- what lies before the tail ---- */
+
+static size_t canary_bytes(size_t size, const size_class *c) { return size_min(c->size - sizeof(uint64_t) - size, CANARY_MOST) & ~(size_t)7; }
+
+static void canary_put(char *p, size_t size, const size_class *c, uint64_t key)
+{
+    key = ~key | TEXT_NEVER;
+    for (char *at = p + size, *end = at + canary_bytes(size, c); at < end; at += sizeof key)
+        memcpy(at, &key, sizeof key);
+}
+
+static bool canary_holds(const char *p, size_t size, const size_class *c, uint64_t key)
+{
+    uint64_t differs = 0, word;
+    key = ~key | TEXT_NEVER;
+    for (const char *at = p + size, *end = at + canary_bytes(size, c); at < end; at += sizeof key) {
+        memcpy(&word, at, sizeof word);
+        differs |= word ^ key;
+    }
+    return differs == 0;
+}
+
+/* Both on multiples of 8. */
+static bool is_zero(const char *from, const char *to)
+{
+    const uint64_t *at = (const uint64_t *)(const void *)from, *end = (const uint64_t *)(const void *)to;
+    uint64_t sum = 0;
+    for (; at + 8 <= end && sum == 0; at += 8)
+        sum = at[0] | at[1] | at[2] | at[3] | at[4] | at[5] | at[6] | at[7];
+    for (; at < end; at++)
+        sum |= *at;
+    return sum == 0;
+}
+
+/* ---- reports ---- */
+
+static COLD misuse describe(const char *p, const size_class *c, uint64_t tail)
+{
+    uint64_t shown = tail ^ key_of(p);
+    misuse m = {.block = p, .bytes = c->size, .state = tail == 0 ? BLOCK_NEVER : tail_state(shown)};
+    if (m.state == BLOCK_LIVE) {
+        m.asked = tail_size(shown);
+        m.made_by = tail_by(shown);
+    } else if (m.state == BLOCK_FREED) {
+        m.freed_ago = ((uint32_t)os_now_ms() - (uint32_t)tail_size(shown)) & ((1u << SIZE_BITS) - 1);
+        m.freed_by = (uint32_t)(shown >> (STATE_BITS + BY_BITS + SIZE_BITS));
+    }
+    return m;
+}
+
+static COLD void __attribute__((noreturn)) stop(misuse m, const void *pointer, call c, const char *what, const void *caller)
+{
+    m.pointer = pointer;
+    m.call = c;
+    m.what = what;
+    m.caller = caller;
+    misuse_abort(&m);
+}
+
+#define PAST "written past its end"
+#define BEFORE "written before its beginning"
+#define WRITTEN "written to after it was freed"
+
+/* ---- a block looked at from anywhere ---- */
+
+/* What is wrong with a block whose tail was `tail`, or NULL. */
+static const char *block_wrong(const char *p, const size_class *c, uint64_t tail)
+{
+    uint64_t key = key_of(p), shown = tail ^ key;
+    block_state state = tail_state(shown);
+    if (state == BLOCK_LIVE)
+        return tail_size(shown) + CANARY_LEAST <= c->size && canary_holds(p, tail_size(shown), c, key) ? NULL : PAST;
+    if (state != BLOCK_FREED && tail != 0)
+        return tail_is_busy(shown) ? NULL : PAST;
+    return is_zero(p, p + c->size - sizeof tail) ? NULL : WRITTEN;
+}
+
+/* Another thread may be changing what is looked at: then the tail is another one a moment later. One that has become what it was
+ * again meanwhile is not so each time. */
+#define TRIES 8
+
+static bool tail_stays(const uint64_t *at, uint64_t tail)
+{
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    return LOAD(at) == tail;
+}
+
+/* NULL too when its slab has changed hands. */
+static const char *block_wrong_still(const slab *s, const char *p, const size_class *c)
+{
+    const char *what = NULL;
+    for (int tries = 0; tries < TRIES; tries++) {
+        uint64_t tail = __atomic_load_n(block_tail(p, c), __ATOMIC_ACQUIRE);
+        what = block_wrong(p, c, tail);
+        if (!what || !tail_stays(block_tail(p, c), tail) || !heap_is_real(LOAD(&s->home)) || &pm_classes[LOAD(&s->klass)] != c)
+            return NULL;
+    }
+    return what;
+}
+
+/* The 32 bytes before p, the beginning of a block, belong to the one before: its tail, and a canary or zeros. */
+static bool before_is_good(const char *p, const size_class *c, uint64_t tail)
+{
+    const char *q = p - c->size;
+    uint64_t key = key_of(q), shown = tail ^ key;
+    block_state state = tail_state(shown);
+    if (state == BLOCK_LIVE)
+        return tail_size(shown) + CANARY_LEAST <= c->size && canary_holds(q, tail_size(shown), c, key);
+    return state == BLOCK_FREED || tail == 0 ? is_zero(p - 32, p - sizeof tail) : tail_is_busy(shown);
+}
+
+static bool before_holds(const char *p, const size_class *c)
+{
+    const uint64_t *at = block_tail(p - c->size, c);
+    for (int tries = 0; tries < TRIES; tries++) {
+        uint64_t tail = __atomic_load_n(at, __ATOMIC_ACQUIRE);
+        if (LIKELY(before_is_good(p, c, tail)) || !tail_stays(at, tail))
+            return true;
+    }
+    return false;
+}
+
+/* ---- blocks of no bytes: addresses that nobody may touch ---- */
+
+#define NOTHINGS 65536
+static char *nothing;                      /* NOTHINGS quanta of address space */
+static uint64_t nothing_live[NOTHINGS / 64] RARE; /* a bit each; atomic */
+static uint32_t nothing_next;              /* atomic */
+
+static void *nothing_take(void)
+{
+    for (int tries = 0; nothing && tries < 64; tries++) {
+        uint32_t i = __atomic_fetch_add(&nothing_next, 1, __ATOMIC_RELAXED) % NOTHINGS;
+        uint64_t bit = (uint64_t)1 << i % 64;
+        if (!(__atomic_fetch_or(&nothing_live[i / 64], bit, __ATOMIC_RELAXED) & bit))
+            return nothing + i * QUANTUM;
+    }
+    return NULL;
+}
+
+static bool nothing_holds(const void *p) { return (size_t)((const char *)p - nothing) < NOTHINGS * QUANTUM; }
+
+static void nothing_check(const void *p, call c, bool give, const void *caller)
+{
+    size_t i = (size_t)((const char *)p - nothing) / QUANTUM;
+    uint64_t bit = (uint64_t)1 << i % 64;
+    misuse m = {.block = p, .own_pages = true};
+    if ((uintptr_t)p % QUANTUM)
+        stop(m, p, c, "no block begins there", caller);
+    uint64_t was = give ? __atomic_fetch_and(&nothing_live[i / 64], ~bit, __ATOMIC_RELAXED) : LOAD(&nothing_live[i / 64]);
+    if (!(was & bit))
+        stop(m, p, c, c <= CALL_DELETE_ARRAY ? "double free" : "freed before", caller);
+}
+
+/* ---- out ---- */
+
+/* Now and then: who and when we are. */
+static void keeper_look(keeper *k, heap *h)
+{
+    keeper_collect_late(k, h);
+    k->now = (uint32_t)os_now_ms();
+    if (k->thread == 0 || k->epoch != pm_registry.epoch) {
+        k->thread = os_thread();
+        k->epoch = pm_registry.epoch;
+    }
+}
+
+/* Blocks for the hand; one of them, or one of a larger class at the limit, or NULL. The tails of new blocks are written to, so
+ * that their pages come by one fault, not by two. */
+static NOINLINE block *refill(keeper *k, heap *h, unsigned klass)
+{
+    bin *b = &h->bins[klass];
+    block *first = alloc_fill(h, b), *p;
+    alloc_housekeep(h);
+    if (!k || !first)
+        return first;
+    keeper_look(k, h);
+    os_lock_take(&h->lock);
+    for (size_t n = keeper_most(&pm_classes[klass]) / 2; n > 1 && (p = heap_fill(h, b)) != NULL; n--)
+        keeper_add(k, h, klass, p);
+    heap_unlock(h);
+    if (k->held[klass] == 0 || slab_of(first)->klass != klass)
+        return first;
+    keeper_add(k, h, klass, first);
+    return keeper_take(k, h, klass);
+}
+
+/* The block given back last is where a stale pointer is most likely to write. */
+static void last_check(const keeper *k, call c, const void *caller)
+{
+    const char *p = (const char *)k->last;
+    if (!p)
+        return;
+    const size_class *size = &pm_classes[slab_of(p)->klass];
+    size_t end = size->size - sizeof(uint64_t), near = size_min(end, LOOK), from = k->last_size & ~(size_t)15;
+    if (UNLIKELY(!is_zero(p, p + near) || (from > near && !is_zero(p + from - size_min(from - near, LOOK), p + size_min(from + 32, end)))))
+        stop(describe(p, size, *block_tail(p, size)), p, c, WRITTEN, caller);
+}
+
+/* The block is as it was left, and becomes the program's. */
+static void *dress(char *p, size_t size, maker by, const void *caller)
+{
+    const slab *s = slab_of(p);
+    const size_class *c = &pm_classes[s->klass];
+    uint64_t *at = block_tail(p, c), key = key_of(p), tail = c->size >= 4 * KIB ? __atomic_fetch_or(at, 0, __ATOMIC_RELAXED) : *at;
+    bool fresh = tail == 0 && c->size >= 4 * KIB && s->state == SLAB_ZEROED;
+    if (UNLIKELY(tail != 0 && tail_state(tail ^ key) != BLOCK_FREED))
+        stop(describe(p, c, tail), p, CALL_MALLOC, tail_state(tail ^ key) == BLOCK_LIVE ? "handed out twice" : WRITTEN, caller);
+    if (UNLIKELY(!fresh && !is_zero(p, p + c->size - sizeof tail)))
+        stop(describe(p, c, tail), p, CALL_MALLOC, WRITTEN, caller);
+    tail_busy(at, key);
+    canary_put(p, size, c, key);
+    __atomic_store_n(at, tail_live(size, by) ^ key, __ATOMIC_RELEASE);
+    return p;
+}
+
+static block *take(unsigned klass, const void *caller)
+{
+    heap *h = thread_heap();
+    if (UNLIKELY(!h))
+        return alloc_orphan(klass);
+    if (UNLIKELY(!heap_enter(h)))
+        return NULL;
+    keeper *k = keeper_of(h);
+    if (LIKELY(k != NULL))
+        last_check(k, CALL_MALLOC, caller);
+    block *p = k ? keeper_take(k, h, klass) : NULL;
+    if (UNLIKELY(!p))
+        p = refill(k, h, klass);
+    heap_leave(h);
+    return p;
+}
+
+static unsigned class_for(size_t size, size_t align)
+{
+    if (size > BLOCK_MAX - CANARY_LEAST || align > ALIGN_POOLED)
+        return CLASS_NONE;
+    if (align <= QUANTUM)
+        return class_of(size + CANARY_LEAST);
+    classes_align();
+    return class_aligned(size + CANARY_LEAST, align);
+}
+
+static bool inside(void) { return heap_is_real(my_heap) && my_heap->inside; }
+
+void *hardened_alloc(size_t size, size_t align, maker by, const void *caller)
+{
+    void *p = size == 0 && align <= QUANTUM ? nothing_take() : NULL;
+    unsigned klass = class_for(size, align);
+    if (p)
+        return p;
+    if (klass == CLASS_NONE || (UNLIKELY(pm_config.guard) && guard_due(1)))
+        p = inside() ? NULL : guard_alloc(size, align, by, caller);
+    if (p || klass == CLASS_NONE)
+        return p;
+    p = take(klass, caller);
+    return p ? dress(p, size, by, caller) : NULL;
+}
+
+/* ---- back ---- */
+
+/* The class of the block that begins at p, which is in the region; all else is told. NULL: a guest's. */
+static const size_class *class_checked(const char *p, call c, const void *caller)
+{
+    const slab *s = slab_of(p);
+    const heap *home = LOAD(&s->home);
+    misuse nothing_there = {.block = NULL};
+    if (UNLIKELY(!heap_is_real(home))) {
+        if (home == HEAP_POOL)
+            return NULL;
+        stop(nothing_there, p, c, c <= CALL_DELETE_ARRAY ? "double free, or no block was handed out there" : "freed before", caller);
+    }
+    const size_class *size = &pm_classes[LOAD(&s->klass)];
+    size_t offset = (size_t)(p - slab_first(s, size)), number = offset / size->size;
+    if (UNLIKELY(offset >= SLAB_SIZE || number >= size->per_slab))
+        stop(nothing_there, p, c, "no block begins there", caller);
+    const char *begin = slab_first(s, size) + number * size->size;
+    if (UNLIKELY(begin != p))
+        stop(describe(begin, size, LOAD(block_tail(begin, size))), p, c, "no block begins there", caller);
+    return size;
+}
+
+/* What the tail of a block in use says; a block that is not, or was written over, is told. */
+static uint64_t live_checked(const char *p, const size_class *size, call c, const void *caller)
+{
+    uint64_t key = key_of(p), tail = *block_tail(p, size), shown = tail ^ key;
+    block_state state = tail_state(shown);
+    if (UNLIKELY(state == BLOCK_FREED))
+        stop(describe(p, size, tail), p, c, c <= CALL_DELETE_ARRAY ? "double free" : "freed before", caller);
+    if (UNLIKELY(tail == 0))
+        stop(describe(p, size, tail), p, c, "no block was handed out there", caller);
+    if (UNLIKELY(state != BLOCK_LIVE || tail_size(shown) + CANARY_LEAST > size->size || !canary_holds(p, tail_size(shown), size, key)))
+        stop(describe(p, size, tail), p, c, PAST, caller);
+    if (UNLIKELY(p != slab_first(slab_of(p), size) && !before_holds(p, size)))
+        stop(describe(p, size, tail), p, c, BEFORE, caller);
+    return shown;
+}
+
+/* Zeroed, and back to where it is kept. */
+static void give(char *p, const size_class *size, size_t asked, call c, const void *caller)
+{
+    heap *h = thread_heap();
+    bool entered = h && heap_enter(h);
+    keeper *k = h ? keeper_of(h) : NULL;
+    uint64_t *at = block_tail(p, size), key = key_of(p);
+    block *freed = (block *)(void *)p;
+    if (LIKELY(k && entered))
+        last_check(k, c, caller);
+    tail_busy(at, key);
+    memset(p, 0, asked + canary_bytes(asked, size));
+    __atomic_store_n(at, tail_freed(k ? k->now : (uint32_t)os_now_ms(), k ? k->thread : os_thread()) ^ key, __ATOMIC_RELEASE);
+    if (LIKELY(k && entered)) {
+        k->last = freed;
+        k->last_size = asked;
+        keeper_quarantine(k, h, freed, slab_of(p)->klass);
+    } else if (k) {
+        keeper_late(k, freed);
+    } else if (entered || !h) {
+        keeper_pass(freed);
+    }
+    if (entered)
+        heap_leave(h);
+}
+
+bool hardened_free(void *p, call c, size_t said, const void *caller)
+{
+    if (UNLIKELY(!region_holds(p))) {
+        if (!nothing_holds(p))
+            return LOAD(&pm_guarding) && guard_free(p, c, said, caller);
+        nothing_check(p, c, true, caller);
+        return true;
+    }
+    const size_class *size = class_checked(p, c, caller);
+    if (UNLIKELY(!size)) {
+        free_other(p, slab_of(p));
+        return true;
+    }
+    uint64_t shown = live_checked(p, size, c, caller);
+    misuse m = {.call = c};
+    if (UNLIKELY(misuse_of_call(&m, c, tail_by(shown), tail_size(shown), said))) {
+        misuse full = describe(p, size, *block_tail(p, size));
+        full.said = m.said;
+        stop(full, p, c, m.what, caller);
+    }
+    if (UNLIKELY(pm_every_call_slow))
+        watch_free(p, tail_size(shown));
+    give(p, size, tail_size(shown), c, caller);
+    return true;
+}
+
+size_t hardened_size(const void *p, call c, const void *caller)
+{
+    if (UNLIKELY(!region_holds(p))) {
+        if (!nothing_holds(p))
+            return LOAD(&pm_guarding) ? guard_size(p, c, caller) : SIZE_MAX;
+        nothing_check(p, c, false, caller);
+        return 0;
+    }
+    const size_class *size = class_checked(p, c, caller);
+    return size ? tail_size(live_checked(p, size, c, caller)) : block_size_of(p);
+}
+
+/* ---- all ---- */
+
+static void slab_look(const slab *s, call c)
+{
+    const size_class *size = &pm_classes[LOAD(&s->klass)];
+    const char *p = slab_first(s, size);
+    for (size_t i = 0, n = LOAD(&s->high); i < n && heap_is_real(LOAD(&s->home)); i++, p += size->size) {
+        const char *what = block_wrong_still(s, p, size);
+        if (UNLIKELY(what != NULL))
+            stop(describe(p, size, *block_tail(p, size)), p, c, what, NULL);
+    }
+}
+
+void hardened_check(call c)
+{
+    for (size_t i = 0, n = LOAD(&pm_depot.fresh); i < n; i++) {
+        const slab *s = &pm_region.slabs[i];
+        if (heap_is_real(LOAD(&s->home)) && slab_in_use(s))
+            slab_look(s, c);
+    }
+    guard_check(c);
+}
+
+void hardened_init(void)
+{
+    secret = os_secret();
+    secret_odd = os_secret() | 1;
+    nothing = os_reserve(NOTHINGS * QUANTUM);
+}

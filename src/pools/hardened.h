@@ -1,0 +1,23 @@
+/* hardened.h: what the hardened library does to blocks on their way to the program and back (SECURITY.md). In the plain one
+ * nothing calls this.
+ *
+ *   in use   asked for | canary: 8 bytes or more, to 48 | zeros | tail: its state, 8 bytes
+ *   free     zeros                                              | tail; 0: never handed out since its slab was opened
+ *
+ * A tail and a canary are secret, and other in each block. */
+#ifndef PM_HARDENED_H
+#define PM_HARDENED_H
+
+#include "pools/guard.h"
+
+void hardened_init(void);
+/* Zeroed. NULL: no memory in the pools, or of the process. */
+void *hardened_alloc(size_t size, size_t align, maker by, const void *caller);
+/* False: none of the pools' or of guard.h's. `said`: bytes that the caller says it has, or SIZE_MAX. */
+bool hardened_free(void *p, call c, size_t said, const void *caller);
+/* Bytes asked for; SIZE_MAX: none of these. */
+size_t hardened_size(const void *p, call c, const void *caller);
+/* Looks at all blocks, in use, kept back and free, but where threads are changing them. O(blocks, and bytes of free ones). */
+void hardened_check(call c);
+
+#endif

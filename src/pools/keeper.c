@@ -1,0 +1,168 @@
+/* keeper.c: see keeper.h. */
+#include "pools/keeper.h"
+
+#include "ground/os.h"
+
+#include <string.h>
+
+#define KEEPERS 8192 /* threads of higher heap numbers keep nothing */
+
+static keeper *keepers[KEEPERS] RARE;
+
+static keeper *keeper_make(heap *h)
+{
+    size_t page = os_page_size(), bytes = round_up(sizeof(keeper), page);
+    char *at = os_reserve(bytes + 2 * page);
+    if (!at || !os_commit(at + page, bytes))
+        return NULL;
+    keeper *k = (keeper *)(void *)(at + page);
+    k->random = os_secret();
+    k->thread = os_thread();
+    return keepers[h->number] = k;
+}
+
+keeper *keeper_of(heap *h)
+{
+    keeper *k = h->number < KEEPERS ? keepers[h->number] : NULL;
+    return LIKELY(k != NULL) || h->number >= KEEPERS ? k : keeper_make(h);
+}
+
+/* ---- to the slabs ---- */
+
+/* A block of another heap's, or of none's. Its lock is taken under the registry's, so that no fork finds it held by another
+ * thread than its own; where one did, the heap is as good as closed, and the block is lost. Registry lock. */
+static void give_other(block *p)
+{
+    heap *home = LOAD(&slab_of(p)->home);
+    bool left = home->epoch != pm_registry.epoch && home->number != 0;
+    if (home->state == HEAP_CLOSED || (left && os_lock_held(&home->lock)))
+        return;
+    os_lock_take(&home->lock);
+    heap_give(home, p);
+    heap_unlock(home);
+}
+
+void keeper_pass(block *p)
+{
+    os_lock_take(&pm_registry.lock);
+    give_other(p);
+    os_lock_give(&pm_registry.lock);
+}
+
+static void give_mine(keeper *k, heap *h)
+{
+    os_lock_take(&h->lock);
+    for (uint32_t i = k->going_count; i-- > 0;) {
+        block *p = k->going[i];
+        if (LOAD(&slab_of(p)->home) != h)
+            continue;
+        heap_give(h, p);
+        k->going[i] = k->going[--k->going_count];
+    }
+    heap_unlock(h);
+}
+
+static void going_give(keeper *k, heap *h, bool left)
+{
+    for (uint32_t i = 0; i < k->going_count; i++)
+        h->bins[slab_of(k->going[i])->klass].room++;
+    give_mine(k, h);
+    if (k->going_count == 0)
+        return;
+    if (!left)
+        os_lock_take(&pm_registry.lock);
+    for (uint32_t i = 0; i < k->going_count; i++)
+        give_other(k->going[i]);
+    k->going_count = 0;
+    if (!left)
+        os_lock_give(&pm_registry.lock);
+}
+
+/* In a fall what is at hand goes too, a class at a time. */
+static void hand_let(keeper *k)
+{
+    unsigned c = k->calm++ % pm_class_count;
+    while (k->held[c] > 0 && k->going_count < FALL_GOING - 1)
+        k->going[k->going_count++] = k->hand[c][--k->held[c]];
+}
+
+static void going_add(keeper *k, heap *h, block *p, bool left)
+{
+    k->going[k->going_count++] = p;
+    if (k->going_count >= (k->falling < FALL_BLOCKS ? GOING_BLOCKS : FALL_GOING))
+        going_give(k, h, left);
+}
+
+/* The handler may be interrupted by another one, and the thread by either: the count changes last, and by one. */
+void keeper_late(keeper *k, block *p)
+{
+    uint32_t n = k->late_count;
+    if (n == LATE_BLOCKS)
+        return;
+    k->late[n] = p;
+    if (!__atomic_compare_exchange_n(&k->late_count, &n, n + 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        keeper_late(k, p);
+}
+
+void keeper_collect_late(keeper *k, heap *h)
+{
+    for (uint32_t n = k->late_count; n > 0; n = k->late_count) {
+        block *p = k->late[n - 1];
+        if (__atomic_compare_exchange_n(&k->late_count, &n, n - 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            keeper_quarantine(k, h, p, slab_of(p)->klass);
+    }
+}
+
+/* ---- quarantine ---- */
+
+static block *quarantine_pop(keeper *k)
+{
+    block *p = k->quarantine[k->first++ % QUARANTINE_BLOCKS];
+    k->count--;
+    k->bytes -= pm_classes[slab_of(p)->klass].size;
+    return p;
+}
+
+/* The oldest goes on: the heap's own to hand, where there is room. */
+static void quarantine_let(keeper *k, heap *h)
+{
+    block *p = quarantine_pop(k);
+    const slab *s = slab_of(p);
+    unsigned klass = s->klass;
+    bool falls = k->falling >= FALL_BLOCKS;
+    if (falls || LOAD(&s->home) != h || k->held[klass] >= keeper_most(&pm_classes[klass])) {
+        going_add(k, h, p, false);
+        if (falls && k->going_count == 0)
+            hand_let(k);
+        return;
+    }
+    k->hand[klass][k->held[klass]++] = p;
+}
+
+void keeper_quarantine(keeper *k, heap *h, block *p, unsigned klass)
+{
+    if (k->count == QUARANTINE_BLOCKS)
+        quarantine_let(k, h);
+    k->quarantine[(k->first + k->count++) % QUARANTINE_BLOCKS] = p;
+    k->bytes += pm_classes[klass].size;
+    h->bins[klass].room--;
+    size_t most = ++k->falling < FALL_BLOCKS ? QUARANTINE_BLOCKS : FALL_KEEPS;
+    while ((k->bytes > QUARANTINE_BYTES && k->count > 1) || k->count > most)
+        quarantine_let(k, h);
+}
+
+void keeper_empty(heap *h, bool left)
+{
+    keeper *k = h->number < KEEPERS ? keepers[h->number] : NULL;
+    if (!k)
+        return;
+    k->last = NULL;
+    k->thread = 0;
+    keeper_collect_late(k, h);
+    while (k->count)
+        going_add(k, h, quarantine_pop(k), left);
+    for (unsigned c = 0; c < pm_class_count; c++)
+        while (k->held[c])
+            going_add(k, h, k->hand[c][--k->held[c]], left);
+    going_give(k, h, left);
+}

@@ -1,0 +1,81 @@
+/* keeper.h: blocks that a thread of the hardened library keeps back from their slabs: those given back last, in the order in
+ * which they came (the quarantine), and some of each class at hand, of which a random one is next. Nothing is stored in a block.
+ *
+ *   given back → quarantine → at hand → handed out       the heap's own blocks, as long as there is room
+ *                           ↘ going → their slabs        the others */
+#ifndef PM_KEEPER_H
+#define PM_KEEPER_H
+
+#include "pools/registry.h"
+
+#define QUARANTINE_BLOCKS 1024
+#define QUARANTINE_BYTES (128 * KIB)
+#define HAND_BLOCKS 32
+#define HAND_BYTES (64 * KIB) /* of one class, but four blocks at least */
+#define GOING_BLOCKS 32
+#define FALL_BLOCKS 1024 /* given back in a row, after which little is kept: each may be the last one of its slab */
+#define FALL_KEEPS 64
+#define FALL_GOING 8 /* as many slabs as are purged in one go */
+#define LATE_BLOCKS 64 /* those beyond are lost */
+
+/* One a heap, of its thread alone, on pages between guards. All blocks in it count as in their heap's bins: what room is short
+ * of limit. */
+typedef struct keeper {
+    uint64_t random;
+    uint32_t now, thread; /* ms and thread id (0: not known), as of the last refill */
+    uint32_t epoch;       /* of the registry, then */
+    block *last;          /* given back last, and still as it was then: see hardened.c */
+    size_t last_size;     /* bytes that had been asked for */
+    size_t bytes;         /* in quarantine */
+    uint32_t first, count, going_count;
+    uint32_t falling;     /* blocks given back since one was taken */
+    uint32_t calm;        /* the class whose hand goes next */
+    uint32_t late_count;
+    block *late[LATE_BLOCKS]; /* given back by a signal handler that came while the thread was inside */
+    block *quarantine[QUARANTINE_BLOCKS]; /* a ring */
+    block *going[GOING_BLOCKS];
+    uint8_t held[CLASS_MAX];
+    block *hand[CLASS_MAX][HAND_BLOCKS];
+} keeper;
+
+/* The one of heap h, whose thread calls; NULL: no memory. */
+keeper *keeper_of(heap *h);
+/* How many blocks of c one gets, and keeps, at hand. */
+INLINE size_t keeper_most(const size_class *c) { return size_min(size_max(HAND_BYTES / c->size, 4), HAND_BLOCKS); }
+
+INLINE size_t keeper_random(keeper *k, size_t below)
+{
+    k->random = k->random * 6364136223846793005u + 1442695040888963407u;
+    return (k->random >> 32) * below >> 32;
+}
+
+/* A random one of those at hand, or NULL. */
+INLINE block *keeper_take(keeper *k, heap *h, unsigned klass)
+{
+    size_t n = k->held[klass];
+    if (UNLIKELY(n == 0))
+        return NULL;
+    block **at = &k->hand[klass][keeper_random(k, n)], *p = *at;
+    *at = k->hand[klass][n - 1];
+    k->held[klass] = (uint8_t)(n - 1);
+    h->bins[klass].room++;
+    k->falling = 0;
+    return p;
+}
+INLINE void keeper_add(keeper *k, heap *h, unsigned klass, block *p)
+{
+    k->hand[klass][k->held[klass]++] = p;
+    h->bins[klass].room--;
+}
+
+/* A block of klass was given back; the oldest leave quarantine for it. By the heap's thread, which is inside. */
+void keeper_quarantine(keeper *k, heap *h, block *p, unsigned klass);
+/* From a signal handler that came in between. */
+void keeper_late(keeper *k, block *p);
+void keeper_collect_late(keeper *k, heap *h); /* by the thread, now inside */
+/* Of a thread without a keeper, and not inside. */
+void keeper_pass(block *p);
+/* All of it goes to its slabs; by the heap's thread, or after that has gone: then `left` is true, and the registry's lock held. */
+void keeper_empty(heap *h, bool left);
+
+#endif

@@ -1,0 +1,196 @@
+// misuse.cc: Misuse by way of C++: new and delete that do not belong together, sizes that are not so, objects that are gone.
+#include "cases.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <string>
+#include <vector>
+
+namespace {
+
+char *made(std::size_t size, bool array = false)
+{
+    void *p = array ? ::operator new[](size) : ::operator new(size);
+    return opaque(std::memset(p, 0x5a, size));
+}
+
+bool delete_of_malloc(std::size_t size)
+{
+    ::operator delete(opaque(std::malloc(size)));
+    return true;
+}
+
+bool delete_array_of_malloc(std::size_t size)
+{
+    ::operator delete[](opaque(std::malloc(size)));
+    return true;
+}
+
+bool free_of_new(std::size_t size)
+{
+    std::free(made(size));
+    return true;
+}
+
+bool free_of_new_array(std::size_t size)
+{
+    std::free(made(size, true));
+    return true;
+}
+
+bool realloc_of_new(std::size_t size) { return std::realloc(made(size), 2 * size) != nullptr; }
+
+bool delete_array_of_new(std::size_t size)
+{
+    ::operator delete[](made(size));
+    return true;
+}
+
+bool delete_of_new_array(std::size_t size)
+{
+    ::operator delete(made(size, true));
+    return true;
+}
+
+bool delete_with_less(std::size_t size)
+{
+    ::operator delete(made(size), size / 2);
+    return true;
+}
+
+bool delete_with_more(std::size_t size)
+{
+    ::operator delete(made(size), 2 * size);
+    return true;
+}
+
+bool delete_with_one_more(std::size_t size)
+{
+    ::operator delete(made(size), size + 1);
+    return true;
+}
+
+bool delete_array_with_less(std::size_t size)
+{
+    ::operator delete[](made(size, true), size - 1);
+    return true;
+}
+
+bool delete_twice(std::size_t size)
+{
+    char *p = made(size);
+    ::operator delete(p);
+    ::operator delete(opaque(p));
+    return true;
+}
+
+bool delete_array_twice(std::size_t size)
+{
+    char *p = made(size, true);
+    ::operator delete[](p);
+    ::operator delete[](opaque(p));
+    return true;
+}
+
+bool two_owners(std::size_t size)
+{
+    std::unique_ptr<char[]> a(new char[size]), b(opaque(a.get()));
+    return true;
+}
+
+bool new_past_end(std::size_t size)
+{
+    char *p = made(size);
+    *opaque(p + size) = 1;
+    ::operator delete(p);
+    return true;
+}
+
+bool new_aligned_past_end(std::size_t size)
+{
+    char *p = opaque(::operator new(size, std::align_val_t(64)));
+    *opaque(p + size) = 1;
+    ::operator delete(p, std::align_val_t(64));
+    return true;
+}
+
+bool vector_past_end(std::size_t size)
+{
+    std::vector<char> v(size);
+    *opaque(v.data() + size) = 1;
+    v.shrink_to_fit();
+    return true;
+}
+
+bool string_before_begin(std::size_t size)
+{
+    std::string s(size + 24, 'A');
+    *opaque(&s[0] - 1) = 1;
+    return true;
+}
+
+struct alignas(8) shape {
+    virtual int area() { return 1; }
+    virtual ~shape() = default;
+};
+struct square : shape {
+    int area() override { return 2; }
+};
+
+// The function of an object that is gone and whose place another thing has taken.
+bool virtual_call_after_delete(std::size_t size)
+{
+    shape *s = new square;
+    char *raw = opaque(s);
+    ::operator delete(static_cast<void *>(raw));
+    auto *other = new char[sizeof(square)];
+    std::memset(opaque(other), 0, size < sizeof(square) ? size : sizeof(square));
+    return reinterpret_cast<shape *>(opaque(raw))->area() == 2;
+}
+
+bool iterator_after_growth(std::size_t size)
+{
+    std::vector<char> v(size, 'A');
+    char *first = opaque(v.data());
+    v.resize(4 * size);
+    *first = 'B';
+    v.assign(4 * size, 'C');
+    v.shrink_to_fit();
+    std::vector<char> w(size, 'D');
+    return opaque(w.data()) != nullptr;
+}
+
+constexpr const char *KIND = "SIGABRT made by";
+constexpr const char *SIZED = "SIGABRT given back as";
+constexpr const char *TWICE = "SIGABRT double free";
+constexpr const char *PAST = "SIGABRT written past its end";
+constexpr const char *FAULT = "SIGSEGV";
+
+const misuse cases[] = {
+    {"delete_of_malloc", delete_of_malloc, KIND, KIND, false},
+    {"delete_array_of_malloc", delete_array_of_malloc, KIND, KIND, false},
+    {"free_of_new", free_of_new, KIND, KIND, false},
+    {"free_of_new_array", free_of_new_array, KIND, KIND, false},
+    {"realloc_of_new", realloc_of_new, KIND, KIND, false},
+    {"delete_array_of_new", delete_array_of_new, KIND, KIND, false},
+    {"delete_of_new_array", delete_of_new_array, KIND, KIND, false},
+    {"delete_with_less", delete_with_less, SIZED, SIZED, false},
+    {"delete_with_more", delete_with_more, SIZED, SIZED, false},
+    {"delete_with_one_more", delete_with_one_more, SIZED, SIZED, false},
+    {"delete_array_with_less", delete_array_with_less, SIZED, SIZED, false},
+    {"delete_twice", delete_twice, TWICE, TWICE, false},
+    {"delete_array_twice", delete_array_twice, TWICE, TWICE, false},
+    {"two_owners", two_owners, TWICE, TWICE, false},
+    {"new_past_end", new_past_end, PAST, FAULT, false},
+    {"new_aligned_past_end", new_aligned_past_end, PAST, FAULT, false},
+    {"vector_past_end", vector_past_end, PAST, FAULT, false},
+    {"string_before_begin", string_before_begin, "SIG", "SIG", false},
+    {"virtual_call_after_delete", virtual_call_after_delete, FAULT, FAULT, true},
+    {"iterator_after_growth", iterator_after_growth, "SIGABRT written to after it was freed", FAULT, false},
+};
+
+} // namespace
+
+int main(int argc, char **argv) { return misuse_main(cases, sizeof cases / sizeof *cases, argc, argv); }
