@@ -105,14 +105,14 @@ const char *live_explain(live_result result)
 {
     static const char *const texts[] = {
         [LIVE_FOUND] = "runs on pools",
-        [LIVE_NO_PROCESS] = "there is no such process",
+        [LIVE_NO_PROCESS] = "no such process",
         [LIVE_NO_PERMISSION] = "no permission to read its memory (another user's, or kernel.yama.ptrace_scope)",
         [LIVE_NO_POOLS] = "runs without poolmalloc",
         [LIVE_EMPTY] = "has no memory of its own (it has ended, or is the kernel's)",
         [LIVE_STARTING] = "has no pools yet, or could not make any",
         [LIVE_OTHER] = "runs another version of poolmalloc than this tool, " PM_VERSION ", can read",
         [LIVE_CHANGED] = "ended, or ran another program, while it was being read",
-        [LIVE_NO_MEMORY] = "there is no memory for a copy of its bookkeeping",
+        [LIVE_NO_MEMORY] = "no memory for a copy of its bookkeeping",
     };
     return texts[result];
 }

@@ -3,6 +3,7 @@
 #include "ground/config.h"
 #include "live.h"
 #include "tool.h"
+#include "words.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -13,15 +14,13 @@
 #include <string.h>
 #include <unistd.h>
 
-static void complain(const char *line) { fprintf(stderr, "poolmalloc: %s\n", line); }
-
 int usage_error(const char *command)
 {
     fprintf(stderr, "Try 'poolmalloc %s%s--help'.\n", command, *command ? " " : "");
     return EXIT_USAGE;
 }
 
-/* ---- run ---- */
+static bool help_asked(const char *word) { return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0; }
 
 typedef struct setting {
     const char *variable, *help, *kind;
@@ -33,6 +32,43 @@ static const setting settings[] = {
 #undef OPTION
 };
 #define SETTINGS (sizeof settings / sizeof *settings)
+
+int option_error(const char *command, char **argv, const struct option *options)
+{
+    const char *names[64], *given = argv[optind - 1], *nearest = NULL;
+    size_t count = 0;
+    for (; count < 64 && options[count].name; count++)
+        names[count] = options[count].name;
+    if (strncmp(given, "--", 2) == 0 && !strchr(given, '=') && optopt == 0)
+        nearest = word_nearest(given + 2, names, count);
+    if (nearest)
+        fprintf(stderr, "Did you mean '--%s'? ", nearest);
+    return usage_error(command);
+}
+
+void complain_setting(const char *line)
+{
+    static const char unknown[] = ": no such setting";
+    const char *names[SETTINGS], *end = strstr(line, unknown), *nearest = NULL;
+    for (size_t i = 0; i < SETTINGS; i++)
+        names[i] = settings[i].variable;
+    char *given = strndup(line, end ? (size_t)(end - line) : 0);
+    if (end && given)
+        nearest = word_nearest(given, names, SETTINGS);
+    free(given);
+    fprintf(stderr, nearest ? "poolmalloc: %s; did you mean %s?\n" : "poolmalloc: %s\n", line, nearest);
+}
+
+/* Nothing is used instead where nothing runs. */
+void refuse_setting(const char *line)
+{
+    const char *instead = strstr(line, "; using ");
+    char *told = strndup(line, instead ? (size_t)(instead - line) : strlen(line));
+    complain_setting(told ? told : line);
+    free(told);
+}
+
+/* ---- run ---- */
 
 static bool is_flag(const setting *s) { return strcmp(s->kind, "flag") == 0; }
 
@@ -53,7 +89,11 @@ static void help_run(void)
     for (size_t i = 0; i < SETTINGS; i++)
         printf("  --%s%s\n      %s\n", long_name(&settings[i]), is_flag(&settings[i]) ? "" : " VALUE", settings[i].help);
     puts("  --hardened\n      the library with the memory-safety checks in\n"
-         "  --config FILE\n      settings from a file: lines POOLMALLOC_NAME=VALUE, comments after #\n  --help");
+         "  --config FILE\n      settings from a file: lines POOLMALLOC_NAME=VALUE, comments after #\n  -h, --help\n\n"
+         "Examples:\n"
+         "  poolmalloc run --stats exit -- sqlite3 shop.db .dump\n"
+         "  poolmalloc run --block-sizes 48:100000,4096 --prefault -- ./server\n"
+         "  poolmalloc run --limit 512M --overflow fail --hardened -- ./server");
 }
 
 /* Counts are for this program, not for every child of it. */
@@ -82,7 +122,9 @@ static int run(int argc, char **argv)
             help_run();
             return 0;
         }
-        if (o == '?' || (o == 'c' && !settings_load(optarg)))
+        if (o == '?')
+            return option_error("run", argv, options);
+        if (o == 'c' && !settings_load(optarg))
             return usage_error("run");
         if (o == 'H')
             hardened = true;
@@ -91,7 +133,7 @@ static int run(int argc, char **argv)
     }
     config c;
     config_default(&c);
-    if (config_load(&c, environ, true, complain))
+    if (config_load(&c, environ, true, refuse_setting))
         return EXIT_USAGE;
     if (!argv[optind]) {
         fprintf(stderr, "poolmalloc: run: no command is given\n");
@@ -118,9 +160,10 @@ static void print_classes(const config *c)
 static int config_command(int argc, char **argv)
 {
     config c;
-    if (argc > 1 && strcmp(argv[1], "--help") == 0) {
+    if (argc > 1 && help_asked(argv[1])) {
         puts("Usage: poolmalloc config\nPrints the effective settings and the table of block sizes; exit status 2 when one is bad.\n");
         config_help();
+        puts("\nExamples:\n  poolmalloc config\n  POOLMALLOC_BLOCK_SIZES=48,200:1000 poolmalloc config");
         return 0;
     }
     if (argc > 1) {
@@ -128,7 +171,7 @@ static int config_command(int argc, char **argv)
         return usage_error("config");
     }
     config_default(&c);
-    unsigned bad = config_load(&c, environ, true, complain);
+    unsigned bad = config_load(&c, environ, true, complain_setting);
     config_print(&c);
     print_classes(&c);
     return bad ? EXIT_USAGE : 0;
@@ -136,36 +179,33 @@ static int config_command(int argc, char **argv)
 
 /* ---- active ---- */
 
-bool pid_parse(const char *from, pid_t *pid)
+static int active_tell(pid_t pid)
 {
-    char *end;
-    errno = 0;
-    long n = strtol(from, &end, 10);
-    if (errno || end == from || *end || n <= 0 || n > INT_MAX)
-        return false;
-    *pid = (pid_t)n;
-    return true;
-}
-
-static int active(int argc, char **argv)
-{
-    pid_t pid = getpid();
     control c;
-    if (argc > 1 && strcmp(argv[1], "--help") == 0) {
-        puts("Usage: poolmalloc active [PID]\nWhether process PID runs on pools; without PID, whether a program started here\n"
-             "would (LD_PRELOAD is set, and works). Exit status 0: yes; 1: no.");
-        return 0;
-    }
-    if (argc > 2 || (argc == 2 && !pid_parse(argv[1], &pid))) {
-        fprintf(stderr, "poolmalloc: active: '%s' is no process id\n", argv[argc - 1]);
-        return usage_error("active");
-    }
     live_result result = live_find(pid, &c);
     printf("%d: %s", (int)pid, live_explain(result));
     if (result == LIVE_FOUND)
         printf(", poolmalloc %.15s", c.version);
     putchar('\n');
     return result == LIVE_FOUND ? 0 : EXIT_NOT_SO;
+}
+
+static int active(int argc, char **argv)
+{
+    pid_t pids[PIDS_MOST];
+    if (argc > 1 && help_asked(argv[1])) {
+        puts("Usage: poolmalloc active [PROCESS…]\nWhether processes run on pools (PROCESS is a process id, or a name); without any, whether\n"
+             "a program started here would (LD_PRELOAD is set, and works). Exit status 0: all do; 1: one does not. Why not:\n"
+             "poolmalloc doctor.\n\nExamples:\n  poolmalloc active redis-server\n  poolmalloc run -- poolmalloc active");
+        return 0;
+    }
+    if (argc == 1)
+        return active_tell(getpid());
+    int status = 0;
+    size_t count = pids_find("active", argv + 1, (size_t)argc - 1, pids, PIDS_MOST);
+    for (size_t i = 0; i < count; i++)
+        status |= active_tell(pids[i]);
+    return count ? status : EXIT_USAGE;
 }
 
 /* ---- main ---- */
@@ -188,24 +228,47 @@ static int help(void)
     puts("Usage: poolmalloc COMMAND [OPTION…]\nMemory pools behind malloc: run programs on them, see how full they are.\n");
     for (size_t i = 0; i < COMMANDS; i++)
         printf("  %-8s %s\n", commands[i].name, commands[i].what);
-    puts("\n  --version, --help; COMMAND --help tells more.\n"
-         "Exit status: 0 done; 1 the thing asked is not so; 2 wrong usage or setting; 126, 127 CMD cannot run; else CMD's own.");
+    puts("  help     what a command does: help COMMAND, or COMMAND --help\n\n  -V, --version; -h, --help\n"
+         "Exit status: 0 done; 1 the thing asked is not so; 2 wrong usage or setting; 126, 127 CMD cannot run; else CMD's own.\n\n"
+         "Examples:\n"
+         "  poolmalloc run --stats exit -- sqlite3 :memory: 'select 1'\n"
+         "  poolmalloc stat redis-server\n"
+         "  poolmalloc tune --output sizes.conf -- ./server");
     return 0;
 }
 
-int main(int argc, char **argv)
+static int command_run(int argc, char **argv)
 {
+    const char *names[COMMANDS];
+    char called[32]; /* what getopt_long begins its lines with */
+    for (size_t i = 0; i < COMMANDS; i++) {
+        names[i] = commands[i].name;
+        if (strcmp(argv[0], names[i]) == 0) {
+            snprintf(called, sizeof called, "poolmalloc: %s", names[i]);
+            argv[0] = called;
+            return commands[i].run(argc, argv);
+        }
+    }
+    const char *nearest = word_nearest(argv[0], names, COMMANDS);
+    fprintf(stderr, "poolmalloc: '%s' is no command", argv[0]);
+    fprintf(stderr, nearest ? "; did you mean '%s'?\n" : "\n", nearest);
+    return usage_error("");
+}
+
+static int tool(int argc, char **argv)
+{
+    static char asked[] = "--help";
+    char *of_command[] = {argc > 2 ? argv[2] : NULL, asked, NULL};
     if (argc < 2) {
         fprintf(stderr, "poolmalloc: no command is given\n");
         return usage_error("");
     }
-    if (strcmp(argv[1], "--version") == 0)
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)
         return puts("poolmalloc " PM_VERSION) < 0;
-    if (strcmp(argv[1], "--help") == 0)
+    bool help_command = strcmp(argv[1], "help") == 0;
+    if (help_asked(argv[1]) || (help_command && argc == 2))
         return help();
-    for (size_t i = 0; i < COMMANDS; i++)
-        if (strcmp(argv[1], commands[i].name) == 0)
-            return commands[i].run(argc - 1, argv + 1);
-    fprintf(stderr, "poolmalloc: '%s' is no command\n", argv[1]);
-    return usage_error("");
+    return help_command ? command_run(2, of_command) : command_run(argc - 1, argv + 1);
 }
+
+int main(int argc, char **argv) { return stdout_close(tool(argc, argv)); }

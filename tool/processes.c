@@ -26,6 +26,7 @@ static process *process_find(processes *all, pid_t pid)
     memset(p, 0, sizeof *p);
     p->pid = pid;
     command_read(pid, p->command, sizeof p->command);
+    arguments_read(pid, p->arguments, sizeof p->arguments);
     return p;
 }
 

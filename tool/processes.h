@@ -6,7 +6,7 @@
 
 typedef struct process {
     pid_t pid;
-    char command[32];
+    char command[32], arguments[200];
     bool seen;                  /* in the present look */
     size_t used, resident, committed, forwarded, threads;
     double used_rate, forwarded_rate; /* a second */

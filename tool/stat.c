@@ -1,8 +1,10 @@
-/* stat.c: `poolmalloc stat`: how full a process's pools are. May touch it through live.h alone; insight's formats, plot.h, its files. */
+/* stat.c: `poolmalloc stat`: how full the pools of running processes are. May touch live.h, plot.h, insight's print, stdout. */
 #include "live.h"
 #include "plot.h"
 #include "insight/print.h"
+#include "table.h"
 #include "tool.h"
+#include "words.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -11,29 +13,40 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 typedef struct wish {
-    pid_t pid;                /* 0: none */
-    bool print;
+    pid_t pids[PIDS_MOST];
+    size_t count;
+    bool print, people;        /* at all; as a table with sizes in K, M, G */
+    int chosen;                /* the format's option, or 0 */
     stats_format format;
-    double watch;             /* seconds; 0: once */
+    double watch;              /* seconds; 0: once */
     const char *plot, *record; /* files, or NULL */
+    size_t samples;            /* recorded so far */
 } wish;
 
 static void help(void)
 {
-    puts("Usage: poolmalloc stat PID [--json|--prometheus] [--watch SECONDS] [--plot FILE.svg] [--record FILE.csv]\n"
+    puts("Usage: poolmalloc stat PROCESS… [--json|--prometheus|--bytes] [--watch SECONDS] [--plot FILE.svg] [--record FILE.csv]\n"
          "       poolmalloc stat --record FILE.csv --plot FILE.svg\n"
-         "How full the pools of a running process are, read from outside: it is not stopped, and needs no setting.\n\n"
-         "  --json           one document, on one line: the same as with POOLMALLOC_STATS=exit\n"
-         "  --prometheus     Prometheus' text format\n"
-         "  --watch SECONDS  again and again, until the process ends\n"
-         "  --plot FILE      draws how full each pool is; without PID, what was recorded, over time\n"
-         "  --record FILE    appends a line a pool\n"
-         "  --help\n\n"
+         "How full the pools of running processes are, read from outside: they are not stopped, and need no setting. PROCESS is\n"
+         "a process id, or a name: then all on pools that have it.\n\n"
+         "  --json           one document a process, on one line: the same as with POOLMALLOC_STATS=exit\n"
+         "  --prometheus     Prometheus' text format, of one process\n"
+         "  --bytes          the table with all sizes in bytes\n"
+         "  --watch SECONDS  again and again, until the processes end\n"
+         "  --plot FILE.svg  draws how full each pool is; without PROCESS, what was recorded, over time\n"
+         "  --record FILE    appends a line a pool to a table (CSV)\n"
+         "  -h, --help\n\n"
          "With --plot or --record nothing is printed unless a format is asked for.\n"
          "Exact when no thread of the process allocates meanwhile (busy 0), else within what the busy threads have at hand.\n"
-         "Exit status 1: no such process, no permission, another version, or a process without poolmalloc.");
+         "Exit status 1: no such process, no permission, another version, or a process without poolmalloc.\n\n"
+         "Examples:\n"
+         "  poolmalloc stat redis-server\n"
+         "  poolmalloc stat 4711 --json | jq .totals\n"
+         "  poolmalloc stat redis-server --record pools.csv --watch 1\n"
+         "  poolmalloc stat --record pools.csv --plot pools.svg");
 }
 
 static bool seconds_parse(const char *from, double *seconds)
@@ -52,12 +65,12 @@ static void sleep_for(double seconds)
 
 int live_error(const char *command, pid_t pid, const live *l, live_result result)
 {
-    fprintf(stderr, "poolmalloc: %s: process %d ", command, (int)pid);
+    fprintf(stderr, "poolmalloc: %s: process %d", command, (int)pid);
     if (result == LIVE_OTHER)
-        fprintf(stderr, "runs poolmalloc %.15s, layout %u; this tool reads %s, layout %u\n", l->control.version,
+        fprintf(stderr, " runs poolmalloc %.15s, layout %u; this tool reads %s, layout %u\n", l->control.version,
                 l->control.layout, PM_VERSION, CONTROL_LAYOUT);
     else
-        fprintf(stderr, "%s\n", live_explain(result));
+        fprintf(stderr, ": %s\n", live_explain(result));
     return EXIT_NOT_SO;
 }
 
@@ -68,44 +81,84 @@ static int file_error(const char *path, const char *what)
 }
 
 /* A picture or record that cannot be written ends the command. */
-static void draw(const wish *w, const pm_stats *s)
+static void draw(wish *w, const live *l, const pm_stats *s)
 {
     char command[32];
-    command_read(w->pid, command, sizeof command);
-    if (w->plot && !plot_pools(w->plot, s, w->pid, command))
+    command_read(l->pid, command, sizeof command);
+    if (w->plot && !plot_pools(w->plot, s, l->pid, command))
         exit(file_error(w->plot, strerror(errno)));
     if (!w->record)
         return;
     FILE *file = fopen(w->record, "ae");
     if (!file || !record_append(file, s) || fclose(file) != 0)
         exit(file_error(w->record, strerror(errno)));
+    if (isatty(2) && w->watch > 0 && !w->print)
+        fprintf(stderr, "\r%zu samples in %s; Ctrl-C ends ", ++w->samples, w->record);
 }
 
-static live_result look(live *l, const wish *w)
+static bool print(const wish *w, const live *l, const pm_stats *s)
+{
+    char command[32];
+    if (!w->people)
+        return stats_write(&l->view, s, w->format, 1);
+    command_read(l->pid, command, sizeof command);
+    table_print(&l->view, s, command);
+    return fflush(stdout) == 0;
+}
+
+static live_result look(live *l, wish *w)
 {
     static pm_stats s;
     live_result result = live_take(l);
     if (result != LIVE_FOUND)
         return result;
     stats_gather_from(&l->view, &s);
-    draw(w, &s);
-    if (w->print && !stats_write(&l->view, &s, w->format, 1))
-        exit(EXIT_NOT_SO); /* who read this has had enough */
+    draw(w, l, &s);
+    if (w->print && !print(w, l, &s))
+        exit(file_error("standard output", errno ? strerror(errno) : "cannot be written"));
     return LIVE_FOUND;
 }
 
-static int watch(const wish *w)
+static bool is_end(live_result result) { return result == LIVE_CHANGED || result == LIVE_NO_PROCESS || result == LIVE_EMPTY; }
+
+/* One look at each; those that end while they are watched leave the list. Returns the exit status. */
+static int look_all(live *all, wish *w)
 {
-    static live l;
-    live_result result = live_open(&l, w->pid);
-    if (result != LIVE_FOUND)
-        return live_error("stat", w->pid, &l, result);
-    if (l.pagemap < 0)
-        fprintf(stderr, "poolmalloc: stat: /proc/%d/pagemap cannot be read: resident bytes count whole slabs\n", (int)w->pid);
-    for (result = look(&l, w); result == LIVE_FOUND && w->watch > 0; result = look(&l, w))
+    for (size_t i = 0; i < w->count;) {
+        live_result result = look(&all[i], w);
+        if (result == LIVE_FOUND) {
+            i++;
+            continue;
+        }
+        if (!(w->watch > 0 && is_end(result)))
+            return live_error("stat", all[i].pid, &all[i], result);
+        live_close(&all[i]);
+        memmove(&all[i], &all[i + 1], (--w->count - i) * sizeof *all); /* the next look fills each view anew */
+    }
+    return 0;
+}
+
+static int watch(wish *w)
+{
+    live *all = calloc(w->count, sizeof *all);
+    for (size_t i = 0; all && i < w->count; i++) {
+        live_result result = live_open(&all[i], w->pids[i]);
+        if (result != LIVE_FOUND)
+            return live_error("stat", w->pids[i], &all[i], result);
+        if (all[i].pagemap < 0)
+            fprintf(stderr, "poolmalloc: stat: /proc/%d/pagemap cannot be read: resident bytes count whole slabs\n", (int)w->pids[i]);
+    }
+    int status = all ? look_all(all, w) : EXIT_NOT_SO;
+    while (status == 0 && w->watch > 0 && w->count > 0) {
         sleep_for(w->watch);
-    live_close(&l);
-    return result == LIVE_FOUND ? 0 : live_error("stat", w->pid, &l, result);
+        status = look_all(all, w);
+    }
+    for (size_t i = 0; status == 0 && i < w->count; i++)
+        live_close(&all[i]);
+    free(all);
+    if (w->samples)
+        fputc('\n', stderr);
+    return status;
 }
 
 static int draw_record(const wish *w)
@@ -114,50 +167,66 @@ static int draw_record(const wish *w)
     return wrong ? file_error(w->record, wrong) : 0;
 }
 
-static int argument_error(const char *what, const char *argument)
+static bool refuse(const char *argument, const char *what)
 {
     fprintf(stderr, "poolmalloc: stat: '%s' %s\n", argument, what);
-    return usage_error("stat");
+    usage_error("stat");
+    return false;
 }
 
-/* Takes the options; false: a bad one, which was said. */
+/* False: it does not go with what was asked for, which was said. */
+static bool format_take(wish *w, int option)
+{
+    if (w->chosen && w->chosen != option)
+        return refuse("--json, --prometheus, --bytes", "are formats, of which one can be written at a time");
+    w->chosen = option;
+    w->print = true;
+    w->people = false;
+    w->format = option == 'j' ? FORMAT_JSON : option == 'p' ? FORMAT_PROMETHEUS : FORMAT_TEXT;
+    return true;
+}
+
+static bool option_take(wish *w, int option)
+{
+    switch (option) {
+    case 'w': return seconds_parse(optarg, &w->watch) || refuse(optarg, "is no number of seconds");
+    case 's': w->plot = optarg; return !picture_foreign(optarg) || refuse(optarg, "cannot be drawn: pictures are SVG, so name it FILE.svg");
+    case 'r': w->record = optarg; return true;
+    case 'h': help(); exit(stdout_close(0));
+    default: return format_take(w, option);
+    }
+}
+
 static bool options_take(wish *w, int argc, char **argv)
 {
     static const struct option options[] = {
-        {"json", no_argument, NULL, 'j'},       {"prometheus", no_argument, NULL, 'p'},
-        {"watch", required_argument, NULL, 'w'}, {"plot", required_argument, NULL, 's'},
-        {"record", required_argument, NULL, 'r'}, {NULL, 0, NULL, 0}};
-    for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        if (o == '?')
-            return false;
-        if (o == 'w' && !seconds_parse(optarg, &w->watch)) {
-            argument_error("is no number of seconds", optarg);
-            return false;
-        }
-        w->plot = o == 's' ? optarg : w->plot;
-        w->record = o == 'r' ? optarg : w->record;
-        w->print |= o == 'j' || o == 'p';
-        w->format = o == 'j' ? FORMAT_JSON : o == 'p' ? FORMAT_PROMETHEUS : w->format;
-    }
+        {"json", no_argument, NULL, 'j'},       {"prometheus", no_argument, NULL, 'p'},    {"bytes", no_argument, NULL, 'b'},
+        {"watch", required_argument, NULL, 'w'}, {"plot", required_argument, NULL, 's'},   {"record", required_argument, NULL, 'r'},
+        {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0}};
+    bool good = true;
+    for (int o; good && (o = getopt_long(argc, argv, "h", options, NULL)) != -1;)
+        good = o == '?' ? option_error("stat", argv, options) == 0 : option_take(w, o);
     w->print |= !w->plot && !w->record;
-    return true;
+    return good;
 }
 
 int stat_command(int argc, char **argv)
 {
-    wish w = {.format = FORMAT_TEXT};
-    for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            help();
-            return 0;
-        }
+    static wish w = {.format = FORMAT_TEXT, .people = true};
     if (!options_take(&w, argc, argv))
         return EXIT_USAGE;
-    if (optind + 1 < argc)
-        return argument_error("is one argument too many", argv[optind + 1]);
     if (optind == argc && w.plot && w.record)
         return draw_record(&w);
-    if (optind == argc || !pid_parse(argv[optind], &w.pid))
-        return argument_error("is no process id", optind < argc ? argv[optind] : "");
+    if (optind == argc) {
+        fprintf(stderr, "poolmalloc: stat: no process is given\n");
+        return usage_error("stat");
+    }
+    w.count = pids_find("stat", argv + optind, (size_t)(argc - optind), w.pids, PIDS_MOST);
+    if (w.count == 0)
+        return EXIT_USAGE;
+    if (w.count > 1 && (w.format == FORMAT_PROMETHEUS || w.plot || w.record)) {
+        fprintf(stderr, "poolmalloc: stat: --prometheus, --plot and --record are of one process, and these are %zu\n", w.count);
+        return usage_error("stat");
+    }
     return watch(&w);
 }

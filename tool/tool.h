@@ -15,7 +15,19 @@ int top_command(int argc, char **argv);
 
 /* "Try 'poolmalloc COMMAND --help'." Returns EXIT_USAGE. */
 int usage_error(const char *command);
+struct option;
+/* The same after getopt_long found a bad option, with the one that may have been meant. */
+int option_error(const char *command, char **argv, const struct option *options);
+/* A bad setting, as the settings' parser tells it: one line, with what it may have been meant to be. The second is for
+ * commands that go on with the default instead. */
+void refuse_setting(const char *line);
+void complain_setting(const char *line);
 bool pid_parse(const char *from, pid_t *pid);
+#define PIDS_MOST 256
+/* The processes that `words` name, by number or by name (then those on pools, or all, when none is); 0 after one line. */
+size_t pids_find(const char *command, char **words, size_t count, pid_t *pids, size_t room);
+/* The command line of a process, for a screen. */
+void arguments_read(pid_t pid, char *to, size_t bytes);
 #define LIBRARY_PATH (PATH_MAX + 64)
 /* Where the library is; false, with one line, when it is not found. */
 bool library_find(bool hardened, char path[LIBRARY_PATH]);

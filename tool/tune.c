@@ -3,6 +3,7 @@
 #include "ground/config.h"
 #include "tool.h"
 #include "tune_run.h"
+#include "words.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -22,8 +23,12 @@ static int help(void)
         "  --check FILE   tell what the sizes waste on another profile, too\n"
         "  --plot FILE    draw the request sizes and the block sizes, as SVG\n"
         "  --output FILE  write the line to FILE, too, for poolmalloc run --config FILE\n"
-        "  --help\n\n"
-        "Exit status: CMD's own; 1 nothing was recorded or written; 2 wrong usage or no profile.");
+        "  -h, --help\n\n"
+        "Exit status: CMD's own; 1 nothing was recorded or written; 2 wrong usage or no profile.\n\n"
+        "Examples:\n"
+        "  poolmalloc tune --output sizes.conf -- redis-server --port 7777\n"
+        "  poolmalloc run --config sizes.conf -- redis-server --port 7777\n"
+        "  poolmalloc tune --pools 16 --plot sizes.svg monday.profile tuesday.profile");
     return 0;
 }
 
@@ -38,6 +43,7 @@ static bool number_of(const char *name, const char *from, size_t least, size_t m
     if (size_parse(from, from + strlen(from), n) && *n >= least && *n <= most)
         return true;
     fprintf(stderr, "poolmalloc: tune: --%s: '%s' is not from %zu to %zu\n", name, from, least, most);
+    usage_error("tune");
     return false;
 }
 
@@ -59,11 +65,16 @@ static bool wishes_parse(int argc, char **argv, wishes *w)
         else if (o == 'h')
             w->help = true;
         else if (o == '?')
-            good = false;
+            return option_error("tune", argv, options) == 0;
         else
             *(o == 'c' ? &w->check : o == 'p' ? &w->plot : &w->output) = optarg;
     }
     w->max = round_up(w->max, QUANTUM);
+    if (good && w->plot && picture_foreign(w->plot)) {
+        fprintf(stderr, "poolmalloc: tune: '%s' cannot be drawn: pictures are SVG, so name it FILE.svg\n", w->plot);
+        usage_error("tune");
+        return false;
+    }
     return good;
 }
 
@@ -114,7 +125,7 @@ int tune(int argc, char **argv)
     static profiles all, check;
     int status = 0;
     if (!wishes_parse(argc, argv, &w))
-        return usage_error("tune");
+        return EXIT_USAGE;
     if (w.help)
         return help();
     if (!argv[optind]) {

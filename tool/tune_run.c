@@ -6,12 +6,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-static void complain(const char *line) { fprintf(stderr, "poolmalloc: %s\n", line); }
 
 /* What the program gets from here on: every request recorded, none refused. */
 static bool settings_prepare(const char *folder)
@@ -26,36 +25,47 @@ static bool settings_prepare(const char *folder)
     snprintf(value, sizeof value, "%s/%%p.profile", folder);
     setenv("POOLMALLOC_PROFILE", value, 1);
     config_default(&c);
-    return config_load(&c, environ, true, complain) == 0;
+    return config_load(&c, environ, true, refuse_setting) == 0;
 }
 
 /* Our stdout is for one line alone. */
-static _Noreturn void child_run(char **command)
+static _Noreturn void child_run(char **command, const sigset_t *mask)
 {
-    signal(SIGINT, SIG_DFL);
-    signal(SIGQUIT, SIG_DFL);
+    sigprocmask(SIG_SETMASK, mask, NULL);
     dup2(2, 1);
     _exit(preload_add(false) ? command_exec(command) : EXIT_CANNOT_RUN);
+}
+
+/* Until the child ends; on a terminal a line now and then. */
+static int child_wait(pid_t pid, const sigset_t *ends, const char *command)
+{
+    static const struct timespec period = {10, 0};
+    int status = 0, seconds = 0;
+    while (waitpid(pid, &status, WNOHANG) == 0)
+        if (sigtimedwait(ends, NULL, &period) < 0 && errno == EAGAIN && isatty(2))
+            fprintf(stderr, "poolmalloc: tune: '%s' runs for %d s; Ctrl-C ends it, and sizes are chosen from what it did\n", command,
+                    seconds += (int)period.tv_sec);
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 /* Ctrl-C ends the command, and we go on with what it left. */
 static int command_wait(char **command)
 {
-    int status = 0;
+    sigset_t ends, mask;
+    sigemptyset(&ends);
+    sigaddset(&ends, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &ends, &mask);
     pid_t pid = fork();
     if (pid == 0)
-        child_run(command);
+        child_run(command, &mask);
     signal(SIGINT, SIG_IGN);
     signal(SIGQUIT, SIG_IGN);
-    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
+    int status = pid > 0 ? child_wait(pid, &ends, command[0]) : EXIT_CANNOT_RUN;
     signal(SIGINT, SIG_DFL);
     signal(SIGQUIT, SIG_DFL);
-    if (pid < 0) {
+    if (pid < 0)
         fprintf(stderr, "poolmalloc: tune: no process for '%s': %s\n", command[0], strerror(errno));
-        return EXIT_CANNOT_RUN;
-    }
-    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    return status;
 }
 
 /* By its full path: the command's processes may be elsewhere. With /%p.profile behind it, it must fit a setting. */

@@ -55,6 +55,8 @@ static bool number_parse(token t, size_t *n)
 
 bool size_parse(const char *from, const char *end, size_t *size)
 {
+    if (end - from > 3 && memcmp(end - 2, "iB", 2) == 0 && (unsigned char)end[-3] > '9') /* KiB is K */
+        end -= 2;
     token digits = {from, end};
     unsigned shift = 0;
     if (from < end) {
@@ -71,11 +73,21 @@ bool size_parse(const char *from, const char *end, size_t *size)
 
 /* ---- kinds ---- */
 
+static bool word_find(token t, const char *const *words, unsigned *index)
+{
+    for (*index = 0; words[*index]; ++*index)
+        if (token_is(t, words[*index]))
+            return true;
+    return false;
+}
+
 static bool parse_flag(token t, bool *field, badness *bad)
 {
-    if (!token_is(t, "0") && !token_is(t, "1"))
-        return bad_set(bad, t, "is neither 0 nor 1");
-    *field = *t.at == '1';
+    static const char *const words[] = {"0", "1", "no", "yes", "false", "true", "off", "on", NULL};
+    unsigned index;
+    if (!word_find(t, words, &index))
+        return bad_set(bad, t, "is neither 0 nor 1 (nor no, yes, false, true, off, on)");
+    *field = index & 1;
     return true;
 }
 
@@ -104,13 +116,6 @@ static bool parse_rate(token t, uint32_t *field, badness *bad)
         return bad_set(bad, t, "is no number from 1 to 1000000000, nor off");
     *field = (uint32_t)rate;
     return true;
-}
-static bool word_find(token t, const char *const *words, unsigned *index)
-{
-    for (*index = 0; words[*index]; ++*index)
-        if (token_is(t, words[*index]))
-            return true;
-    return false;
 }
 
 #define WORDS_KIND(kind, type, why, ...)                                                                               \

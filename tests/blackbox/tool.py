@@ -9,10 +9,12 @@ import harness
 from harness import Case, built
 
 
-class Tool(Case):
+class ToolCase(Case):
     def tool(self, *arguments, **environment):
         return self.run_command([built.tool, *arguments], env=harness.clean_environment(**environment))
 
+
+class Tool(ToolCase):
     def test_version(self):
         result = self.tool("--version")
         self.assertEqual((result.returncode, result.stderr), (0, ""))
@@ -21,21 +23,51 @@ class Tool(Case):
     def test_help(self):
         result = self.tool("--help")
         self.assertEqual((result.returncode, result.stderr), (0, ""))
-        for command in ("run", "tune", "config", "active", "stat", "top"):
-            self.assertRegex(result.stdout, r"(?m)^\s+%s\b" % command)
-            of_command = self.tool(command, "--help")
-            self.assertEqual((of_command.returncode, of_command.stderr), (0, ""))
-            self.assertIn(command, of_command.stdout)
+        for command in re.findall(r"(?m)^  ([a-z]+)  ", result.stdout):
+            if command == "help":
+                continue
+            texts = [self.tool(*words) for words in ((command, "--help"), (command, "-h"), ("help", command))]
+            self.assertEqual([(text.returncode, text.stderr) for text in texts], [(0, "")] * 3)
+            self.assertEqual(len({text.stdout for text in texts}), 1)
+            self.assertRegex(texts[0].stdout, r"(?s)^Usage: poolmalloc %s\b.*\nExamples:\n  " % command)
+        self.assertEqual({self.tool(*words).stdout for words in (("-h",), ("help",))}, {result.stdout})
+
+    def test_what_may_have_been_meant(self):
+        for arguments, meant in ((("statt",), "stat"), (("rnu",), "run"), (("run", "--limt", "1M", "--", "true"), "--limit"),
+                                 (("stat", "--wacth", "1", "1"), "--watch"), (("tune", "--pool-s", "true"), "--pools")):
+            result = self.tool(*arguments)
+            self.assertEqual((result.returncode, result.stdout), (2, ""))
+            self.assertRegex(result.stderr, "[Dd]id you mean '%s'" % meant)
+        for command in (("config",), ("run", "--", "true")):
+            result = self.tool(*command, POOLMALLOC_HUGEPAGE="auto")
+            self.assertEqual(result.returncode, 2)
+            self.assertIn("did you mean POOLMALLOC_HUGEPAGES?", result.stderr)
+        self.assertNotIn("mean", self.tool("elephant").stderr)
+
+    def test_output_that_cannot_be_written(self):
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            for arguments in (("--help",), ("--version",), ("config",), ("active", "1"), ("run", "--help")):
+                done = subprocess.run([built.tool, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+                self.assertEqual(done.returncode, 1, arguments)
+                self.assertIn("No space", done.stderr)
+
+    def test_words_and_units_of_settings(self):
+        for value, shown in (("yes", 1), ("true", 1), ("no", 0), ("false", 0), ("1", 1), ("0", 0)):
+            self.assertIn(f"POOLMALLOC_PREFAULT={shown}\n", self.tool("config", POOLMALLOC_PREFAULT=value).stdout)
+        for value, shown in (("64MiB", 64 << 20), ("64M", 64 << 20), ("1gib", None), ("2GiB", 2 << 30), ("16iB", None), ("KiB", None)):
+            result = self.tool("config", POOLMALLOC_LIMIT=value)
+            self.assertEqual(result.returncode, 0 if shown else 2, value)
+            self.assertIn(f"POOLMALLOC_LIMIT={shown or 'none'}\n", result.stdout)
 
     def test_wrong_usage(self):
         for arguments in ((), ("fly",), ("--fly",), ("run",), ("run", "--"), ("run", "--fly", "--", "true"), ("run", "--limit"),
-                          ("active", "not-a-pid"), ("active", "1", "2"), ("config", "surplus")):
+                          ("active", "not-a-pid"), ("config", "surplus")):
             result = self.tool(*arguments)
             self.assertEqual((result.returncode, result.stdout), (2, ""), arguments)
             self.assertNotEqual(result.stderr, "", arguments)
 
 
-class Run(Tool):
+class Run(ToolCase):
     def run_tool(self, *arguments, **environment):
         return self.tool("run", *arguments, **environment)
 
@@ -87,6 +119,7 @@ class Run(Tool):
         for arguments in (("--limit", "abc"), ("--block-sizes", "64,abc"), ("--stats", "nope")):
             result = self.run_tool(*arguments, "--", "touch", self.path("started"))
             self.assertEqual((result.returncode, result.stdout), (2, ""), arguments)
+            self.assertNotIn("using", result.stderr)
             self.assertIn(arguments[1].split(",")[-1], result.stderr)
             self.assertFalse(os.path.exists(self.path("started")))
         self.assertEqual(self.run_tool("--", "true", POOLMALLOC_LIMIT="abc").returncode, 2)
@@ -102,7 +135,7 @@ class Run(Tool):
         self.assertEqual(result.stdout, "a b||--limit|-x|*|")
 
 
-class Config(Tool):
+class Config(ToolCase):
     def test_effective_settings(self):
         result = self.tool("config", POOLMALLOC_LIMIT="64M", POOLMALLOC_BLOCK_SIZES="100,200", POOLMALLOC_OVERFLOW="fail")
         self.assertEqual((result.returncode, result.stderr), (0, ""))
@@ -124,7 +157,7 @@ class Config(Tool):
         self.assertIn("soon", result.stderr)
 
 
-class Active(Tool):
+class Active(ToolCase):
     def sleeper(self, **environment):
         process = subprocess.Popen(["sh", "-c", "echo; read line"], env=harness.clean_environment(**environment),
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE)

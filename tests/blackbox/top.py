@@ -100,6 +100,41 @@ class Top(Terminal):
         self.press("q")
         self.expect("status 0")
 
+    def test_filter_reverse_scroll_and_help(self):
+        self.open(self.start().pid, rows=9)
+        self.expect("malloc-640", "n name")
+
+        def names(screen):
+            return re.findall(r"(?m)^malloc-(\d+)", screen)
+
+        before = names(self.expect("malloc-320 "))
+        self.press("NPage")
+        self.wait_for(lambda screen: names(screen) and names(screen)[0] != before[0], "the next page")
+        self.press("Home")
+        self.press("i")
+        self.wait_for(lambda screen: names(screen) == sorted(names(screen), key=int, reverse=True) != [], "the order turned round")
+        self.press("/")
+        for letter in "640":
+            self.press(letter)
+        self.wait_for(lambda screen: names(screen) == ["640"] and "with: 640_" in screen, "the one pool")
+        self.press("Enter")
+        self.expect(r"1 of \d+ pools", "n name")
+        self.press("?")
+        self.expect("keys", "reverse|turn the order", "any key")
+        self.press("x")
+        self.wait_for(lambda screen: names(screen) == ["640"], "the pool again")
+        self.press("/")
+        self.press("Escape")
+        self.wait_for(lambda screen: len(names(screen)) > 1, "all pools")
+
+    def test_arguments_and_colours(self):
+        process = self.start()
+        self.open(columns=200)
+        self.expect(r"(?m)^ *%d .*known_blocks$" % process.pid)
+        self.press("a")
+        self.expect(r"(?m)^ *%d .*known_blocks quiet$" % process.pid)
+        self.assertIn("\x1b[1m\x1b[36m", self.tmux("capture-pane", "-p", "-e").stdout)
+
     def test_all_processes(self):
         processes = [self.start(), self.start()]
         self.open()
