@@ -1,7 +1,6 @@
 /* top_draw.c: the screens of `poolmalloc top`: order, filter, colours. May touch the terminal, to draw. */
 #include "top.h"
 
-#include "insight/print.h"
 #include "tool.h"
 #include "words.h"
 
@@ -265,8 +264,8 @@ static void draw_help(void)
         "  sort pools by      b block size  u bytes in use  % use  r resident  g growth  n name", "",
         "  IN USE: bytes of blocks in the program's hands. RESIDENT: of pools in memory. COMMIT: what the pools hold.",
         "  USE: in use ÷ capacity. GROWTH/s, USED/s: since the last look. FORWARD/s: calls to the next allocator.",
-        "  Bars are green from 75 %, red below 25 %.", "", "  any key: back"};
-    line(0, A_BOLD | COLOR_PAIR(COLOUR_TITLE), "poolmalloc top: keys");
+        "  Bars are green from 75 %, red below 25 %."};
+    line(0, A_BOLD | COLOR_PAIR(COLOUR_TITLE), "poolmalloc top: keys (any key goes back)");
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
         line(2 + (int)i, A_NORMAL, "%s", lines[i]);
 }

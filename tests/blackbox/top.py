@@ -120,7 +120,7 @@ class Top(Terminal):
         self.press("Enter")
         self.expect(r"1 of \d+ pools", "n name")
         self.press("?")
-        self.expect("keys", "reverse|turn the order", "any key")
+        self.expect("top: keys", "turn the order round")
         self.press("x")
         self.wait_for(lambda screen: names(screen) == ["640"], "the pool again")
         self.press("/")
