@@ -16,7 +16,7 @@ MAGIC, LAYOUT = b"poolmalloc-live\0", 8
 SLAB, RECORD, BITS, BIN, CLASS, UNIT = 1 << 17, 64, 512, 32, 40, 1 << 21
 USED = 5  # states from here on: in a heap, a pool or an arena
 HEAP = {"state": 2053, "number": 2056, "pending": 2112, "out": 2152, "inbox": 2368, "pool_bins": 2376}
-POOL = {"bin_offset": 40, "own": 64, "slabs": 160, "out": 176, "next": 240, "name": 272, "bytes": 304}
+POOL = {"hand": 0, "bin_offset": 32, "shape": 40, "own": 80, "slabs": 144, "out": 168, "next": 232, "name": 277, "bytes": 312}
 OUTBOXES, OUTBOX = 8, 24
 STATES = {1: "live", 2: "idle", 3: "closed"}
 
@@ -150,11 +150,11 @@ def malloc_rows(pools, heaps):
 
 def explicit_rows(pools, heaps):
     for _, record in pools.pools():
-        size, per_slab = struct.unpack_from("II", record)
+        size, per_slab = struct.unpack_from("II", record, POOL["shape"])
         slabs, = struct.unpack_from("Q", record, POOL["slabs"])
         out, = struct.unpack_from("Q", record, POOL["out"])
         offset, = struct.unpack_from("I", record, POOL["bin_offset"])
-        used = out - held(record, POOL["own"])
+        used = out - held(record, POOL["own"]) - held(record, POOL["hand"])
         if offset >= HEAP["pool_bins"]:
             used -= sum(held(heap, offset) for heap in heaps)
         name = record[POOL["name"]:].split(b"\0")[0].decode(errors="replace")

@@ -1,12 +1,16 @@
-/* arena.c: Arenas: a pointer that moves through chunks. A chunk is a slab, or, for what is larger than that, a
- * block of malloc's. An arena over the caller's buffer has no chunk. */
+/* arena.c: Arenas: a pointer that moves through chunks. A chunk is a slab, or, for what is larger than that, a block of
+ * malloc's, or comes from where the caller says. An arena over the caller's buffer has no chunk. */
 #include "pools/depot.h"
 #include "ground/os.h"
 #include "explicit/pool.h"
 #include "pools/registry.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define ALIGN_MOST UNIT_SIZE
 #define RECORD_BYTES ((size_t)64)
@@ -14,17 +18,40 @@
 typedef struct chunk {
     _Alignas(16) struct chunk *next; /* used after this one, or kept for later */
     char *end;
+    size_t before; /* bytes taken from the chunks before this one, when it became the current one */
     bool is_slab;
 } chunk;
 
+/* What pm_arena_defer was told; lies in the arena itself. */
+typedef struct deferred {
+    struct deferred *older;
+    void (*run)(void *); /* NULL: no longer */
+    void *context;
+    size_t place; /* of this */
+} deferred;
+
+/* Places in an arena are ordered by the bytes taken before them: see place(). */
 struct pm_arena {
     pm_arena_room room; /* first: what callers bump inline */
     chunk *current, *first; /* NULL over a buffer */
     char *buffer, *buffer_end;
+    deferred *newest; /* linked by older: to be run before the memory that they lie in is given back */
     bool recorded; /* this record is one of record_take's */
 };
-static_assert(sizeof(pm_arena) <= RECORD_BYTES && sizeof(pm_arena) <= sizeof(pm_pool), "fits a record, and a buffer's head");
-static_assert(offsetof(pm_arena, room) == 0, "");
+
+/* An arena that grows. */
+typedef struct growing {
+    pm_arena arena;
+    size_t held, limit; /* bytes of all chunks; the most they may have */
+    size_t chunk_bytes; /* that a chunk has at least */
+    void *(*take)(size_t, void *); /* where chunks come from; NULL: slabs and malloc */
+    void (*give)(void *, size_t, void *);
+    void *context;
+    deferred *in_parent; /* of a sub-arena: ends it with its parent */
+} growing;
+static_assert(sizeof(pm_arena) <= RECORD_BYTES, "fits a buffer's head");
+static_assert(sizeof(growing) <= sizeof(pm_pool), "fits a record");
+static_assert(offsetof(pm_arena, room) == 0 && offsetof(growing, arena) == 0, "");
 
 static void *refused(int error)
 {
@@ -32,38 +59,55 @@ static void *refused(int error)
     return NULL;
 }
 
+static growing *grows(const pm_arena *a) { return a->buffer ? NULL : (growing *)a; }
+
+static char *start_of(const pm_arena *a, const chunk *c) { return c ? (char *)(c + 1) : a->buffer; }
+static pm_arena_room room_of(const pm_arena *a, const chunk *c) { return (pm_arena_room){start_of(a, c), c ? c->end : a->buffer_end}; }
+
+static size_t place(const pm_arena *a, const chunk *c, const void *at)
+{
+    return (c ? c->before : 0) + (size_t)((const char *)at - start_of(a, c));
+}
+
 /* ---- chunks ---- */
 
-static chunk *chunk_set(void *memory, size_t bytes, bool is_slab)
+static chunk *chunk_set(growing *g, void *memory, size_t bytes, bool is_slab)
 {
     chunk *c = memory;
-    if (c)
-        *c = (chunk){.end = (char *)memory + bytes, .is_slab = is_slab};
+    if (!c)
+        return NULL;
+    *c = (chunk){.end = (char *)memory + bytes, .is_slab = is_slab};
+    g->held += bytes;
     return c;
 }
 
-/* A chunk with room for `bytes`, which count its head; NULL: no memory. */
-static chunk *chunk_new(size_t bytes)
+static slab *chunk_slab(void)
 {
     heap *h = heap_enter_mine();
-    slab *s = bytes <= SLAB_ROOM ? guest_slab(h) : NULL;
+    slab *s = guest_slab(h);
     heap_leave_mine(h);
     if (s) {
         s->out = 0;
         __atomic_fetch_add(&pm_pools.arena_slabs, 1, __ATOMIC_RELAXED);
-        return chunk_set(slab_begin(s), SLAB_ROOM, true);
     }
-    bytes = size_max(bytes, SLAB_SIZE);
-    return chunk_set(malloc(bytes), bytes, false);
+    return s;
 }
 
-static void chunk_end(chunk *c)
+/* A chunk with room for `bytes`, which count its head, and for `more` if it can be; NULL: no memory. */
+static chunk *chunk_new(growing *g, size_t bytes, size_t more)
 {
-    if (!c->is_slab) {
-        free(c);
-        return;
-    }
-    slab *s = slab_of(c);
+    size_t left = g->limit - g->held;
+    if (bytes > left)
+        return NULL;
+    bytes = size_min(size_max(bytes + more, g->chunk_bytes), left);
+    if (g->take)
+        return chunk_set(g, g->take(bytes, g->context), bytes, false);
+    slab *s = bytes == SLAB_ROOM ? chunk_slab() : NULL;
+    return chunk_set(g, s ? slab_begin(s) : malloc(bytes), bytes, s != NULL);
+}
+
+static void slab_leave(slab *s)
+{
     slab_disown(s);
     s->next = NULL;
     __atomic_fetch_sub(&pm_pools.arena_slabs, 1, __ATOMIC_RELAXED);
@@ -72,19 +116,42 @@ static void chunk_end(chunk *c)
     heap_leave_mine(h);
 }
 
-/* The chunk after the current one, if it has room for `bytes`, else a new one. */
-static bool chunk_advance(pm_arena *a, size_t bytes)
+static void chunk_end(growing *g, chunk *c)
 {
+    size_t bytes = (size_t)(c->end - (char *)c);
+    g->held -= bytes;
+    if (c->is_slab)
+        slab_leave(slab_of(c));
+    else if (!g->take)
+        free(c);
+    else if (g->give)
+        g->give(c, bytes, g->context);
+}
+
+/* The chunk after the current one, if it has room for `bytes`, else a new one, for which those that are too small give way
+ * first: so an arena never holds more than was once in use together. What replaces others is larger by a quarter: so however
+ * a program's requests grow, few of them need memory. */
+static bool chunk_advance(growing *g, size_t bytes)
+{
+    pm_arena *a = &g->arena;
     chunk *c = a->current->next;
+    size_t ended = 0;
+    while (c && (size_t)(c->end - (char *)c) < bytes && ended < bytes) {
+        a->current->next = c->next;
+        ended += (size_t)(c->end - (char *)c);
+        chunk_end(g, c);
+        c = a->current->next;
+    }
     if (!c || (size_t)(c->end - (char *)c) < bytes) {
-        c = chunk_new(bytes);
+        c = chunk_new(g, bytes, ended ? bytes / 4 : 0);
         if (!c)
             return false;
         c->next = a->current->next;
         a->current->next = c;
     }
+    c->before = place(a, a->current, a->room.at);
     a->current = c;
-    a->room = (pm_arena_room){(char *)(c + 1), c->end};
+    a->room = room_of(a, c);
     return true;
 }
 
@@ -111,41 +178,116 @@ static pm_arena *arena_over(char *buffer, size_t bytes)
     if (!a)
         return NULL;
     *a = (pm_arena){.buffer = inside ? at + RECORD_BYTES : buffer, .buffer_end = buffer + bytes, .recorded = !inside};
-    a->room = (pm_arena_room){a->buffer, a->buffer_end};
+    a->room = room_of(a, NULL);
     return a;
 }
 
-static bool arena_reserve(pm_arena *a, size_t bytes)
+static void *parent_take(size_t bytes, void *parent) { return pm_arena_alloc(parent, bytes, QUANTUM); }
+
+
+/* What lies at `from` or beyond is about to be given back. */
+static void deferred_run(pm_arena *a, size_t from)
+{
+    while (a->newest && a->newest->place >= from) {
+        deferred *d = a->newest;
+        a->newest = d->older;
+        if (d->run)
+            d->run(d->context);
+    }
+}
+
+static void sub_end(void *sub) { deferred_run(sub, 0); }
+
+static deferred *defer(pm_arena *a, void (*run)(void *), void *context)
+{
+    deferred *d = pm_arena_alloc(a, sizeof *d, 0);
+    if (d) {
+        *d = (deferred){a->newest, run, context, place(a, a->current, d)};
+        a->newest = d;
+    }
+    return d;
+}
+
+/* A sub-arena's record lies in its parent, and goes with it. */
+static growing *growing_record(pm_arena *parent)
+{
+    growing *g = parent ? pm_arena_alloc(parent, sizeof *g, 0) : (growing *)arena_record();
+    if (!g || !parent)
+        return g;
+    *g = (growing){.take = parent_take, .context = parent, .in_parent = defer(parent, sub_end, g)};
+    return g->in_parent ? g : NULL;
+}
+
+static bool arena_reserve(growing *g, size_t bytes)
 {
     if (bytes > PTRDIFF_MAX - sizeof(chunk))
         return false;
-    a->first = a->current = chunk_new(sizeof(chunk) + bytes);
-    if (!a->first)
+    g->arena.first = g->arena.current = chunk_new(g, sizeof(chunk) + bytes, 0);
+    if (!g->arena.first)
         return false;
-    pm_arena_reset(a);
+    g->arena.room = room_of(&g->arena, g->arena.first);
     return true;
+}
+
+static pm_arena *arena_growing(const pm_arena_options *o)
+{
+    growing *g = growing_record(o->parent);
+    if (!g)
+        return NULL;
+    g->limit = o->limit ? o->limit : SIZE_MAX;
+    g->chunk_bytes = o->chunk_bytes ? o->chunk_bytes : SLAB_ROOM;
+    if (o->take) {
+        g->take = o->take;
+        g->give = o->give;
+        g->context = o->context;
+    }
+    if (arena_reserve(g, o->bytes))
+        return &g->arena;
+    pm_arena_destroy(&g->arena);
+    return NULL;
+}
+
+static bool options_are_good(const pm_arena_options *o)
+{
+    bool grows_only = o->limit || o->chunk_bytes || o->parent || o->take;
+    return o->bytes <= PTRDIFF_MAX && o->chunk_bytes <= PTRDIFF_MAX && !(o->parent && o->take) &&
+           !(o->buffer && (o->bytes == 0 || grows_only));
+}
+
+pm_arena *pm_arena_create_with(const pm_arena_options *options)
+{
+    pm_arena_options o = {0};
+    if (!options || options->struct_size < sizeof o.struct_size)
+        return refused(EINVAL);
+    memcpy(&o, options, size_min(options->struct_size, sizeof o));
+    if (!options_are_good(&o))
+        return refused(EINVAL);
+    pm_arena *a = o.buffer ? arena_over(o.buffer, o.bytes) : arena_growing(&o);
+    return a ? a : refused(ENOMEM);
 }
 
 pm_arena *pm_arena_create(void *buffer, size_t bytes)
 {
-    if (bytes > PTRDIFF_MAX || (buffer && bytes == 0))
-        return refused(EINVAL);
-    pm_arena *a = buffer ? arena_over(buffer, bytes) : arena_record();
-    if (a && !buffer && !arena_reserve(a, bytes)) {
-        pm_arena_destroy(a);
-        a = NULL;
+    return pm_arena_create_with(&(pm_arena_options){.struct_size = sizeof(pm_arena_options), .buffer = buffer, .bytes = bytes});
+}
+
+static void chunks_end(growing *g)
+{
+    if (g->in_parent)
+        g->in_parent->run = NULL;
+    for (chunk *c = g->arena.first, *next; c; c = next) {
+        next = c->next;
+        chunk_end(g, c);
     }
-    return a ? a : refused(ENOMEM);
 }
 
 void pm_arena_destroy(pm_arena *a)
 {
     if (!a)
         return;
-    for (chunk *c = a->first, *next; c; c = next) {
-        next = c->next;
-        chunk_end(c);
-    }
+    deferred_run(a, 0);
+    if (grows(a))
+        chunks_end(grows(a));
     if (!a->recorded)
         return;
     heap *h = heap_enter_mine();
@@ -170,7 +312,7 @@ INLINE void *room_take(pm_arena_room *room, size_t size, size_t align)
 static NOINLINE void *alloc_grown(pm_arena *a, size_t size, size_t align)
 {
     size_t head = sizeof(chunk) + (align > QUANTUM ? align : 0);
-    if (size > PTRDIFF_MAX - head || !a->first || !chunk_advance(a, head + size))
+    if (size > PTRDIFF_MAX / 2 - head || !grows(a) || !chunk_advance(grows(a), head + size))
         return refused(ENOMEM);
     return room_take(&a->room, size, align);
 }
@@ -184,6 +326,13 @@ void *pm_arena_alloc(pm_arena *a, size_t size, size_t align)
     return LIKELY(p != NULL) ? p : alloc_grown(a, size, align);
 }
 
+int pm_arena_defer(pm_arena *a, void (*run)(void *context), void *context)
+{
+    if (!a || !run)
+        errno = EINVAL;
+    return a && run && defer(a, run, context) ? 0 : -1;
+}
+
 pm_arena_mark pm_arena_save(const pm_arena *a)
 {
     return a ? (pm_arena_mark){a->current, a->room.at} : (pm_arena_mark){NULL, NULL};
@@ -193,14 +342,66 @@ void pm_arena_rewind(pm_arena *a, pm_arena_mark mark)
 {
     if (!a || !mark.at)
         return;
+    if (a->newest)
+        deferred_run(a, place(a, mark.chunk, mark.at));
     a->current = mark.chunk;
-    a->room = (pm_arena_room){mark.at, a->current ? a->current->end : a->buffer_end};
+    a->room = room_of(a, a->current);
+    a->room.at = mark.at;
 }
 
 void pm_arena_reset(pm_arena *a)
 {
     if (!a)
         return;
+    deferred_run(a, 0);
     a->current = a->first;
-    a->room = a->first ? (pm_arena_room){(char *)(a->first + 1), a->first->end} : (pm_arena_room){a->buffer, a->buffer_end};
+    a->room = room_of(a, a->first);
+}
+
+void pm_arena_stats_get(const pm_arena *a, pm_arena_stats *stats)
+{
+    if (!a || !stats || stats->struct_size < sizeof(size_t))
+        return;
+    const growing *g = grows(a);
+    pm_arena_stats s = {.struct_size = stats->struct_size,
+                        .used = place(a, a->current, a->room.at),
+                        .held = g ? g->held : (size_t)(a->buffer_end - a->buffer),
+                        .limit = g && g->limit != SIZE_MAX ? g->limit : 0};
+    memcpy(stats, &s, size_min(stats->struct_size, sizeof s));
+}
+
+/* ---- text ---- */
+
+char *pm_arena_strdup(pm_arena *a, const char *string)
+{
+    if (!string)
+        return refused(EINVAL);
+    size_t bytes = strlen(string) + 1;
+    char *copy = pm_arena_alloc(a, bytes, 1);
+    return copy ? memcpy(copy, string, bytes) : NULL;
+}
+
+/* Printed where the room is; once more where that was too small. */
+char *pm_arena_vprintf(pm_arena *a, const char *format, va_list arguments)
+{
+    if (!a || !format)
+        return refused(EINVAL);
+    va_list again;
+    va_copy(again, arguments);
+    size_t room = size_min((size_t)(a->room.end - a->room.at), INT_MAX);
+    int length = vsnprintf(a->room.at, room, format, arguments);
+    char *printed = length < 0 ? NULL : pm_arena_alloc(a, (size_t)length + 1, 1);
+    if (printed && (size_t)length >= room)
+        vsnprintf(printed, (size_t)length + 1, format, again);
+    va_end(again);
+    return printed;
+}
+
+char *pm_arena_printf(pm_arena *a, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    char *printed = pm_arena_vprintf(a, format, arguments);
+    va_end(arguments);
+    return printed;
 }

@@ -8,8 +8,6 @@
 
 #include <string.h>
 
-#define SPARE 1 /* empty slabs that a pool keeps for its next need */
-
 void pool_lock(pm_pool *pool)
 {
     if (pool->sharing != PM_SHARING_NONE)
@@ -62,84 +60,67 @@ static void slab_to_end(pm_pool *pool, slab *s)
     slab_list_append(&pool->slabs, s);
 }
 
-void pool_sort(pm_pool *pool)
-{
-    slab *s = pool->slabs.first;
-    for (size_t n = pool->slabs.count; n > 0; n--) {
-        slab *next = s->next;
-        if (slab_is_full(s, &pool->shape))
-            slab_to_end(pool, s);
-        s = next;
-    }
-    pool_shed(pool, size_max(pool->keep, pool->slabs.count - pool->empty + SPARE));
-}
-
 /* ---- blocks ---- */
 
-void pool_watch(pm_pool *pool)
-{
-    if (pool->sharing == PM_SHARING_THREADS)
-        return;
-    int64_t base = (int64_t)pool->own.limit - (int64_t)pool->out;
-    pool->peak_room = (int64_t)pool->peak + base;
-    pool->mark_room = pool->on_mark ? (int64_t)pool->mark + base : INT64_MIN;
-}
+static bool pool_has_free(const pm_pool *pool, const slab *s) { return s && !slab_is_full(s, &pool->shape); }
 
-void pool_note_peak(pm_pool *pool)
+/* From at most REFILL_SLABS slabs; how many. */
+static size_t slabs_take(pm_pool *pool, block ***end, size_t most)
 {
-    pool->peak = size_max(pool->peak, pool->sharing == PM_SHARING_THREADS ? pool->out : pool->out - bin_holds(&pool->own));
-    pool_watch(pool);
-}
-
-/* The next slab to take from. While a visit lasts full ones may stand before others. */
-static slab *pool_next_slab(const pm_pool *pool, slab *s)
-{
-    while (s && slab_is_full(s, &pool->shape) && pool->visiting)
-        s = s->next;
-    return s && !slab_is_full(s, &pool->shape) ? s : NULL;
+    const size_class *c = &pool->shape;
+    size_t taken = 0;
+    slab *s = pool->slabs.first;
+    for (int slabs = 0; slabs < REFILL_SLABS && taken < most && pool_has_free(pool, s); slabs++, s = pool->slabs.first) {
+        size_t before = s->out;
+        *end = slab_take(s, c, *end, most - taken);
+        taken += s->out - before;
+        pool->empty -= before == 0;
+        if (slab_is_full(s, c))
+            slab_to_end(pool, s);
+    }
+    return taken;
 }
 
 bool pool_fill(pm_pool *pool, bin *b)
 {
-    const size_class *c = &pool->shape;
-    pool_note_peak(pool); /* own is empty: all that is out is in use */
-    size_t most = size_min(b->limit == 0 ? 1 : c->refill, pool->most - pool->out), taken = 0;
+    size_t most = size_min(b->limit == 0 ? 1 : size_min(pool->shape.refill, b->limit), pool->most - pool->out);
     block *first = NULL, **end = &first;
-    slab *s = pool_next_slab(pool, pool->slabs.first), *next;
-    for (int slabs = 0; slabs < REFILL_SLABS && taken < most && s; slabs++, s = pool_next_slab(pool, next)) {
-        size_t before = s->out;
-        next = s->next;
-        end = slab_take(s, c, end, most - taken);
-        taken += s->out - before;
-        pool->empty -= before == 0;
-        if (slab_is_full(s, c) && !pool->visiting)
-            slab_to_end(pool, s);
-    }
+    size_t taken = pool->pieces ? pieces_take(pool->pieces, pool->shape.size, &end, most) : slabs_take(pool, &end, most);
     bin_prepend(b, first, end, taken);
     pool->out += taken;
     if (pool->sharing == PM_SHARING_THREADS)
         pool->peak = size_max(pool->peak, pool->out);
-    pool_watch(pool);
     return taken > 0;
 }
 
 /* Gives back up to count blocks of the slab that the chain begins with. */
-static size_t give_run(pm_pool *pool, block **chain, size_t count)
+static size_t slab_run(pm_pool *pool, block **chain, size_t count)
 {
     const size_class *c = &pool->shape;
     slab *s = slab_of(*chain);
     bool was_full = slab_is_full(s, c);
     size_t n = slab_give(s, c, chain, count);
-    pool->out -= n;
     pool->empty += s->out == 0;
-    if (pool->visiting)
-        return n;
     if (was_full) {
         slab_list_remove(&pool->slabs, s);
         slab_list_push(&pool->slabs, s);
     }
-    if (s->out == 0 && pool->empty > SPARE && pool->slabs.count > pool->keep)
+    if (s->out == 0 && pool->empty > pool->grow && pool->slabs.count > pool->keep)
         slab_leave(pool, s);
+    return n;
+}
+
+static size_t give_run(pm_pool *pool, block **chain, size_t count)
+{
+    size_t n = 1;
+    if (pool->pieces) {
+        block *p = *chain;
+        *chain = p->next;
+        pieces_give(pool->pieces, pool->shape.size, p);
+    } else {
+        n = slab_run(pool, chain, count);
+    }
+    pool->out -= n;
     return n;
 }
 
@@ -152,27 +133,30 @@ void pool_give_back(pm_pool *pool, bin *b, size_t count)
         count -= n;
     }
     bin_attach(b, chain);
-    pool_watch(pool);
 }
 
 void pool_give(pm_pool *pool, block *p)
 {
-    pool_note_peak(pool);
     p->next = NULL;
     give_run(pool, &p, 1);
-    pool_watch(pool);
+}
+
+static void bin_forget(bin *b)
+{
+    b->free = NULL;
+    b->room = b->limit;
 }
 
 void pool_reset(pm_pool *pool)
 {
-    pool_note_peak(pool);
     for (slab *s = pool->slabs.first; s; s = s->next)
         slab_reset(s, &pool->shape);
+    for (piece *p = pool->pieces; p; p = p->next)
+        piece_reset(p);
     pool->empty = (uint32_t)pool->slabs.count;
     pool->out = 0;
-    pool->own.free = NULL;
-    pool->own.room = pool->own.limit;
-    pool_watch(pool);
+    bin_forget(&pool->own);
+    bin_forget(&pool->hand);
 }
 
 /* ---- check ---- */
@@ -183,14 +167,17 @@ void pool_check(pm_pool *pool)
     bool full_before = false;
     for (const slab *s = pool->slabs.first; s; s = s->next) {
         bool full = slab_is_full(s, &pool->shape);
-        if (s->pool != pool || s->home != HEAP_POOL || (full_before && !full && !pool->visiting))
+        if (s->pool != pool || s->home != HEAP_POOL || (full_before && !full))
             report_abort("check: pool %s: slab %zu is not its own, or not in its place", pool->name, slab_index(s));
         slab_check(s, &pool->shape);
         full_before |= full;
         out += s->out;
         empty += s->out == 0;
     }
-    if (out != pool->out || empty != pool->empty || out > pool->most || pool->own.room > pool->own.limit)
+    for (const piece *p = pool->pieces; p; p = p->next)
+        out += p->blocks - p->free;
+    if (out != pool->out || empty != pool->empty || out > pool->most || pool->own.room > pool->own.limit ||
+        (pool->hand.limit && pool_used(pool) + bin_holds(&pool->hand) > pool->peak))
         report_abort("check: pool %s: %zu blocks out, %zu counted; %zu slabs empty, %u counted", pool->name, out, pool->out,
                      empty, pool->empty);
 }
@@ -212,7 +199,7 @@ static void check_all(void)
 
 /* Pools and arenas have their records in a pool of their own; its slabs say that they belong to none, so that no pointer to
  * a record is taken for a block. */
-static pm_pool records = {.sharing = PM_SHARING_NONE, .most = SIZE_MAX, .name = "records"};
+static pm_pool records = {.sharing = PM_SHARING_NONE, .most = SIZE_MAX, .grow = 1, .name = "records"};
 
 static bool records_grow(void)
 {
@@ -273,10 +260,13 @@ static void bins_empty(heap *h)
     for (uint32_t i = 0; i < pm_pools.bins; i++) {
         pm_pool *pool = pm_pools.of_bin[i];
         bin *b = &h->pool_bins[i];
-        if (!pool || !b->free)
+        if (!pool || b->limit == 0)
             continue;
         pool_lock(pool);
         pool_give_back(pool, b, SIZE_MAX);
+        pool->bins_begun--;
+        b->limit = 0;
+        b->room = 0;
         pool_unlock(pool);
     }
     os_lock_give(&pm_pools.lock);
@@ -295,8 +285,7 @@ static void shed_all(void)
         if (pool->sharing == PM_SHARING_NONE)
             continue;
         pool_lock(pool);
-        if (!pool->visiting)
-            pool_shed(pool, pool->keep);
+        pool_shed(pool, pool->keep);
         pool_unlock(pool);
     }
     os_lock_give(&pm_pools.lock);

@@ -1,21 +1,29 @@
 /* pool.h: An explicit pool: slabs of one block size behind one lock, and bins that draw from them.
  *
- *   LOCKED, NONE   one bin, the pool's own.
- *   THREADS        a bin in every heap, at an offset that is this pool's while it lives; used without a lock.
+ *   LOCKED   one bin, own.
+ *   NONE     two: own, and hand, which callers use inline (poolmalloc.h).
+ *   THREADS  a bin in every heap, at an offset that is this pool's while it lives; used without a lock.
  *
- * No message ever carries a pool's block: whatever thread frees it, it goes to that thread's bin, and from there, half a bin
- * at a time, to its slab. So all blocks of a pool are in its slabs, in those bins, or in the program's hands. */
+ * Over a caller's buffer pieces stand in for slabs. No message ever carries a pool's block: whatever thread frees it, it goes
+ * to that thread's bin, and from there, half a bin at a time, to its slab. So all blocks of a pool are in its slabs, in those
+ * bins, or in the program's hands. */
 #ifndef PM_POOL_H
 #define PM_POOL_H
 
+#include "explicit/pieces.h"
 #include "pools/pool_record.h"
 #include "pools/slab.h"
 #include "pools/threads.h"
 
 #include <poolmalloc.h>
 
+static_assert(offsetof(pm_pool, hand) == 0 && offsetof(bin, free) == offsetof(pm_pool_hand, free) &&
+                  offsetof(bin, room) == offsetof(pm_pool_hand, room), "what callers use inline");
+
 INLINE bin *pool_bin(const pm_pool *pool, heap *h) { return (bin *)((char *)h + pool->bin_offset); }
 INLINE size_t bin_holds(const bin *b) { return (size_t)(b->limit - b->room); }
+/* Not THREADS. */
+INLINE size_t pool_used(const pm_pool *pool) { return pool->out - bin_holds(&pool->own) - bin_holds(&pool->hand); }
 
 void pool_lock(pm_pool *pool);   /* NONE: nothing */
 void pool_unlock(pm_pool *pool); /* and what leaves goes to the depot */
@@ -27,9 +35,6 @@ void pool_give_back(pm_pool *pool, bin *b, size_t count); /* up to count blocks 
 void pool_give(pm_pool *pool, block *p);
 void pool_shed(pm_pool *pool, size_t keep); /* empty slabs beyond so many in all leave; O(slabs) */
 void pool_reset(pm_pool *pool);               /* all blocks are free, but what lies in heaps' bins */
-void pool_sort(pm_pool *pool);                /* after a visit; empty slabs but for a few leave */
-void pool_note_peak(pm_pool *pool);           /* what is in use now may be the most so far */
-void pool_watch(pm_pool *pool);               /* out, the peak or own's limit has changed */
 void pool_check(pm_pool *pool);
 
 /* Pools, and the handling of explicit pools within them, are up; false: there is no address space, or the system refuses. */

@@ -22,21 +22,31 @@ static bool options_copy(pm_pool_options *to, const pm_pool_options *from)
         return false;
     memset(to, 0, sizeof *to);
     memcpy(to, from, size_min(from->struct_size, sizeof *to));
-    to->block_align = to->block_align ? to->block_align : QUANTUM;
+    to->block_align = to->block_align == 0 ? QUANTUM : to->block_align < ALIGN_LEAST && is_power_of_two(to->block_align) ? ALIGN_LEAST : to->block_align;
+    if (to->buffer && to->sharing == PM_SHARING_THREADS)
+        to->sharing = PM_SHARING_LOCKED;
     return true;
+}
+
+static bool numbers_are_good(const pm_pool_options *o)
+{
+    size_t fixed = o->overflow == PM_OVERFLOW_FAIL ? o->initial_blocks : 0, most = o->max_blocks ? o->max_blocks : fixed;
+    if (o->initial_blocks > PTRDIFF_MAX / BLOCK_MAX || o->grow_blocks > PTRDIFF_MAX / BLOCK_MAX)
+        return false;
+    if (most && (most < o->initial_blocks || most < o->high_water))
+        return false;
+    return o->buffer ? o->initial_blocks == 0 : o->overflow != PM_OVERFLOW_FAIL || most; /* else it would never give any */
 }
 
 static bool options_are_good(const pm_pool_options *o)
 {
     if (o->block_size == 0 || o->block_size > BLOCK_MAX)
         return false;
-    if (!is_power_of_two(o->block_align) || o->block_align < ALIGN_LEAST || o->block_align > ALIGN_MOST)
+    if (!is_power_of_two(o->block_align) || o->block_align > ALIGN_MOST)
         return false;
     if ((unsigned)o->sharing > PM_SHARING_NONE || (unsigned)o->overflow > PM_OVERFLOW_FAIL)
         return false;
-    if (o->initial_blocks > PTRDIFF_MAX / BLOCK_MAX || (o->max_blocks && o->max_blocks < o->initial_blocks))
-        return false;
-    return o->overflow != PM_OVERFLOW_FAIL || o->max_blocks || o->initial_blocks; /* else it would never give any */
+    return numbers_are_good(o);
 }
 
 /* More than the machine has is refused before it is tried: slabs not touched would still cost their records. */
@@ -53,8 +63,8 @@ typedef void bin_visit(pm_pool *pool, bin *b);
 static void bins_visit(pm_pool *pool, bin_visit *each)
 {
     uint32_t heaps = LOAD(&pm_registry.count);
-    if (pool->sharing != PM_SHARING_THREADS)
-        each(pool, &pool->own);
+    each(pool, &pool->own);
+    each(pool, &pool->hand);
     for (uint32_t i = 0; i < heaps && pool->sharing == PM_SHARING_THREADS; i++)
         each(pool, pool_bin(pool, registry_heap(i)));
 }
@@ -75,12 +85,19 @@ static void bin_close(pm_pool *pool, bin *b)
         memset(b, 0, sizeof *b);
 }
 
-/* Blocks go to their slabs, and frees that follow do so at once. */
-static void bin_suspend(pm_pool *pool, bin *b)
+static void bin_empty(pm_pool *pool, bin *b)
 {
-    pool_give_back(pool, b, SIZE_MAX);
-    b->limit = 0;
-    b->room = 0;
+    if (b->free)
+        pool_give_back(pool, b, SIZE_MAX);
+}
+
+/* The bins that the calling thread uses. */
+static void bins_empty_mine(pm_pool *pool)
+{
+    bin_empty(pool, &pool->own);
+    bin_empty(pool, &pool->hand);
+    if (pool->sharing == PM_SHARING_THREADS && heap_is_real(my_heap))
+        bin_empty(pool, pool_bin(pool, my_heap));
 }
 
 /* ---- creation and end ---- */
@@ -102,7 +119,7 @@ static uint32_t bin_number_take(pm_pool *pool)
 static void sharing_set(pm_pool *pool, pm_sharing sharing)
 {
     uint32_t number = sharing == PM_SHARING_THREADS ? bin_number_take(pool) : POOL_BINS;
-    pool->bin_offset = (uint32_t)(sharing == PM_SHARING_NONE ? offsetof(pm_pool, own) : offsetof(pm_pool, none));
+    pool->bin_offset = offsetof(pm_pool, hand);
     if (number < POOL_BINS) {
         pool->bin_offset = (uint32_t)(offsetof(heap, pool_bins) + number * sizeof(bin));
     } else if (sharing == PM_SHARING_THREADS) {
@@ -114,11 +131,21 @@ static void sharing_set(pm_pool *pool, pm_sharing sharing)
     pool->looks_first = pool->overflow == PM_OVERFLOW_FORWARD || pm_config.check || PM_HARDENED;
 }
 
-static void own_bin_open(pm_pool *pool)
+static void bin_open(const pm_pool *pool, bin *b)
 {
-    pool->own.klass = CLASS_NONE;
-    pool->own.limit = pm_every_call_slow || pool->sharing == PM_SHARING_THREADS ? 0 : OWN_BIN * pool->shape.limit;
-    pool->own.room = pool->own.limit;
+    b->klass = CLASS_NONE;
+    b->limit = OWN_BIN * pool->shape.limit;
+    b->room = b->limit;
+}
+
+/* The hand is used by callers that look at nothing, and call nobody. */
+static void own_bins_open(pm_pool *pool)
+{
+    if (pm_every_call_slow || pool->sharing == PM_SHARING_THREADS)
+        return;
+    bin_open(pool, &pool->own);
+    if (pool->sharing == PM_SHARING_NONE && !pool->looks_first && !pool->on_mark)
+        bin_open(pool, &pool->hand);
 }
 
 static void pool_set(pm_pool *pool, const pm_pool_options *o)
@@ -126,19 +153,19 @@ static void pool_set(pm_pool *pool, const pm_pool_options *o)
     size_t size = round_up(size_max(o->block_size, QUANTUM), o->block_align);
     snprintf(pool->name, sizeof pool->name, "%s", o->name ? o->name : "pool");
     class_shape(&pool->shape, size, o->block_align);
+    uint32_t per_slab = pool->shape.per_slab;
     pool->align = o->block_align;
     pool->overflow = (uint8_t)o->overflow;
     pool->max_blocks = o->max_blocks;
-    pool->most = o->max_blocks ? o->max_blocks : o->overflow == PM_OVERFLOW_FAIL ? o->initial_blocks : SIZE_MAX;
-    pool->keep = (uint32_t)((o->initial_blocks + pool->shape.per_slab - 1) / pool->shape.per_slab);
+    pool->most = o->max_blocks ? o->max_blocks : o->overflow == PM_OVERFLOW_FAIL && !o->buffer ? o->initial_blocks : SIZE_MAX;
+    pool->keep = (uint32_t)((o->initial_blocks + per_slab - 1) / per_slab);
+    pool->grow = (uint32_t)size_max(1, (o->grow_blocks + per_slab - 1) / per_slab);
+    pool->report_leaks = o->report_leaks;
     pool->mark = o->high_water;
     pool->on_mark = o->high_water ? o->on_high_water : NULL;
     pool->context = o->context;
     sharing_set(pool, o->sharing);
-    own_bin_open(pool);
-    pool->peak_room = INT64_MAX;
-    pool->mark_room = INT64_MIN;
-    pool_watch(pool);
+    own_bins_open(pool);
 }
 
 /* At the end: who reads the list without the lock finds the pools that stay, however many others come and go. */
@@ -208,9 +235,35 @@ pm_pool *pm_pool_create(const pm_pool_options *options)
         return NULL;
     }
     pm_pool *pool = options_are_possible(&o) && explicit_up() ? pool_begin(&o) : NULL;
-    if (!pool)
+    if (!pool) {
         errno = ENOMEM;
+    } else if (o.buffer && pm_pool_extend(pool, o.buffer, o.buffer_bytes) != 0) {
+        pm_pool_destroy(pool);
+        pool = NULL;
+        errno = EINVAL;
+    }
     return pool;
+}
+
+static piece *piece_add(pm_pool *pool, void *buffer, size_t bytes)
+{
+    piece *p = piece_make(buffer, bytes, pool->shape.size, pool->align);
+    if (!p)
+        return NULL;
+    pool_lock(pool);
+    p->next = pool->pieces;
+    pool->pieces = p;
+    pool->piece_blocks += p->blocks;
+    pool_unlock(pool);
+    return p;
+}
+
+int pm_pool_extend(pm_pool *pool, void *buffer, size_t bytes)
+{
+    bool good = pool && buffer && bytes <= PTRDIFF_MAX && pool->slabs.count == 0 && piece_add(pool, buffer, bytes);
+    if (!good)
+        errno = EINVAL;
+    return good ? 0 : -1;
 }
 
 void pm_pool_reset(pm_pool *pool)
@@ -235,7 +288,7 @@ void pm_pool_destroy(pm_pool *pool)
 {
     if (!pool)
         return;
-    if (pm_config.verbose)
+    if (pm_config.verbose || pool->report_leaks)
         leaks_report(pool);
     heap *h = heap_enter_mine();
     os_lock_take(&pm_pools.lock); /* a thread that ends gives its blocks of pools back under it */
@@ -255,49 +308,80 @@ void pm_pool_destroy(pm_pool *pool)
 
 /* ---- questions ---- */
 
-bool pm_pool_owns(const pm_pool *pool, const void *p) { return pool && pm_pool_of(p) == pool; }
+static bool pieces_own(pm_pool *pool, const void *p)
+{
+    pool_lock(pool);
+    const piece *found = pieces_find(pool->pieces, pool->shape.size, p);
+    pool_unlock(pool);
+    return found != NULL;
+}
+
+bool pm_pool_owns(const pm_pool *pool, const void *p)
+{
+    return pool && (pm_pool_of(p) == pool || (pool->pieces && pieces_own((pm_pool *)pool, p)));
+}
 
 pm_pool *pm_pool_of(const void *p) { return region_holds(p) ? LOAD(&slab_of(p)->pool) : NULL; }
 
-/* Every block whose bit is not set when its turn comes. */
-static void slab_visit(const slab *s, const size_class *c, void (*each)(void *, void *), void *context)
+size_t pm_pool_hand_of_thread(const pm_pool *pool)
 {
-    const uint64_t *bits = slab_bits(s);
+    return pool && pool->sharing == PM_SHARING_THREADS && !pool->looks_first ? pool->bin_offset : 0;
+}
+
+/* ---- visits: blocks whose bit is not set are in use, since none lies in a bin ----
+ * Nothing is kept of a visit but where it has come to: however `each` ends it, the pool is as it was. */
+
+typedef struct visit {
+    pm_pool *pool;
+    void (*each)(void *, void *);
+    void *context;
+} visit;
+
+static void bins_empty_with(pm_pool *pool, bool all)
+{
+    heap *h = heap_enter_mine();
+    pool_lock(pool);
+    if (all)
+        bins_visit(pool, bin_empty);
+    else
+        bins_empty_mine(pool);
+    pool_unlock(pool);
+    heap_leave_mine(h);
+}
+
+static void block_visit(const visit *v, const uint64_t *bits, size_t i, char *at)
+{
+    if (bits[i / 64] >> i % 64 & 1)
+        return;
+    v->each(at, v->context);
+    bins_empty_with(v->pool, false); /* of what it has freed */
+}
+
+static void slab_visit(const visit *v, const slab *s)
+{
+    const size_class *c = &v->pool->shape;
     char *first = slab_first(s, c);
-    for (size_t i = 0; i < s->high; i++)
-        if (!(bits[i / 64] >> i % 64 & 1))
-            each(first + i * c->size, context);
+    for (size_t i = 0; LOAD(&s->pool) == v->pool && i < s->high; i++)
+        block_visit(v, slab_bits(s), i, first + i * c->size);
 }
 
 void pm_pool_visit(pm_pool *pool, void (*each)(void *block, void *context), void *context)
 {
     if (!pool || !each)
         return;
-    heap *h = heap_enter_mine();
-    pool_lock(pool);
-    bins_visit(pool, bin_suspend);
-    pool->visiting = true;
-    pool_watch(pool);
-    pool_unlock(pool); /* each may free */
-    heap_leave_mine(h);
-    for (const slab *s = pool->slabs.first; s; s = s->next)
-        slab_visit(s, &pool->shape, each, context);
-    h = heap_enter_mine();
-    pool_lock(pool);
-    pool->visiting = false;
-    own_bin_open(pool);
-    pool_sort(pool);
-    pool_watch(pool);
-    pool_unlock(pool);
-    heap_leave_mine(h);
+    const visit v = {pool, each, context};
+    bins_empty_with(pool, true);
+    for (const piece *p = pool->pieces; p; p = p->next)
+        for (size_t i = 0; i < p->blocks; i++)
+            block_visit(&v, p->bits, i, p->first + i * pool->shape.size);
+    for (size_t i = 0, n = LOAD(&pm_depot.fresh); i < n && pool->slabs.count > 0; i++)
+        slab_visit(&v, &pm_region.slabs[i]);
 }
 
 static size_t held_in_bins(pm_pool *pool)
 {
-    size_t held = 0;
-    uint32_t heaps = LOAD(&pm_registry.count);
-    if (pool->sharing != PM_SHARING_THREADS)
-        return bin_holds(&pool->own);
+    size_t held = bin_holds(&pool->own) + bin_holds(&pool->hand);
+    uint32_t heaps = pool->sharing == PM_SHARING_THREADS ? LOAD(&pm_registry.count) : 0;
     for (uint32_t i = 0; i < heaps; i++) {
         const bin *b = pool_bin(pool, registry_heap(i));
         int32_t holds = LOAD(&b->limit) - LOAD(&b->room); /* another thread's: may be in the midst of a change */
@@ -306,16 +390,23 @@ static size_t held_in_bins(pm_pool *pool)
     return held;
 }
 
+static size_t capacity(const pm_pool *pool)
+{
+    if (pool->pieces)
+        return size_min(pool->most, pool->piece_blocks);
+    return pool->most != SIZE_MAX ? pool->most : pool->slabs.count * pool->shape.per_slab;
+}
+
 void pm_pool_stats_get(const pm_pool *asked, pm_pool_stats *stats)
 {
     pm_pool *pool = (pm_pool *)asked;
     if (!pool || !stats || stats->struct_size < sizeof(size_t))
         return;
     pool_lock(pool);
-    pool_note_peak(pool);
     pm_pool_stats s = {.struct_size = stats->struct_size,
                        .block_size = pool->shape.size,
-                       .capacity = pool->most != SIZE_MAX ? pool->most : pool->slabs.count * pool->shape.per_slab,
+                       .block_align = pool->align,
+                       .capacity = capacity(pool),
                        .used = pool->out - size_min(pool->out, held_in_bins(pool)),
                        .high_water = pool->peak,
                        .failures = LOAD(&pool->failures),
@@ -329,24 +420,23 @@ void pm_pool_high_water_reset(pm_pool *pool)
 {
     if (!pool)
         return;
+    heap *h = heap_enter_mine();
     pool_lock(pool);
-    pool->peak = 0;
-    pool_note_peak(pool);
+    bins_empty_mine(pool);
+    pool->peak = pool->out;
     pool_unlock(pool);
+    heap_leave_mine(h);
 }
 
 size_t pm_pool_trim(pm_pool *pool)
 {
     if (!pool)
         return 0;
-    bin *b = pool->sharing != PM_SHARING_THREADS ? &pool->own : heap_is_real(my_heap) ? pool_bin(pool, my_heap) : NULL;
     heap *h = heap_enter_mine();
     pool_lock(pool);
     size_t before = pool->slabs.count;
-    if (b)
-        pool_give_back(pool, b, SIZE_MAX);
-    if (!pool->visiting)
-        pool_shed(pool, pool->keep);
+    bins_empty_mine(pool);
+    pool_shed(pool, pool->keep);
     size_t after = pool->slabs.count;
     pool_unlock(pool);
     heap_leave_mine(h);

@@ -1,7 +1,4 @@
-/* pool_use.c: Blocks out of explicit pools and back: the short ways, and what they fall back to.
- *
- * Two numbers of room make the short ways do without counting: alloc looks whether own.room is mark_room, free whether it is
- * above peak_room. THREADS have neither: what they count is out, which changes only under the lock. */
+/* pool_use.c: Blocks out of explicit pools and back: the short ways, and what they fall back to. */
 #include "ground/config.h"
 #include "explicit/pool.h"
 #include "pools/fork.h"
@@ -11,20 +8,31 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* THREADS: the calling thread's; NONE: the pool's own; LOCKED: one without blocks or room. */
+#define BIN_FIRST 4 /* blocks that a thread's bin may keep at first */
+
+/* THREADS: the calling thread's; else the pool's hand. */
 INLINE bin *bin_at_hand(pm_pool *pool)
 {
     char *base = pool->in_pool ? (char *)pool : (char *)my_heap;
     return (bin *)(base + pool->bin_offset);
 }
 
-/* A heap's bin of this pool, at its first use there, or again after a visit. */
-static void bin_begin(const pm_pool *pool, bin *b)
+/* Half of a pool may be at hand: where thousands of threads take a block now and then, few for each. */
+static size_t bin_share(const pm_pool *pool)
 {
-    if (b->limit == 0 && !pm_every_call_slow && !pool->visiting) {
-        b->limit = pool->shape.limit;
-        b->room = b->limit;
-    }
+    size_t blocks = pool->most != SIZE_MAX ? pool->most : pool->slabs.count * pool->shape.per_slab;
+    return size_max(1, size_min(pool->shape.limit, blocks / (2 * (size_t)pool->bins_begun)));
+}
+
+/* A heap's bin of this pool is about to be filled, or is full: it may keep twice as many as before. */
+static void bin_fit(pm_pool *pool, bin *b)
+{
+    if (pm_every_call_slow)
+        return;
+    pool->bins_begun += b->limit == 0;
+    uint16_t limit = (uint16_t)size_min(b->limit ? 2 * (size_t)b->limit : BIN_FIRST, bin_share(pool));
+    b->room += limit - b->limit;
+    b->limit = limit;
 }
 
 /* ---- out ---- */
@@ -32,6 +40,28 @@ static void bin_begin(const pm_pool *pool, bin *b)
 static bool mark_crossed(const pm_pool *pool, size_t out_before)
 {
     return pool->on_mark && pool->sharing == PM_SHARING_THREADS && out_before < pool->mark && pool->out >= pool->mark;
+}
+
+/* Slabs, one or as many as the pool grows by, or NULL. */
+static slab *grow(const pm_pool *pool, heap *h)
+{
+    slab *chain = NULL;
+    for (uint32_t i = 0; i < pool->grow && !pool->pieces; i++) {
+        slab *s = guest_slab(h);
+        if (!s)
+            break;
+        s->next = chain;
+        chain = s;
+    }
+    return chain;
+}
+
+static void accept_all(pm_pool *pool, slab *chain)
+{
+    for (slab *next; chain; chain = next) {
+        next = chain->next;
+        pool_accept(pool, chain);
+    }
 }
 
 /* Fills b. When that cannot be done, once: a new slab, or, with all blocks out, those that threads had at hand which a fork
@@ -48,29 +78,69 @@ static bool draw(pm_pool *pool, bin *b, heap *h, size_t *crossings)
         if (last || (all_out && !fork_left_heaps()))
             return false;
         pool_unlock(pool);
-        slab *s = all_out ? NULL : guest_slab(h);
+        slab *chain = all_out ? NULL : grow(pool, h);
         if (all_out)
             fork_collect();
         pool_lock(pool);
-        if (s)
-            pool_accept(pool, s);
+        accept_all(pool, chain);
     }
+}
+
+/* LOCKED, NONE: a block has left own. True: by it the use has come to the mark. */
+INLINE bool use_note(pm_pool *pool)
+{
+    size_t used = pool_used(pool);
+    if (used > pool->peak)
+        pool->peak = used;
+    return pool->on_mark && used == pool->mark;
+}
+
+/* NONE: what own holds goes to the hand, as far as that breaks no mark and has room. */
+static void hand_feed(pm_pool *pool)
+{
+    bin *own = &pool->own, *hand = &pool->hand;
+    size_t room = size_min((size_t)hand->room, pool->peak - pool_used(pool) - bin_holds(hand)), n = size_min(room, bin_holds(own));
+    if (n == 0)
+        return;
+    block *first = own->free, **end = &first;
+    for (size_t i = 0; i < n; i++)
+        end = &(*end)->next;
+    own->free = *end;
+    own->room += (int32_t)n;
+    bin_prepend(hand, first, end, n);
+}
+
+static size_t take_own(pm_pool *pool, heap *h, void **blocks, size_t n, size_t *crossings)
+{
+    size_t got = 0;
+    while (got < n && (blocks[got] = bin_pop(&pool->hand)) != NULL)
+        got++;
+    for (; got < n && (pool->own.free || draw(pool, &pool->own, h, crossings)); got++) {
+        blocks[got] = bin_pop(&pool->own);
+        *crossings += use_note(pool);
+    }
+    hand_feed(pool);
+    return got;
+}
+
+static size_t take_threads(pm_pool *pool, heap *h, void **blocks, size_t n, size_t *crossings)
+{
+    bin once = {.limit = 0}; /* for a thread that has ended its heap */
+    bin *b = h ? pool_bin(pool, h) : &once;
+    size_t got = 0;
+    if (h && !b->free)
+        bin_fit(pool, b);
+    for (; got < n && (b->free || draw(pool, b, h, crossings)); got++)
+        blocks[got] = bin_pop(b);
+    return got;
 }
 
 /* Up to n blocks under one hold of the lock. With the thread marked as being on a slow path: the depot's lock is taken here,
  * and a signal handler's malloc must not come for it. */
 static size_t take_locked(pm_pool *pool, heap *h, void **blocks, size_t n, size_t *crossings)
 {
-    bin once = {.limit = 0}; /* for a thread that has ended its heap */
-    bin *b = pool->sharing != PM_SHARING_THREADS ? &pool->own : h ? pool_bin(pool, h) : &once;
-    size_t got = 0;
     pool_lock(pool);
-    if (h && pool->sharing == PM_SHARING_THREADS)
-        bin_begin(pool, b);
-    for (; got < n && (b->free || draw(pool, b, h, crossings)); got++) {
-        blocks[got] = bin_pop(b);
-        *crossings += b->room == pool->mark_room;
-    }
+    size_t got = pool->sharing == PM_SHARING_THREADS ? take_threads(pool, h, blocks, n, crossings) : take_own(pool, h, blocks, n, crossings);
     pool->failures += got < n && pool->overflow != PM_OVERFLOW_FORWARD;
     pool_unlock(pool);
     return got;
@@ -102,27 +172,28 @@ static NOINLINE size_t take(pm_pool *pool, void **blocks, size_t n)
     return got;
 }
 
-static void *locked_pop(pm_pool *pool, bool *marked)
+/* A block of own, where that has one. */
+static void *own_pop(pm_pool *pool, bool *marked)
 {
-    bin *b = &pool->own;
-    os_lock_take(&pool->lock);
-    block *p = bin_pop(b);
-    *marked = p && b->room == pool->mark_room;
-    os_lock_give(&pool->lock);
+    bool locks = pool->sharing == PM_SHARING_LOCKED && !os_single_thread();
+    if (locks)
+        os_lock_take(&pool->lock);
+    void *p = bin_pop(&pool->own);
+    *marked = p && use_note(pool);
+    if (locks)
+        os_lock_give(&pool->lock);
     return p;
 }
 
-/* `popped`: a block that was taken already, by which the use has come to the mark; or NULL. */
-static NOINLINE void *alloc_rest(pm_pool *pool, void *popped)
+static NOINLINE void *alloc_rest(pm_pool *pool)
 {
-    bool marked = popped != NULL;
-    if (!popped && pool->sharing == PM_SHARING_LOCKED)
-        popped = locked_pop(pool, &marked);
-    if (!popped)
-        return take(pool, &popped, 1) ? popped : NULL;
-    if (marked)
+    bool marked = false;
+    void *p = pool->in_pool ? own_pop(pool, &marked) : NULL;
+    if (UNLIKELY(!p))
+        return take(pool, &p, 1) ? p : NULL;
+    if (UNLIKELY(marked))
         pool->on_mark(pool, pool->context);
-    return popped;
+    return p;
 }
 
 static void *refused(void)
@@ -135,9 +206,8 @@ INLINE void *alloc(pm_pool *pool)
 {
     if (UNLIKELY(!pool))
         return refused();
-    bin *b = bin_at_hand(pool);
-    block *p = bin_pop(b);
-    return LIKELY(p != NULL && b->room != pool->mark_room) ? p : alloc_rest(pool, p);
+    void *p = bin_pop(bin_at_hand(pool));
+    return LIKELY(p != NULL) ? p : alloc_rest(pool);
 }
 
 void *pm_pool_alloc(pm_pool *pool) { return alloc(pool); }
@@ -162,14 +232,12 @@ size_t pm_pool_alloc_bulk(pm_pool *pool, void **blocks, size_t n)
 /* With the lock. */
 static void give(pm_pool *pool, bin *b, void *p)
 {
-    if (b->room > pool->peak_room)
-        pool_note_peak(pool);
     if (b->room > 0) {
         bin_push(b, p);
         return;
     }
     pool_give(pool, p);
-    pool_give_back(pool, b, b->limit / 2);
+    pool_give_back(pool, b, bin_holds(b) - (size_t)b->limit / 2);
 }
 
 static void give_threads(pm_pool *pool, void **blocks, size_t n)
@@ -185,7 +253,7 @@ static void give_threads(pm_pool *pool, void **blocks, size_t n)
     if (i < n) {
         pool_lock(pool);
         if (h)
-            bin_begin(pool, b);
+            bin_fit(pool, b);
         for (; i < n; i++)
             give(pool, b, blocks[i]);
         pool_unlock(pool);
@@ -194,17 +262,34 @@ static void give_threads(pm_pool *pool, void **blocks, size_t n)
         heap_leave(h);
 }
 
+/* LOCKED, and NONE where the hand is not used: into own, while that has room. */
+static bool own_push(pm_pool *pool, void *p)
+{
+    bool locks = pool->sharing == PM_SHARING_LOCKED && !os_single_thread(), fits;
+    if (locks)
+        os_lock_take(&pool->lock);
+    fits = pool->own.room > 0 && pool->hand.limit == 0;
+    if (fits)
+        bin_push(&pool->own, p);
+    if (locks)
+        os_lock_give(&pool->lock);
+    return fits;
+}
+
 /* What no pool handed out came from malloc, where that is what the pool does beyond its maximum. */
 static bool came_from_malloc(const pm_pool *pool, const void *p)
 {
-    return pool->overflow == PM_OVERFLOW_FORWARD && (!region_holds(p) || LOAD(&slab_of(p)->home) != HEAP_POOL);
+    if (pool->overflow != PM_OVERFLOW_FORWARD)
+        return false;
+    return pool->pieces ? !pm_pool_owns(pool, p) : !region_holds(p) || LOAD(&slab_of(p)->home) != HEAP_POOL;
 }
 
 static void check_freed(const pm_pool *pool, const void *p)
 {
-    if (!region_holds(p) || LOAD(&slab_of(p)->pool) != pool)
+    if (!pm_pool_owns(pool, p))
         report_abort("pm_pool_free(%s, %p): this is no block of that pool", pool->name, p);
-    slab_check_block(slab_of(p), &pool->shape, p);
+    if (!pool->pieces)
+        slab_check_block(slab_of(p), &pool->shape, p);
 }
 
 /* Every block of `blocks` that is not the pool's own goes back to malloc; how many are left, moved to the front. */
@@ -238,19 +323,24 @@ static NOINLINE void give_all(pm_pool *pool, void **blocks, size_t n)
     }
     heap *h = heap_enter_mine(); /* an empty slab may go to the depot */
     pool_lock(pool);
+    bin *b = pool->hand.limit ? &pool->hand : &pool->own;
     for (size_t i = 0; i < n; i++)
-        give(pool, &pool->own, blocks[i]);
+        give(pool, b, blocks[i]);
     pool_unlock(pool);
     heap_leave_mine(h);
 }
 
-static NOINLINE void give_one(pm_pool *pool, void *p) { give_all(pool, &p, 1); }
+static NOINLINE void give_one(pm_pool *pool, void *p)
+{
+    if (!pool || !p || pool->looks_first || !pool->in_pool || !own_push(pool, p))
+        give_all(pool, &p, 1);
+}
 
 void pm_pool_free(pm_pool *pool, void *p)
 {
     if (LIKELY(pool != NULL && p != NULL && !pool->looks_first)) {
         bin *b = bin_at_hand(pool);
-        if (LIKELY(b->room > 0 && b->room <= pool->peak_room)) {
+        if (LIKELY(b->room > 0)) {
             bin_push(b, p);
             return;
         }

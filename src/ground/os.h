@@ -34,6 +34,10 @@ INLINE void os_lock_give(os_lock *l)
 INLINE void os_lock_reset(os_lock *l) { STORE(&l->state, 0); }
 INLINE bool os_lock_held(const os_lock *l) { return LOAD(&l->state) != 0; }
 
+/* True: this process has had but one thread so far, says the C library; false: it may have others, or nobody says. */
+extern char __libc_single_threaded __attribute__((weak));
+INLINE bool os_single_thread(void) { return &__libc_single_threaded && LOAD(&__libc_single_threaded); }
+
 /* Maps `bytes` read-write exactly at `at`; false when anything lies there or the system refuses. */
 bool os_map_at(void *at, size_t bytes);
 /* Reserves (PROT_NONE) somewhere; NULL when refused. */
@@ -58,6 +62,9 @@ long os_readlink(const char *path, char *to, size_t bytes);
 
 void *os_map_file(int fd, size_t bytes);                /* shared and writable; NULL when refused */
 bool os_is_open(int fd);
+
+void os_exit_watch(bool *exiting);   /* set when the program ends, before any destructor: an object that is unloaded earlier … */
+void os_exit_unwatch(bool *exiting); /* … takes this back, since its code goes; the flag is set then too */
 
 uint64_t os_now_ms(void);      /* monotonic, coarse */
 uint64_t os_random(void);      /* from the kernel's 16 bytes at program start; no system call */

@@ -154,6 +154,16 @@ long os_readlink(const char *path, char *to, size_t bytes)
 
 void *os_map_file(int fd, size_t bytes) { return map(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd); }
 
+/* ---- the process's end ---- */
+
+extern int __cxa_atexit(void (*)(void *), void *, void *);
+extern void __cxa_finalize(void *);
+
+static void flag_set(void *flag) { *(bool *)flag = true; }
+
+void os_exit_watch(bool *exiting) { __cxa_atexit(flag_set, exiting, exiting); }
+void os_exit_unwatch(bool *exiting) { __cxa_finalize(exiting); }
+
 /* ---- facts ---- */
 
 uint64_t os_now_ms(void)
@@ -183,10 +193,12 @@ uint64_t os_secret(void)
     return word ^ word << 23 ^ os_random() >> 9;
 }
 
+/* The kernel lays the first stack at the top, and these bytes on it; the caller's own stack may lie anywhere. */
 uintptr_t os_address_limit(void)
 {
     int here;
-    return (uintptr_t)1 << (64 - __builtin_clzll((uintptr_t)&here));
+    uintptr_t high = getauxval(AT_RANDOM) | (uintptr_t)&here;
+    return (uintptr_t)1 << (64 - __builtin_clzll(high));
 }
 
 size_t os_page_size(void)

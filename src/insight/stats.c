@@ -29,13 +29,15 @@ AT(heap, pending, 2112);
 AT(heap, out, 2152);
 AT(heap, inbox, 2368);
 AT(heap, pool_bins, 2376);
-AT(pm_pool, own, 64);
-AT(pm_pool, slabs.count, 160);
-AT(pm_pool, out, 176);
-AT(pm_pool, next, 240);
-AT(pm_pool, name, 272);
+AT(pm_pool, hand, 0);
+AT(pm_pool, shape, 40);
+AT(pm_pool, own, 80);
+AT(pm_pool, slabs.count, 144);
+AT(pm_pool, out, 168);
+AT(pm_pool, next, 232);
+AT(pm_pool, name, 277);
 AT(pool_table, first, 8);
-static_assert(sizeof(size_class) == 40 && sizeof(outbox) == 24 && sizeof(pm_pool) == 304, "see scripts/poolmalloc-gdb.py");
+static_assert(sizeof(size_class) == 40 && sizeof(outbox) == 24 && sizeof(pm_pool) == 312, "see scripts/poolmalloc-gdb.py");
 
 /* ---- the view ---- */
 
@@ -243,7 +245,7 @@ static PEEKS void slab_add(const view *v, const slab *b, pm_stats *s)
 
 static PEEKS size_t pool_held(const view *v, const pm_pool *pool)
 {
-    size_t held = bin_held(&pool->own), number = (pool->bin_offset - offsetof(heap, pool_bins)) / BIN_SIZE;
+    size_t held = bin_held(&pool->own) + bin_held(&pool->hand), number = (pool->bin_offset - offsetof(heap, pool_bins)) / BIN_SIZE;
     if (pool->sharing != PM_SHARING_THREADS || number >= pool_bins_count(v))
         return held;
     for (uint32_t i = 0; i < v->heap_count; i++)
@@ -269,7 +271,7 @@ static void pool_add(const view *v, const pm_pool *pool, pm_stats *s)
     name_clean(pool->name, row->name, sizeof row->name); /* the record may be something else's by now */
     row->block_size = pool->shape.size;
     row->slabs = pool->slabs.count;
-    row->capacity = row->slabs * pool->shape.per_slab;
+    row->capacity = row->slabs * pool->shape.per_slab + pool->piece_blocks;
     row->used = used;
     row->peak = size_max(pool->peak, used);
     row->resident_bytes = pool_resident(v, pool);

@@ -67,6 +67,9 @@ bool pools_init(void)
 
 /* ---- without the interposer ---- */
 
+static bool exiting;  /* the whole program ends, not this object alone */
+static bool watching; /* exiting is told; never in the interposer, which comes up another way, and does not unload */
+
 static void complain(const char *line) { report("%s", line); }
 
 /* The settings hold for a program that has the pools without the interposer too, but for malloc's block sizes: it has no
@@ -87,20 +90,31 @@ bool bringup_now(void)
     void *volatile first = malloc(1); /* brings an interposer up that no call has reached yet */
     free(first);
     os_lock_take(&pm_registry.gate); /* which a fork waits for */
-    if (!pm_pools_ready) {
+    bool mine = !pm_pools_ready;
+    if (mine) {
         settings_load();
         pools_init();
     }
     os_lock_give(&pm_registry.gate);
+    if (mine && pm_pools_ready) {
+        os_exit_watch(&exiting);
+        watching = true;
+    }
     errno = saved;
     return pm_pools_ready;
 }
 
 __attribute__((constructor)) static void at_load(void) { fork_register(); }
 
-/* Where this code is part of an object that can be unloaded, no thread may call it when it ends. */
+/* Where this code is part of an object that is unloaded, no thread may call it when it ends, and its memory goes with it, as
+ * its static variables do. At the program's end other threads, and other objects' destructors, may still use both. */
 __attribute__((destructor)) static void at_unload(void)
 {
-    if (pm_pools_ready)
-        threads_unload();
+    if (!pm_pools_ready)
+        return;
+    threads_unload();
+    if (!watching || exiting)
+        return;
+    os_exit_unwatch(&exiting);
+    region_end();
 }

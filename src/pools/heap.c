@@ -13,6 +13,8 @@ char pm_no_heaps[NO_HEAPS_BYTES] RARE __attribute__((aligned(64)));
 static_assert(NO_HEAPS_BYTES % sizeof(uint64_t) == 0, "");
 
 __thread heap *my_heap = HEAP_NONE;
+/* For the inline ways of poolmalloc.h. */
+extern __thread heap *pm_thread __attribute__((alias("my_heap"), visibility("default"), tls_model("initial-exec")));
 
 void heap_init(heap *h, uint32_t number)
 {

@@ -6,37 +6,40 @@
 #include "pools/heap.h"
 
 /* Guarded by lock (NONE: by the caller), but for what is constant after creation.
- *   blocks out of the slabs = out = in use + in bins <= most;  LOCKED, NONE: in use = out - own.limit + own.room.
- *   slabs: those with free blocks before those without (but for while a visit lasts). */
+ *   blocks out of the slabs = out = in use + in bins <= most
+ *   NONE: in use + in hand <= peak, so that whatever is taken inline, there is nothing to note.
+ *   slabs: those with free blocks before those without. */
 struct pm_pool {
-    size_class shape;    /* size, blocks a slab, …; constant */
-    uint32_t bin_offset; /* of the bin: from the beginning of the thread's heap (THREADS), or of this; constant */
+    bin hand;            /* first: see poolmalloc.h. Without room for ever but with NONE, and even there where each call must be seen */
+    uint32_t bin_offset; /* THREADS: of the bin, from the beginning of the thread's heap; else of hand, from this; constant */
     uint8_t sharing;     /* pm_sharing; constant */
     bool in_pool;        /* the bin is in this, not in a heap; constant */
     bool looks_first;    /* free does not take the short way: it must look at the pointer; constant */
     uint8_t overflow;    /* pm_overflow; constant */
-    int64_t peak_room;   /* own.room above which more are in use than ever; THREADS: INT64_MAX, constant */
-    int64_t mark_room;   /* own.room at which `mark` are in use; without a callback, and THREADS: INT64_MIN */
-    bin own;             /* LOCKED, NONE; it has no limit while visiting */
-    bin none;            /* LOCKED: the bin of the short ways, empty for ever: so they end up where the lock is taken */
+    size_class shape;    /* size, blocks a slab, …; constant */
+    bin own;             /* LOCKED, NONE */
+    uint32_t bins_begun; /* THREADS: heaps whose bin has a limit */
     os_lock lock;
-    bool visiting;  /* slabs keep their places and their pool, and frees go straight to them */
-    uint32_t keep;  /* slabs that stay even if empty; constant */
-    uint32_t empty; /* slabs of which no block is out */
+    uint32_t keep;       /* slabs that stay even if empty; constant */
+    uint32_t empty;      /* slabs of which no block is out */
     slab_list slabs;
-    slab *leaving; /* empty slabs that go to the depot when the lock is given back */
-    size_t out, most; /* most: SIZE_MAX without a maximum; constant */
-    size_t peak;   /* the most in use (THREADS: out) that was noted: before a block comes back, and when asked */
+    slab *leaving;       /* empty slabs that go to the depot when the lock is given back */
+    struct piece *pieces; /* instead of slabs, for a pool over a buffer; linked by next, the newest first */
+    size_t out, most;    /* most: SIZE_MAX without a maximum */
+    size_t peak;         /* the most in use (THREADS: out) */
     size_t failures, forwarded;
-    size_t mark; /* high_water, or 0; constant, with its callback */
+    size_t mark;         /* high_water, or 0; constant, with its callback */
     void (*on_mark)(pm_pool *, void *);
     void *context;
     pm_pool *next, *previous; /* all pools; pools lock */
     size_t max_blocks, align;
+    size_t piece_blocks; /* that all pieces have room for */
+    uint32_t grow;       /* slabs that come at once, and empty ones that are kept for the next need; constant */
+    bool report_leaks;   /* constant */
     char name[32];
 };
 
-static_assert(offsetof(pm_pool, own) == 64, "the first line is all that the short ways of THREADS read, and nobody writes it");
+static_assert(offsetof(pm_pool, shape) < 64, "the first line is all that the short ways of THREADS read, and nobody writes it");
 
 /* All pools. Lock order: registry, pools, a pool's, heap, depot. */
 typedef struct pool_table {

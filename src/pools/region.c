@@ -57,7 +57,7 @@ static bool region_place(size_t front)
         span = (uintptr_t)1 << 38;
         ceiling = (size_t)1 << 36;
     }
-    uint64_t random = os_random();
+    uint64_t random = os_random() ^ (uintptr_t)&pm_region * 0x9E3779B97F4A7C15u; /* objects with pools of their own look far apart */
     for (int tries = 0; tries < 8; tries++, random = random * 6364136223846793005u + 1442695040888963407u) {
         extents_lay((char *)(low + round_up((random >> 8) % span, UNIT_SIZE)), ceiling, front);
         if (extent_grow(&pm_region.records, front + RECORD_STEP))
@@ -80,6 +80,20 @@ bool region_init(size_t front)
     c->region = r;
     STORE(&r->base, (uintptr_t)r->blocks.base);
     return true;
+}
+
+static void extent_end(const extent *e)
+{
+    if (e->size)
+        os_unmap(e->down ? e->base - e->size : e->base, e->size);
+}
+
+void region_end(void)
+{
+    extent_end(&pm_region.heaps);
+    extent_end(&pm_region.records);
+    extent_end(&pm_region.free_bits);
+    extent_end(&pm_region.blocks);
 }
 
 control *region_control(void) { return (control *)pm_region.records.base; }

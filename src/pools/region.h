@@ -95,6 +95,8 @@ void region_populate(size_t slabs);
 /* Maps the heaps' extent, zeroed, until it has `bytes`, by `step`. False: no memory, or something lies there. Registry lock. */
 bool region_cover_heaps(size_t bytes, size_t step);
 control *region_control(void);
+/* Unmaps all of it; for code that is about to be unloaded. */
+void region_end(void);
 
 INLINE size_t region_offset(const void *p) { return (uintptr_t)p - READ(&pm_region.base); }
 INLINE bool region_holds(const void *p) { return region_offset(p) < READ(&pm_region.size); }

@@ -41,6 +41,8 @@ static pm_pool_stats stats_of(pm_pool *pool)
     return s;
 }
 
+static size_t size_of_least(size_t a, size_t b) { return a < b ? a : b; }
+
 static size_t take(pm_pool *pool, size_t n)
 {
     size_t got = 0;
@@ -88,10 +90,12 @@ static void sizes_are_as_asked_for(void **state)
     pm_pool *pool = create(&o);
     assert_int_equal(stats_of(pool).block_size, 48);
     pm_pool_destroy(pool);
-    o.block_align = 8;
-    pool = create(&o);
-    assert_int_equal(stats_of(pool).block_size, 40);
-    pm_pool_destroy(pool);
+    for (o.block_align = 8; o.block_align > 0; o.block_align /= 2) { /* below 8 it is 8 */
+        pool = create(&o);
+        assert_int_equal(stats_of(pool).block_size, 40);
+        assert_int_equal(stats_of(pool).block_align, 8);
+        pm_pool_destroy(pool);
+    }
 }
 
 static void capacity_is_exact(void **state)
@@ -392,6 +396,158 @@ static void visitors_may_take(void **state)
     }
 }
 
+/* Callbacks that never come back to the visit: by longjmp, from each block in turn, after having freed and taken. */
+static jmp_buf left;
+static void leave_visit(void *p, void *context)
+{
+    size_t *rest = context;
+    if ((*rest)-- > 0)
+        return;
+    pm_pool_free(visited_pool, p);
+    blocks[MANY - 1] = pm_pool_alloc(visited_pool);
+    longjmp(left, 1);
+}
+
+static void visits_may_be_left(void **state)
+{
+    (void)state;
+    for (int m = 0; m < 3; m++) {
+        pm_pool_options o = options_of(64, sharings[m]);
+        pm_pool *pool = visited_pool = create(&o);
+        take(pool, 5000);
+        for (volatile size_t after = 0; after < 5000; after += 613) {
+            size_t rest = after;
+            if (setjmp(left) == 0) {
+                pm_pool_visit(pool, leave_visit, &rest);
+                fail();
+            }
+            assert_int_equal(stats_of(pool).used, 5000);
+            assert_true(m == 0 || pool->own.limit > 0); /* bins are as they were */
+        }
+        visited = 0;
+        pm_pool_visit(pool, count_visit, &visited);
+        assert_int_equal(visited, 5000);
+        pm_pool_destroy(pool);
+    }
+}
+
+/* ---- a caller's memory ---- */
+
+static _Alignas(4096) char memory[1 << 20];
+
+static void pools_over_a_buffer(void **state)
+{
+    (void)state;
+    for (size_t size = 16; size <= 65536; size = size * 3 + 8)
+        for (int m = 0; m < 3; m++)
+            for (size_t align = 8; align <= 4096; align *= 16) {
+                pm_pool_options o = options_of(size, sharings[m]);
+                o.block_align = align;
+                o.buffer = memory + 3;
+                o.buffer_bytes = 300000;
+                pm_pool *pool = create(&o);
+                size_t capacity = stats_of(pool).capacity, bytes = stats_of(pool).block_size;
+                assert_true(capacity * bytes <= 300000 && (capacity + 2) * bytes + capacity / 8 + 4096 + 60 > 300000);
+                for (int round = 0; round < 3; round++) {
+                    assert_int_equal(take(pool, MANY), size_of_least(capacity, MANY));
+                    size_t n = size_of_least(capacity, MANY);
+                    for (size_t i = 0; i < n; i++) {
+                        assert_true((char *)blocks[i] > memory && (char *)blocks[i] + bytes <= memory + 300003);
+                        assert_int_equal((uintptr_t)blocks[i] % align, 0);
+                        assert_true(pm_pool_owns(pool, blocks[i]) && !pm_pool_of(blocks[i]));
+                        *(size_t *)blocks[i] = i;
+                    }
+                    for (size_t i = 0; i < n; i++)
+                        assert_int_equal(*(size_t *)blocks[i], i);
+                    visited_pool = pool;
+                    visited = 0;
+                    if (round == 0)
+                        give(pool, 0, n);
+                    else if (round == 1)
+                        pm_pool_visit(pool, free_visit, NULL);
+                    else
+                        pm_pool_reset(pool);
+                    assert_true(round != 1 || visited == n);
+                    assert_int_equal(stats_of(pool).used, 0);
+                }
+                assert_int_equal(pool->slabs.count, 0);
+                assert_false(pm_pool_owns(pool, blocks));
+                pm_pool_destroy(pool);
+            }
+}
+
+static void buffers_are_extended(void **state)
+{
+    (void)state;
+    pm_pool_options o = options_of(100, PM_SHARING_NONE);
+    o.buffer = memory;
+    o.buffer_bytes = 2000;
+    o.overflow = PM_OVERFLOW_FORWARD;
+    pm_pool *pool = create(&o);
+    size_t first = stats_of(pool).capacity;
+    assert_int_equal(pm_pool_extend(pool, memory + 5000, 5000), 0);
+    assert_true(stats_of(pool).capacity > 3 * first);
+    errno = 0;
+    assert_int_equal(pm_pool_extend(pool, memory + 20000, 100), -1);
+    assert_int_equal(errno, EINVAL);
+    size_t all = stats_of(pool).capacity;
+    assert_int_equal(take(pool, all + 10), all + 10);
+    assert_int_equal(stats_of(pool).forwarded, 10);
+    give(pool, 0, all + 10);
+    assert_int_equal(stats_of(pool).used, 0);
+    assert_int_equal(pm_pool_trim(pool), 0);
+    pm_pool_destroy(pool);
+    o.buffer = NULL;
+    pool = create(&o);
+    assert_non_null(pm_pool_alloc(pool));
+    assert_int_equal(pm_pool_extend(pool, memory, 5000), -1); /* one that has slabs */
+    pm_pool_destroy(pool);
+}
+
+static void pools_grow_as_told(void **state)
+{
+    (void)state;
+    for (int m = 0; m < 3; m++) {
+        pm_pool_options o = options_of(4096, sharings[m]);
+        o.grow_blocks = 100; /* 31 a slab */
+        pm_pool *pool = create(&o);
+        pm_pool_free(pool, pm_pool_alloc(pool));
+        assert_int_equal(pool->slabs.count, 4);
+        take(pool, 200);
+        assert_int_equal(pool->slabs.count, 8);
+        give(pool, 0, 200);
+        assert_true(pool->slabs.count >= 4);
+        pm_pool_trim(pool);
+        assert_int_equal(pool->slabs.count, 0);
+        pm_pool_destroy(pool);
+    }
+}
+
+/* What is said on stderr at a pool's end. */
+static void leaks_are_reported_where_asked(void **state)
+{
+    (void)state;
+    for (int told = 0; told < 2; told++)
+        for (size_t used = 0; used < 2; used++) {
+            char said[200] = "";
+            int ends[2], saved = dup(2);
+            assert_int_equal(pipe(ends), 0);
+            dup2(ends[1], 2);
+            close(ends[1]);
+            pm_pool_options o = options_of(64, PM_SHARING_NONE);
+            o.name = "leaky";
+            o.report_leaks = told;
+            pm_pool *pool = create(&o);
+            take(pool, used);
+            pm_pool_destroy(pool);
+            dup2(saved, 2);
+            close(saved);
+            assert_true(read(ends[0], said, sizeof said - 1) >= 0);
+            close(ends[0]);
+            assert_int_equal(strstr(said, "leaky ends with 1 blocks of 64 bytes") != NULL, told && used);
+        }
+}
+
 /* ---- bad input ---- */
 
 static void refuse(pm_pool_options o)
@@ -416,13 +572,20 @@ static void bad_options_are_refused(void **state)
     BAD(o.block_size = 65537);
     BAD(o.block_size = SIZE_MAX);
     BAD(o.block_align = 24);
-    BAD(o.block_align = 4);
+    BAD(o.block_align = 3);
     BAD(o.block_align = 8192);
     BAD(o.sharing = (pm_sharing)3);
     BAD(o.overflow = (pm_overflow)3);
     BAD(o.max_blocks = 5; o.initial_blocks = 6);
     BAD(o.initial_blocks = SIZE_MAX);
+    BAD(o.max_blocks = 10; o.high_water = 11);
+    BAD(o.overflow = PM_OVERFLOW_FAIL; o.initial_blocks = 10; o.high_water = 11);
+    BAD(o.grow_blocks = SIZE_MAX);
     BAD(o.overflow = PM_OVERFLOW_FAIL);
+    BAD(o.buffer = blocks);
+    BAD(o.buffer = blocks; o.buffer_bytes = 100);
+    BAD(o.buffer = blocks; o.buffer_bytes = SIZE_MAX);
+    BAD(o.buffer = blocks; o.buffer_bytes = sizeof blocks; o.initial_blocks = 1);
     BAD(o.struct_size = 0);
     BAD(o.struct_size = 16);
 }
@@ -614,6 +777,44 @@ static void pools_beyond_the_bins_are_locked(void **state)
     assert_int_equal(pm_pools.count, 0);
 }
 
+/* Threads that each keep one block of a pool, and rest. */
+enum { RESTING = 300 };
+static pthread_barrier_t all_have, all_may_go;
+static void *keep_one(void *unused)
+{
+    (void)unused;
+    void *p = pm_pool_alloc(shared_pool);
+    pm_pool_free(shared_pool, pm_pool_alloc(shared_pool));
+    pthread_barrier_wait(&all_have);
+    pthread_barrier_wait(&all_may_go);
+    pm_pool_free(shared_pool, p);
+    return NULL;
+}
+
+static void many_threads_have_few_at_hand(void **state)
+{
+    (void)state;
+    for (size_t most = 0; most <= 4 * RESTING; most += 4 * RESTING) {
+        pm_pool_options o = options_of(64, PM_SHARING_THREADS);
+        o.max_blocks = most;
+        shared_pool = create(&o);
+        pthread_t threads[RESTING];
+        pthread_barrier_init(&all_have, NULL, RESTING + 1);
+        pthread_barrier_init(&all_may_go, NULL, RESTING + 1);
+        for (int i = 0; i < RESTING; i++)
+            pthread_create(&threads[i], NULL, keep_one, NULL);
+        pthread_barrier_wait(&all_have);
+        assert_int_equal(stats_of(shared_pool).used, RESTING);
+        assert_int_equal(shared_pool->slabs.count, 1); /* of 2,048 blocks */
+        assert_true(most == 0 || take(shared_pool, MANY) >= most / 8); /* the others have not got all the rest */
+        pthread_barrier_wait(&all_may_go);
+        for (int i = 0; i < RESTING; i++)
+            pthread_join(threads[i], NULL);
+        assert_int_equal(shared_pool->bins_begun, most ? 1 : 0); /* who has ended counts no longer */
+        pm_pool_destroy(shared_pool);
+    }
+}
+
 static void free_takes_pool_blocks(void **state)
 {
     (void)state;
@@ -684,6 +885,14 @@ static void children_get_what_threads_had(void **state)
 }
 
 /* ---- arenas ---- */
+
+static pm_arena_stats arena_stats_of(const pm_arena *a)
+{
+    pm_arena_stats s = {.struct_size = sizeof s};
+    pm_arena_stats_get(a, &s);
+    assert_true(s.used <= s.held);
+    return s;
+}
 
 static void arena_fills(pm_arena *a, size_t total)
 {
@@ -807,6 +1016,228 @@ static void bad_arenas_are_refused(void **state)
     pm_arena_destroy(g);
 }
 
+/* What each of many requests of its own size needs: its chunk, and no other request's. */
+static void arenas_end_chunks_that_are_too_small(void **state)
+{
+    (void)state;
+    pm_arena *a = pm_arena_create(NULL, 0);
+    size_t largest = 200000;
+    for (int i = 0; i < 4000; i++, largest += 64) {
+        char *p = pm_arena_alloc(a, largest, 16);
+        assert_non_null(p);
+        p[0] = p[largest - 1] = 1;
+        pm_arena_reset(a);
+        assert_true(arena_stats_of(a).held < 2 * largest);
+    }
+    arena_fills(a, 20 << 20); /* small ones, which the large chunk and then slabs serve */
+    size_t held = arena_stats_of(a).held;
+    pm_arena_reset(a);
+    assert_non_null(pm_arena_alloc(a, 3 << 20, 16)); /* as many slabs as that takes give way */
+    assert_true(arena_stats_of(a).held < held + (2 << 20) && arena_stats_of(a).held > held - (2 << 20));
+    pm_arena_destroy(a);
+    assert_int_equal(pm_pools.arena_slabs, 0);
+}
+
+static void arenas_keep_their_limit(void **state)
+{
+    (void)state;
+    pm_arena *a = pm_arena_create_with(&(pm_arena_options){.struct_size = sizeof(pm_arena_options), .limit = 1 << 20});
+    for (int round = 0; round < 3; round++) {
+        size_t got = 0;
+        errno = 0;
+        while (pm_arena_alloc(a, 1000, 8))
+            got += 1000;
+        assert_int_equal(errno, ENOMEM);
+        assert_true(got > 1000000 && got <= 1 << 20);
+        assert_true(arena_stats_of(a).used >= got && arena_stats_of(a).held <= 1 << 20);
+        pm_arena_reset(a);
+        assert_int_equal(arena_stats_of(a).used, 0);
+        assert_non_null(pm_arena_alloc(a, 700000, 8)); /* slabs give way */
+        assert_null(pm_arena_alloc(a, 700000, 8));
+        pm_arena_reset(a);
+    }
+    pm_arena_destroy(a);
+    a = pm_arena_create_with(&(pm_arena_options){.struct_size = sizeof(pm_arena_options), .limit = 1000});
+    assert_non_null(pm_arena_alloc(a, 900, 8));
+    assert_null(pm_arena_alloc(a, 900, 8));
+    pm_arena_destroy(a);
+}
+
+static size_t taken, given;
+static void *source_take(size_t bytes, void *context)
+{
+    assert_ptr_equal(context, &taken);
+    taken += bytes;
+    return taken > 1 << 20 ? NULL : malloc(bytes);
+}
+static void source_give(void *p, size_t bytes, void *context)
+{
+    assert_ptr_equal(context, &taken);
+    given += bytes;
+    free(p);
+}
+
+static void arenas_over_a_source(void **state)
+{
+    (void)state;
+    taken = given = 0;
+    pm_arena_options o = {.struct_size = sizeof o, .chunk_bytes = 5000, .take = source_take, .give = source_give, .context = &taken};
+    pm_arena *a = pm_arena_create_with(&o);
+    arena_fills(a, 500000);
+    assert_int_equal(taken - given, arena_stats_of(a).held);
+    pm_arena_reset(a);
+    assert_non_null(pm_arena_alloc(a, 100000, 16));
+    assert_int_equal(taken - given, arena_stats_of(a).held);
+    assert_null(pm_arena_alloc(a, 1 << 20, 16));
+    size_t refused = (1 << 20) + sizeof(void *) * 4;
+    assert_true(taken > refused);
+    pm_arena_destroy(a);
+    assert_true(taken - given >= refused && taken - given < 2 * refused); /* the one that was refused */
+}
+
+static void note(void *context)
+{
+    static char *end;
+    char *log = context;
+    end = log[0] ? end : log;
+    *end++ = log[99]++;
+    *end = 0;
+}
+
+/* Each arena with deferred calls, and what each way of giving back runs. */
+static void deferred_calls_run_once(void **state)
+{
+    (void)state;
+    static char buffer[4096];
+    for (int over_buffer = 0; over_buffer < 2; over_buffer++) {
+        char log[100] = {[99] = 'a'};
+        pm_arena *a = pm_arena_create(over_buffer ? buffer : NULL, over_buffer ? sizeof buffer : 0);
+        assert_int_equal(pm_arena_defer(a, note, log), 0);
+        pm_arena_mark mark = pm_arena_save(a);
+        for (int i = 0; i < 20; i++) { /* over several chunks */
+            assert_true(over_buffer || pm_arena_alloc(a, 50000, 16));
+            assert_int_equal(pm_arena_defer(a, note, log), 0);
+        }
+        pm_arena_mark late = pm_arena_save(a);
+        assert_int_equal(pm_arena_defer(a, note, log), 0);
+        pm_arena_rewind(a, late);
+        assert_string_equal(log, "a");
+        pm_arena_rewind(a, mark);
+        assert_string_equal(log, "abcdefghijklmnopqrstu");
+        pm_arena_rewind(a, mark);
+        assert_int_equal(strlen(log), 21);
+        pm_arena_reset(a);
+        assert_int_equal(strlen(log), 22);
+        assert_int_equal(pm_arena_defer(a, note, log), 0);
+        pm_arena_destroy(a);
+        assert_int_equal(strlen(log), 23);
+    }
+    errno = 0;
+    assert_int_equal(pm_arena_defer(NULL, note, NULL), -1);
+    assert_int_equal(errno, EINVAL);
+}
+
+static pm_arena *sub_arena(pm_arena *parent)
+{
+    pm_arena *sub = pm_arena_create_with(
+        &(pm_arena_options){.struct_size = sizeof(pm_arena_options), .parent = parent, .chunk_bytes = 1000});
+    assert_non_null(sub);
+    return sub;
+}
+
+static void sub_arenas_end_with_their_parent(void **state)
+{
+    (void)state;
+    char log[100] = {[99] = 'a'};
+    pm_arena *a = pm_arena_create(NULL, 0);
+    pm_arena_mark mark = pm_arena_save(a);
+    for (int round = 0; round < 3; round++) {
+        pm_arena *sub = sub_arena(a), *below = sub_arena(sub);
+        arena_fills(sub, 100000);
+        arena_fills(below, 100000);
+        assert_true(arena_stats_of(a).used >= 200000);
+        pm_arena_defer(below, note, log);
+        if (round == 0)
+            pm_arena_reset(a);
+        else if (round == 1)
+            pm_arena_rewind(a, mark);
+        else
+            pm_arena_destroy(below);
+        assert_int_equal(strlen(log), round + 1);
+    }
+    pm_arena_destroy(a);
+    assert_int_equal(strlen(log), 3); /* what was destroyed before is not ended again */
+    assert_int_equal(pm_pools.arena_slabs, 0);
+}
+
+static void scopes_rewind(void **state)
+{
+    (void)state;
+    pm_arena *a = pm_arena_create(NULL, 0);
+    void *first = pm_arena_alloc(a, 10, 16);
+    for (int i = 0; i < 5; i++) {
+        PM_ARENA_SCOPE(a);
+        arena_fills(a, 300000);
+        PM_ARENA_SCOPE(a);
+        assert_non_null(first);
+    }
+    assert_ptr_equal(pm_arena_alloc(a, 1, 1), (char *)first + 10);
+    pm_arena_destroy(a);
+}
+
+static void arenas_print(void **state)
+{
+    (void)state;
+    pm_arena *a = pm_arena_create(NULL, 0);
+    static char letters[300000];
+    memset(letters, 'x', sizeof letters - 1);
+    char *copy = pm_arena_strdup(a, letters), *printed = pm_arena_printf(a, "%s-%d", "no", 7);
+    assert_string_equal(copy, letters);
+    for (size_t length = 0; length < sizeof letters; length = length * 2 + 17) { /* into what is left of a chunk, and beyond */
+        char *more = pm_arena_printf(a, "%.*s.", (int)length, letters);
+        assert_int_equal(strlen(more), length + 1);
+        assert_int_equal(more[length], '.');
+    }
+    assert_string_equal(printed, "no-7");
+    char *empty = pm_arena_strdup(a, "");
+    assert_ptr_equal(empty, (char *)pm_arena_save(a).at - 1);
+    errno = 0;
+    assert_null(pm_arena_strdup(a, NULL));
+    assert_int_equal(errno, EINVAL);
+    pm_arena_destroy(a);
+    a = pm_arena_create(letters, 100);
+    assert_null(pm_arena_printf(a, "%200d", 1));
+    assert_non_null(pm_arena_printf(a, "%20d", 1));
+    pm_arena_destroy(a);
+}
+
+static void bad_arena_options_are_refused(void **state)
+{
+    (void)state;
+    char buffer[300];
+    pm_arena *a = pm_arena_create(NULL, 0);
+    pm_arena_options good = {.struct_size = sizeof good}, bad[6] = {good, good, good, good, good, good};
+    bad[0].struct_size = 4;
+    bad[1].bytes = SIZE_MAX;
+    bad[2].parent = a;
+    bad[2].take = source_take;
+    bad[3].buffer = bad[4].buffer = bad[5].buffer = buffer;
+    bad[4].bytes = bad[5].bytes = sizeof buffer;
+    bad[4].limit = 100;
+    bad[5].parent = a;
+    for (int i = 0; i < 6; i++) {
+        errno = 0;
+        assert_null(pm_arena_create_with(&bad[i]));
+        assert_int_equal(errno, EINVAL);
+    }
+    assert_null(pm_arena_create_with(NULL));
+    pm_arena_stats s = {.struct_size = 16, .held = 77}; /* an older caller's */
+    pm_arena_alloc(a, 100, 1);
+    pm_arena_stats_get(a, &s);
+    assert_true(s.used == 100 && s.held == 77);
+    pm_arena_destroy(a);
+}
+
 static void scopes_end_them(void **state)
 {
     (void)state;
@@ -840,6 +1271,12 @@ int main(void)
         cmocka_unit_test(trim_gives_empty_slabs_back),
         cmocka_unit_test(a_reset_keeps_the_mark),
         cmocka_unit_test(visitors_may_take),
+        cmocka_unit_test(visits_may_be_left),
+        cmocka_unit_test(pools_over_a_buffer),
+        cmocka_unit_test(buffers_are_extended),
+        cmocka_unit_test(pools_grow_as_told),
+        cmocka_unit_test(leaks_are_reported_where_asked),
+        cmocka_unit_test(many_threads_have_few_at_hand),
         cmocka_unit_test(bad_options_are_refused),
         cmocka_unit_test(more_than_the_machine_has_is_refused),
         cmocka_unit_test(an_older_struct_is_taken),
@@ -855,6 +1292,14 @@ int main(void)
         cmocka_unit_test(arenas_rewind),
         cmocka_unit_test(arenas_stay_in_their_buffer),
         cmocka_unit_test(bad_arenas_are_refused),
+        cmocka_unit_test(arenas_end_chunks_that_are_too_small),
+        cmocka_unit_test(arenas_keep_their_limit),
+        cmocka_unit_test(arenas_over_a_source),
+        cmocka_unit_test(deferred_calls_run_once),
+        cmocka_unit_test(sub_arenas_end_with_their_parent),
+        cmocka_unit_test(scopes_rewind),
+        cmocka_unit_test(arenas_print),
+        cmocka_unit_test(bad_arena_options_are_refused),
         cmocka_unit_test(scopes_end_them),
     };
     pools_start((char *[]){NULL});
