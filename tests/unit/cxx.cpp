@@ -182,6 +182,98 @@ void objects()
     CHECK(object_pool<forty>().stats().block_size == 40); // packed
 }
 
+// Destructors of what an arena gives back, and of what is left in a pool at its end.
+void objects_end()
+{
+    arena growing;
+    counted *first = growing.make<counted>();
+    {
+        arena_scope scope(growing);
+        static_cast<void>(growing.make<counted>());
+        static_cast<void>(growing.make<counted>());
+        CHECK(counted::alive == 3 && growing.bytes_used() > 3 * sizeof(counted));
+    }
+    CHECK(counted::alive == 1 && growing.make<counted>() != first);
+    growing.reset();
+    CHECK(counted::alive == 0 && growing.bytes_used() == 0);
+    arena none = std::move(growing);
+    CHECK(growing.try_allocate(1) == nullptr); // NOLINT: moved from
+    CHECK(none.try_allocate(8, 3) == nullptr);
+#ifdef __cpp_exceptions
+    CHECK(throws<int>([&] { static_cast<void>(none.make<counted>(true)); }));
+    pm_arena_options little{};
+    little.struct_size = sizeof little;
+    little.limit = 1;
+    CHECK(throws<std::bad_alloc>([&] { arena bad(little); }));
+#endif
+    {
+        pm_pool_options options{};
+        options.struct_size = sizeof options;
+        options.name = "ended";
+        options.max_blocks = 3;
+        options.sharing = PM_SHARING_NONE;
+        object_pool<counted> pool(options);
+        counted *a = pool.construct(), *b = pool.construct();
+        CHECK(counted::alive == 2 && pool.stats().capacity == 3 && a != b);
+        pool.destroy(a);
+        pool.destroy(nullptr);
+        CHECK(counted::alive == 1 && pool.stats().used == 1);
+        object_pool<counted> other = std::move(pool), third;
+        static_cast<void>(third.construct());
+        CHECK(counted::alive == 2);
+        third = std::move(other);
+        CHECK(counted::alive == 1 && third.stats().used == 1);
+    }
+    CHECK(counted::alive == 0);
+}
+
+struct shape {
+    int corners = 0;
+};
+struct named {
+    std::string name{"a name that does not fit into the string"};
+};
+struct square : named, shape { // whose shape does not begin where it begins
+    square() { corners = 4; }
+    counted c;
+};
+
+void objects_by_their_base()
+{
+    object_pool<square> squares;
+    base_ptr<shape> p, q = squares.make();
+    CHECK(!p && q->corners == 4 && counted::alive == 1);
+    p = std::move(q);
+    CHECK(!q && p->corners == 4 && squares.stats().used == 1);
+    p.reset();
+    CHECK(counted::alive == 0 && squares.stats().used == 0);
+    std::vector<base_ptr<shape>> shapes;
+    for (int i = 0; i < 100; i++)
+        shapes.emplace_back(squares.make());
+    CHECK(counted::alive == 100);
+}
+
+void visits_that_throw()
+{
+#ifdef __cpp_exceptions
+    for (pm_sharing mode : {PM_SHARING_THREADS, PM_SHARING_LOCKED, PM_SHARING_NONE}) {
+        pool blocks(64, mode);
+        for (int i = 0; i < 1000; i++)
+            static_cast<void>(blocks.allocate());
+        for (int after = 0; after < 1000; after += 99)
+            CHECK(throws<int>([&] {
+                int left = after;
+                pm_pool_visit(blocks.get(), [](void *, void *n) { if ((*static_cast<int *>(n))-- == 0) throw 1; }, &left);
+            }));
+        int visited = 0;
+        pm_pool_visit(blocks.get(), [](void *, void *n) { ++*static_cast<int *>(n); }, &visited);
+        CHECK(visited == 1000 && blocks.stats().used == 1000);
+        blocks.deallocate(blocks.allocate());
+        CHECK(blocks.stats().used == 1000);
+    }
+#endif
+}
+
 // ---- allocator ----
 
 template <class T>
@@ -236,6 +328,33 @@ void allocator_semantics()
 #ifdef __cpp_exceptions
     CHECK(throws<std::bad_alloc>([&] { ints.deallocate(ints.allocate(absurd), 1); }));
 #endif
+}
+
+void one_pool_s_allocator()
+{
+    pool blocks(64, PM_SHARING_NONE);
+    using nodes = pool_allocator<int>;
+    std::list<int, nodes> list{nodes(blocks)}, other{nodes(blocks)};
+    for (int i = 0; i < 1000; i++)
+        list.push_back(i);
+    CHECK(blocks.stats().used >= 1000 && blocks.stats().used <= 1002);
+    other.splice(other.begin(), list);
+    CHECK(other.size() == 1000 && list.empty());
+    list = std::move(other);
+    pool second(64);
+    std::list<int, nodes> elsewhere{nodes(second)};
+    CHECK(elsewhere.get_allocator() != list.get_allocator());
+    elsewhere = list; // and its allocator, as this says
+    CHECK(elsewhere.size() == 1000 && second.stats().used <= 1 && blocks.stats().used >= 2000);
+    elsewhere.clear();
+    list.clear();
+    std::vector<int, nodes> numbers{nodes(blocks)}; // beyond a block from operator new
+    for (int i = 0; i < 1000; i++)
+        numbers.push_back(i);
+    CHECK(numbers[999] == 999);
+    std::map<int, wide, std::less<>, pool_allocator<std::pair<const int, wide>>> map{nodes(blocks)};
+    map[1]; // too large, and aligned beyond what the pool is
+    CHECK(is_aligned(&map[1], 256) && blocks.stats().used <= 3);
 }
 
 // ---- pool_resource ----
@@ -332,22 +451,6 @@ void resource_misuse()
 #endif
 }
 
-void resource_threads(pm_sharing mode)
-{
-    pool_resource resource(mode);
-    std::vector<std::thread> threads;
-    for (int t = 0; t < 4; t++)
-        threads.emplace_back([&resource, t] {
-            std::pmr::map<int, std::pmr::string> map(&resource);
-            for (int i = 0; i < 3000; i++)
-                map.emplace(i * 7 % 1001, std::pmr::string(static_cast<std::size_t>(i * (t + 1) % 3000), 'x', &resource));
-            void *large = resource.allocate(50000);
-            resource.deallocate(large, 50000);
-        });
-    for (std::thread &t : threads)
-        t.join();
-}
-
 void resource_containers(std::pmr::memory_resource &resource)
 {
     std::pmr::vector<int> vector(&resource);
@@ -359,6 +462,112 @@ void resource_containers(std::pmr::memory_resource &resource)
         sets[i % 50].insert(i);
     }
     CHECK(vector[1999] == 1999 && list.size() == 2000 && sets[7].size() == 40);
+}
+
+// Each option of pool_resource, in each mode.
+void resource_options(pm_sharing mode)
+{
+    upstream above;
+    pool_resource_options options;
+    options.sharing = mode;
+    options.upstream = &above;
+    options.largest_block = 1000;
+    options.name = "orders";
+    {
+        pool_resource resource(options);
+        void *small = resource.allocate(1000), *large = resource.allocate(1001);
+        CHECK(above.blocks == 1 && resource.stats().large == 1 && resource.stats().used == 1024 + 1001);
+        CHECK(resource.stats().pools == 1 && resource.stats().capacity >= 1024);
+        static pm_stats all; // 15 KiB
+        all.struct_size = sizeof all;
+        pm_stats_get(&all);
+        bool named = false;
+        for (std::size_t i = 0; i < all.pools; i++)
+            named |= std::strcmp(all.row[i].name, "orders-1024") == 0;
+        CHECK(named);
+        resource.deallocate(small, 1000);
+        resource.deallocate(large, 1001);
+        CHECK(resource.trim() > 0 && resource.stats().used == 0 && resource.stats().capacity == 0);
+    }
+    options.largest_block = 32768;
+    options.limit = 100000;
+    {
+        pool_resource resource(options);
+        for (int round = 0; round < 3; round++) {
+            void *made[1000];
+#ifdef __cpp_exceptions
+            std::size_t n = 0;
+            CHECK(throws<std::bad_alloc>([&] {
+                for (;; n++)
+                    made[n] = resource.allocate(1000);
+            }));
+            CHECK(n == 97 && throws<std::bad_alloc>([&] { static_cast<void>(resource.allocate(50000)); }));
+            CHECK(throws<std::bad_alloc>([&] { static_cast<void>(resource.allocate(absurd)); }));
+            for (std::size_t i = 0; i < n; i++)
+                resource.deallocate(made[i], 1000);
+#endif
+            made[0] = resource.allocate(70000);
+            made[1] = resource.allocate(0);
+            resource.deallocate(made[0], 70000);
+            resource.deallocate(made[1], 0);
+            CHECK(above.blocks == 0);
+        }
+        static_cast<void>(resource.allocate(70000));
+        resource.release();
+        static_cast<void>(resource.allocate(70000)); // counted anew
+    }
+    CHECK(above.blocks == 0 && above.bytes == 0);
+    options.limit = 0;
+    options.small_from_upstream = true;
+    {
+        pool_resource resource(options);
+        CHECK(resource.sharing() != PM_SHARING_THREADS);
+        resource_sizes(resource);
+        const std::size_t before = above.bytes;
+        CHECK(before > 0);
+        for (int i = 0; i < 10000; i++)
+            CHECK(pm_pool_of(resource.allocate(64)) == nullptr);
+        CHECK(above.bytes > before + 640000 - 200000 && above.bytes < before + 2000000 && above.blocks < 200);
+        resource.release();
+        CHECK(above.blocks == 0);
+        resource_containers(resource);
+    }
+    CHECK(above.blocks == 0 && above.bytes == 0);
+}
+
+void resource_refusals()
+{
+#ifdef __cpp_exceptions
+    CHECK(throws<std::invalid_argument>([] { pool_resource bad(static_cast<pm_sharing>(3)); }));
+    CHECK(throws<std::invalid_argument>([] { pool_resource bad(PM_SHARING_NONE, nullptr); }));
+    pool_resource_options options;
+    options.largest_block = 32769;
+    CHECK(throws<std::invalid_argument>([&] { pool_resource bad(options); }));
+    pool_resource resource;
+    for (std::size_t align : {3, 5, 6, 7, 9, 12, 15, 24, 100})
+        CHECK(throws<std::invalid_argument>([&] { static_cast<void>(resource.allocate(100, align)); }));
+    CHECK(throws<std::invalid_argument>([&] { static_cast<void>(resource.allocate(100, 0)); }));
+#endif
+}
+
+void resource_threads(pm_sharing mode, bool from_upstream = false)
+{
+    pool_resource_options options;
+    options.sharing = mode;
+    options.small_from_upstream = from_upstream;
+    options.limit = from_upstream ? std::size_t(1) << 30 : 0;
+    pool_resource resource(options);
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; t++)
+        threads.emplace_back([&resource, t] {
+            std::pmr::map<int, std::pmr::string> map(&resource);
+            for (int i = 0; i < 3000; i++)
+                map.emplace(i * 7 % 1001, std::pmr::string(static_cast<std::size_t>(i * (t + 1) % 3000), 'x', &resource));
+            void *large = resource.allocate(50000);
+            resource.deallocate(large, 50000);
+        });
+    for (std::thread &t : threads)
+        t.join();
 }
 
 // ---- arena_resource ----
@@ -389,6 +598,44 @@ void arena_resources()
     growing.release();
 }
 
+void arena_resource_options_hold()
+{
+    alignas(16) char buffer[256];
+    upstream above;
+    {
+        arena_resource_options options;
+        options.buffer = buffer;
+        options.buffer_bytes = sizeof buffer;
+        options.upstream = &above;
+        options.limit = 20000;
+        options.chunk_bytes = 1000;
+        arena_resource resource(options);
+        CHECK(resource.upstream_resource() == &above);
+        CHECK(resource.allocate(200) == buffer && resource.bytes_used() == 200 && above.blocks == 0);
+        for (int i = 0; i < 20; i++)
+            std::memset(resource.allocate(500), 1, 500);
+        CHECK(above.blocks > 5 && above.bytes <= 20000 && resource.bytes_held() == above.bytes + sizeof buffer);
+        CHECK(resource.bytes_used() >= 200 + 20 * 500);
+#ifdef __cpp_exceptions
+        CHECK(throws<std::bad_alloc>([&] { static_cast<void>(resource.allocate(15000)); }));
+#endif
+        resource.reset();
+        CHECK(above.blocks > 0 && resource.bytes_used() == 0);
+        resource.release();
+        CHECK(above.blocks == 0);
+        static_cast<void>(resource.allocate(1000));
+    }
+    CHECK(above.blocks == 0 && above.bytes == 0);
+    arena_resource plain(std::size_t(5000), &above), over(buffer, sizeof buffer, &above);
+    static_cast<void>(plain.allocate(10));
+    CHECK(above.blocks == 1 && above.bytes > 5000);
+    resource_containers(over);
+#ifdef __cpp_exceptions
+    arena_resource empty(std::size_t(1), std::pmr::null_memory_resource());
+    CHECK(throws<std::bad_alloc>([&] { static_cast<void>(empty.allocate(1)); }));
+#endif
+}
+
 } // namespace
 
 int main()
@@ -397,14 +644,22 @@ int main()
     pool_limits();
     arena_use();
     objects();
+    objects_end();
+    objects_by_their_base();
+    visits_that_throw();
     containers();
     allocator_semantics();
+    one_pool_s_allocator();
     for (pm_sharing mode : {PM_SHARING_THREADS, PM_SHARING_LOCKED, PM_SHARING_NONE}) {
         resource_oversize(mode);
+        resource_options(mode);
         pool_resource resource(mode);
         resource_containers(resource);
     }
     resource_misuse();
+    resource_refusals();
+    resource_threads(PM_SHARING_LOCKED, true);
+    arena_resource_options_hold();
     resource_threads(PM_SHARING_THREADS);
     resource_threads(PM_SHARING_LOCKED);
     arena_resources();
