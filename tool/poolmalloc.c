@@ -218,6 +218,7 @@ static const struct {
     {"tune", "find the block sizes that waste least on a program", tune},
     {"config", "check and print the settings and block sizes", config_command},
     {"active", "whether a process runs on pools", active},
+    {"doctor", "whether pools serve a program, why not, what could be gained", doctor},
     {"stat", "how full the pools of a running process are", stat_command},
     {"top", "the same, live, on the whole screen", top_command},
 };

@@ -44,5 +44,6 @@ void config_print(const config *c);
 void config_help(void);
 
 int tune(int argc, char **argv);
+int doctor(int argc, char **argv);
 
 #endif

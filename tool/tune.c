@@ -135,7 +135,7 @@ int tune(int argc, char **argv)
     if (w.check && !profiles_add(&check, w.check))
         return EXIT_USAGE;
     if (strcmp(argv[optind - 1], "--") == 0)
-        status = tune_run(argv + optind, &all);
+        status = tune_run(argv + optind, &all, NULL);
     else if (!profiles_read(argv + optind, &all))
         return EXIT_USAGE;
     int chosen = all.n ? choose(&all, check.n ? &check : NULL, &w) : EXIT_NOT_SO;

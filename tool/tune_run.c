@@ -36,20 +36,26 @@ static _Noreturn void child_run(char **command, const sigset_t *mask)
     _exit(preload_add(false) ? command_exec(command) : EXIT_CANNOT_RUN);
 }
 
+#define LOOKS_A_SECOND 20
+
 /* Until the child ends; on a terminal a line now and then. */
-static int child_wait(pid_t pid, const sigset_t *ends, const char *command)
+static int child_wait(pid_t pid, const sigset_t *ends, const char *command, void (*look)(pid_t))
 {
-    static const struct timespec period = {10, 0};
-    int status = 0, seconds = 0;
-    while (waitpid(pid, &status, WNOHANG) == 0)
-        if (sigtimedwait(ends, NULL, &period) < 0 && errno == EAGAIN && isatty(2))
-            fprintf(stderr, "poolmalloc: tune: '%s' runs for %d s; Ctrl-C ends it, and sizes are chosen from what it did\n", command,
-                    seconds += (int)period.tv_sec);
+    static const struct timespec period = {0, 1000000000 / LOOKS_A_SECOND};
+    int status = 0;
+    for (unsigned looks = 1; waitpid(pid, &status, WNOHANG) == 0; looks++) {
+        bool ended = sigtimedwait(ends, NULL, &period) > 0;
+        if (look && !ended)
+            look(pid);
+        if (looks % (10 * LOOKS_A_SECOND) == 0 && isatty(2))
+            fprintf(stderr, "poolmalloc: '%s' runs for %u s; Ctrl-C ends it, and what it did until then counts\n", command,
+                    looks / LOOKS_A_SECOND);
+    }
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 /* Ctrl-C ends the command, and we go on with what it left. */
-static int command_wait(char **command)
+static int command_wait(char **command, void (*look)(pid_t))
 {
     sigset_t ends, mask;
     sigemptyset(&ends);
@@ -60,7 +66,7 @@ static int command_wait(char **command)
         child_run(command, &mask);
     signal(SIGINT, SIG_IGN);
     signal(SIGQUIT, SIG_IGN);
-    int status = pid > 0 ? child_wait(pid, &ends, command[0]) : EXIT_CANNOT_RUN;
+    int status = pid > 0 ? child_wait(pid, &ends, command[0], look) : EXIT_CANNOT_RUN;
     signal(SIGINT, SIG_DFL);
     signal(SIGQUIT, SIG_DFL);
     if (pid < 0)
@@ -111,13 +117,13 @@ static void tell_end(const char *command, int status)
         fprintf(stderr, "poolmalloc: tune: '%s' ended with exit status %d\n", command, status);
 }
 
-int tune_run(char **command, profiles *all)
+int tune_run(char **command, profiles *all, void (*look)(pid_t))
 {
     char folder[FOLDER_BYTES];
     if (!folder_make(folder))
         return EXIT_NOT_SO;
     bool good = settings_prepare(folder);
-    int status = good ? command_wait(command) : EXIT_USAGE;
+    int status = good ? command_wait(command, look) : EXIT_USAGE;
     folder_collect(folder, all);
     if (all->n == 0 && status == 0) {
         fprintf(stderr,
