@@ -193,7 +193,8 @@ typedef struct pm_pool_hand {
 } pm_pool_hand;
 
 #if defined(__GNUC__)
-/* What lies so many bytes from pm_thread is the calling thread's hand of a pool of THREADS; 0: it has none. */
+/* What lies so many bytes from pm_thread is the calling thread's hand of a pool of THREADS, or, for any other, and NULL, one
+ * that is empty for ever. Less than 64 KiB. */
 PM_API size_t pm_pool_hand_of_thread(const pm_pool *pool);
 PM_API extern __thread char *pm_thread __attribute__((tls_model("initial-exec")));
 
@@ -210,11 +211,11 @@ PM_INLINE void *pm_hand_take(pm_pool_hand *hand)
     }
     return pm_block;
 }
-/* False: no room. The link stands before the head moves: the child of a fork, wherever it falls, sees a proper list. */
+/* False: no room, or no block. The link stands before the head moves: the child of a fork, wherever it falls, sees a proper list. */
 PM_INLINE bool pm_hand_give(pm_pool_hand *hand, void *pm_block)
 {
     int32_t pm_room = hand->room - 1;
-    if (__builtin_expect(pm_room < 0, 0))
+    if (__builtin_expect(pm_room < 0 || !pm_block, 0))
         return false;
     hand->room = pm_room;
     *(pm_pool_link *)pm_block = hand->free;
@@ -235,7 +236,7 @@ PM_INLINE void *pm_pool_alloc(pm_pool *pool)
 }
 PM_INLINE void pm_pool_free(pm_pool *pool, void *pm_block)
 {
-    if (!pool || !pm_block || !pm_hand_give((pm_pool_hand *)pool, pm_block))
+    if (!pool || !pm_hand_give((pm_pool_hand *)pool, pm_block))
         pm_pool_free_called(pool, pm_block);
 }
 #endif

@@ -556,7 +556,7 @@ public:
     void release() noexcept
     {
         for (slot &s : slots) {
-            s.hand.store(0, std::memory_order_relaxed);
+            s.hand.store(pm_pool_hand_of_thread(nullptr), std::memory_order_relaxed);
             pm_pool_destroy(s.pool.exchange(nullptr, std::memory_order_relaxed));
         }
         while (ring.next != &ring)
@@ -603,7 +603,7 @@ protected:
 
     void do_deallocate(void *block, std::size_t bytes, std::size_t align) override
     {
-        if (__builtin_expect(bytes - 1 >= short_most || !is_plain(align), 0))
+        if (__builtin_expect(bytes - 1 >= short_most || align > 16, 0))
             return deallocate_unusual(block, bytes, align);
         slot_give(slots[detail::numbers[(bytes - 1) / 16]], block);
     }
@@ -611,10 +611,10 @@ protected:
     bool do_is_equal(const std::pmr::memory_resource &other) const noexcept override { return this == &other; }
 
 private:
-    // Where the hand of its pool is, for whoever uses the resource: from the beginning of the thread's (THREADS), or of the
-    // address space (NONE). 0: there is none, or no pool yet.
+    // Where the hand of its pool is: so many bytes from pm_thread, or, beyond those, an address. An empty one while there is no
+    // pool, or where it has no hand.
     struct slot {
-        std::atomic<std::uintptr_t> hand{0};
+        std::atomic<std::uintptr_t> hand{pm_pool_hand_of_thread(nullptr)};
         std::atomic<pm_pool *> pool{nullptr};
     };
 
@@ -629,25 +629,29 @@ private:
     // 1, 2, 4, 8 or 16.
     static bool is_plain(std::size_t align) noexcept { return align <= 16 && (0x10116u >> align & 1); }
 
-    pm_pool_hand *hand_of(std::uintptr_t at) const noexcept
+    static pm_pool_hand *hand_of(const slot &s) noexcept
     {
-        return reinterpret_cast<pm_pool_hand *>(mode == PM_SHARING_THREADS ? reinterpret_cast<std::uintptr_t>(pm_thread) + at : at);
+        std::uintptr_t at = s.hand.load(std::memory_order_acquire); // partner: pool_make
+        if (at < 65536)
+            at += reinterpret_cast<std::uintptr_t>(pm_thread);
+        return reinterpret_cast<pm_pool_hand *>(at);
     }
 
     void *slot_take(std::size_t number)
     {
-        const std::uintptr_t at = slots[number].hand.load(std::memory_order_acquire); // partner: pool_make
-        void *const block = __builtin_expect(at != 0, 1) ? pm_hand_take(hand_of(at)) : nullptr;
+        void *const block = pm_hand_take(hand_of(slots[number]));
         return __builtin_expect(block != nullptr, 1) ? block : slot_draw(number);
     }
 
-    // Not noexcept: that would take the tail out of this tail call. Relaxed: whoever has a block of the pool by a proper way
-    // has seen it made.
+    // Not noexcept: that would take the tail out of this tail call.
     void slot_give(slot &s, void *block)
     {
-        const std::uintptr_t at = s.hand.load(std::memory_order_relaxed);
-        if (__builtin_expect(at == 0 || !pm_hand_give(hand_of(at), block), 0))
-            pm_pool_free(s.pool.load(std::memory_order_relaxed), block);
+        if (__builtin_expect(!pm_hand_give(hand_of(s), block), 0))
+            slot_put(s, block);
+    }
+    __attribute__((noinline)) void slot_put(slot &s, void *block)
+    {
+        pm_pool_free(s.pool.load(std::memory_order_relaxed), block); // whoever has a block by a proper way has seen it made
     }
 
     __attribute__((noinline)) void *slot_draw(std::size_t number)
@@ -734,10 +738,10 @@ private:
             wanted.buffer = upstream_add(wanted.buffer_bytes, wanted.block_align);
         }
         p = detail::created(pm_pool_create(&wanted));
-        s.hand.store(mode == PM_SHARING_THREADS ? pm_pool_hand_of_thread(p)
-                     : mode == PM_SHARING_NONE  ? reinterpret_cast<std::uintptr_t>(p)
-                                                : 0,
-                     std::memory_order_release);
+        if (mode == PM_SHARING_NONE)
+            s.hand.store(reinterpret_cast<std::uintptr_t>(p), std::memory_order_release);
+        else
+            s.hand.store(pm_pool_hand_of_thread(p), std::memory_order_release);
         s.pool.store(p, std::memory_order_release);
         return p;
     }

@@ -19,6 +19,7 @@
 
 static_assert(offsetof(pm_pool, hand) == 0 && offsetof(bin, free) == offsetof(pm_pool_hand, free) &&
                   offsetof(bin, room) == offsetof(pm_pool_hand, room), "what callers use inline");
+static_assert(sizeof(heap) <= 65536, "callers tell a hand's place in a heap from an address");
 
 INLINE bin *pool_bin(const pm_pool *pool, heap *h) { return (bin *)((char *)h + pool->bin_offset); }
 INLINE size_t bin_holds(const bin *b) { return (size_t)(b->limit - b->room); }

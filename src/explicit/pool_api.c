@@ -325,7 +325,7 @@ pm_pool *pm_pool_of(const void *p) { return region_holds(p) ? LOAD(&slab_of(p)->
 
 size_t pm_pool_hand_of_thread(const pm_pool *pool)
 {
-    return pool && pool->sharing == PM_SHARING_THREADS && !pool->looks_first ? pool->bin_offset : 0;
+    return pool && pool->sharing == PM_SHARING_THREADS && !pool->looks_first ? pool->bin_offset : CLASS_NONE * sizeof(bin);
 }
 
 /* ---- visits: blocks whose bit is not set are in use, since none lies in a bin ----

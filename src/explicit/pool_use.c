@@ -10,10 +10,10 @@
 
 #define BIN_FIRST 4 /* blocks that a thread's bin may keep at first */
 
-/* THREADS: the calling thread's; else the pool's hand. */
+/* THREADS: the calling thread's; else the pool's hand, which callers have mostly looked into themselves. */
 INLINE bin *bin_at_hand(pm_pool *pool)
 {
-    char *base = pool->in_pool ? (char *)pool : (char *)my_heap;
+    char *base = UNLIKELY(pool->in_pool) ? (char *)pool : (char *)my_heap;
     return (bin *)(base + pool->bin_offset);
 }
 
