@@ -71,8 +71,11 @@ typedef struct pm_stats {
     size_t limit_hits;       /* times that POOLMALLOC_LIMIT refused a slab */
     size_t remote_frees, remote_messages; /* blocks sent home to another thread's heap; atomic exchanges for them */
     size_t busy;             /* heaps whose threads were on a slow path meanwhile; 0: exact (seen from inside: of 256 heaps) */
-    size_t pools;            /* rows filled; pools beyond PM_STATS_ROWS are in the totals only */
+    size_t pools;            /* rows filled: malloc's block sizes, arenas, then explicit pools, oldest first */
+    /* Where there are more pools than rows, the last is the sum of those without one, "N pools more": with a block_size of 1,
+     * so that capacity, used and free are bytes. */
     pm_stats_row row[PM_STATS_ROWS];
+    size_t explicit_pools;   /* pm_pools there are, those without a row, too */
 } pm_stats;
 
 typedef enum { PM_FORMAT_TEXT, PM_FORMAT_JSON, PM_FORMAT_PROMETHEUS } pm_format;

@@ -235,6 +235,7 @@ static live_result heads_read(live *l)
         {c->class_count, &l->class_count, sizeof l->class_count},
         {c->forwarded, &l->view.forwarded, sizeof l->view.forwarded},
         {c->next, &next, sizeof next},
+        {(const char *)c->config + offsetof(config, stats), &l->wish, sizeof l->wish},
     };
     live_result result = parts_read(l->pid, parts, sizeof parts / sizeof *parts);
     if (result == LIVE_FOUND)
@@ -298,6 +299,7 @@ static void view_fill(live *l, size_t stride)
     v->classes = l->classes;
     v->class_count = l->class_count;
     v->counts = l->counts;
+    v->counted = l->wish.full;
     v->depot = &l->depot;
     v->pools = &l->pools;
     v->pool_home = l->control.pool_home;

@@ -2,6 +2,7 @@
 #ifndef PM_LIVE_H
 #define PM_LIVE_H
 
+#include "ground/config.h"
 #include "insight/stats.h"
 
 #include <sys/types.h>
@@ -41,6 +42,7 @@ typedef struct live {
     size_class classes[CLASS_MAX];
     class_count counts[CLASS_MAX];
     uint32_t class_count;
+    stats_wish wish;
     char next[64];
     buffer slabs, heaps, slow;
     buffer pages;              /* a uint32_t a slab: pages of it that are in memory */

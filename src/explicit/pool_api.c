@@ -148,10 +148,17 @@ static void own_bins_open(pm_pool *pool)
         bin_open(pool, &pool->hand);
 }
 
+static void name_set(pm_pool *pool, const char *name)
+{
+    char cut[sizeof pool->name];
+    snprintf(cut, sizeof cut, "%s", name);
+    name_clean(cut, pool->name, sizeof pool->name);
+}
+
 static void pool_set(pm_pool *pool, const pm_pool_options *o)
 {
     size_t size = round_up(size_max(o->block_size, QUANTUM), o->block_align);
-    snprintf(pool->name, sizeof pool->name, "%s", o->name ? o->name : "pool");
+    name_set(pool, o->name ? o->name : "pool");
     class_shape(&pool->shape, size, o->block_align);
     uint32_t per_slab = pool->shape.per_slab;
     pool->align = o->block_align;
@@ -166,6 +173,45 @@ static void pool_set(pm_pool *pool, const pm_pool_options *o)
     pool->context = o->context;
     sharing_set(pool, o->sharing);
     own_bins_open(pool);
+}
+
+/* ---- names: statistics need to tell pools of one name apart; pools lock ---- */
+
+#define NAMES_SOUGHT 1000 /* pools, among which a name is looked for; with more, what may be a twin is taken for one */
+
+static uint8_t names_count[8192] RARE; /* pools there are whose names come to that number; 255: many, once */
+
+static uint8_t *name_count(const char *name)
+{
+    uint32_t hash = 2166136261u;
+    for (; *name; name++)
+        hash = (hash ^ (unsigned char)*name) * 16777619u;
+    return &names_count[hash >> 19];
+}
+
+static bool name_is_taken(const char *name)
+{
+    const pm_pool *pool = pm_pools.count <= NAMES_SOUGHT ? pm_pools.first : NULL;
+    while (pool && strcmp(pool->name, name) != 0)
+        pool = pool->next;
+    return pool || pm_pools.count > NAMES_SOUGHT;
+}
+
+static void name_enter(pm_pool *pool)
+{
+    uint8_t *count = name_count(pool->name);
+    bool malloc_s = strncmp(pool->name, "malloc-", 7) == 0 || strcmp(pool->name, "arenas") == 0;
+    pool->twin = malloc_s || (*count > 0 && name_is_taken(pool->name));
+    pool->number = ++pm_pools.made;
+    if (*count < 255)
+        ++*count;
+}
+
+static void name_leave(const pm_pool *pool)
+{
+    uint8_t *count = name_count(pool->name);
+    if (*count < 255)
+        --*count;
 }
 
 /* At the end: who reads the list without the lock finds the pools that stay, however many others come and go. */
@@ -191,6 +237,7 @@ static pm_pool *pool_make(const pm_pool_options *o, heap *h)
     if (pool) {
         os_lock_take(&pm_pools.lock);
         pool_set(pool, o);
+        name_enter(pool);
         pool_link(pool);
         os_lock_give(&pm_pools.lock);
     }
@@ -293,6 +340,7 @@ void pm_pool_destroy(pm_pool *pool)
     heap *h = heap_enter_mine();
     os_lock_take(&pm_pools.lock); /* a thread that ends gives its blocks of pools back under it */
     pool_unlink(pool);
+    name_leave(pool);
     bins_visit(pool, bin_close);
     if (pool->sharing == PM_SHARING_THREADS)
         STORE(&pm_pools.of_bin[(pool->bin_offset - offsetof(heap, pool_bins)) / sizeof(bin)], NULL);

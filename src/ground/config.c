@@ -295,10 +295,54 @@ static const option *option_find(const char *name, size_t length)
     return NULL;
 }
 
+#define NAME_MOST 24 /* no name is longer */
+
+/* How many letters to change, add or leave out until `name`, of `length`, is `other`; many, where either is no setting's. */
+static size_t name_distance(const char *name, size_t length, const char *other)
+{
+    uint8_t row[NAME_MOST + 1], count = (uint8_t)size_min(strlen(other), NAME_MOST);
+    if (length > NAME_MOST)
+        return SIZE_MAX;
+    for (uint8_t i = 0; i <= count; i++)
+        row[i] = i;
+    for (size_t n = 0; n < length; n++) {
+        uint8_t before = row[0]++;
+        for (uint8_t i = 0; i < count; i++) {
+            uint8_t change = (uint8_t)(before + (name[n] != other[i]));
+            before = row[i + 1];
+            row[i + 1] = (uint8_t)size_min(change, size_min(before, row[i]) + 1);
+        }
+    }
+    return row[count];
+}
+
+static const char *name_nearest(const char *name, size_t length)
+{
+    size_t best = 3, distance;
+    const char *nearest = NULL;
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        if ((distance = name_distance(name, length, options[i].name)) < best) {
+            best = distance;
+            nearest = options[i].name;
+        }
+    return nearest;
+}
+
+static const char prefix[] = "POOLMALLOC_";
+
+/* The tool has a suggestion of its own. */
+static void complain_of_name(const char *name, size_t length, bool strict, config_complain *complain)
+{
+    char line[200];
+    const char *nearest = strict ? NULL : name_nearest(name, length);
+    snprintf(line, sizeof line, "%s%.*s: no such setting%s%s%s", prefix, (int)size_min(length, 100), name,
+             nearest ? "; did you mean " : "", nearest ? prefix : "", nearest ? nearest : "");
+    complain(line);
+}
+
 /* True when the variable is good, or none of ours. */
 static bool variable_load(config *c, const char *variable, bool strict, config_complain *complain)
 {
-    static const char prefix[] = "POOLMALLOC_";
     if (strncmp(variable, prefix, sizeof prefix - 1) != 0)
         return true;
     const char *name = variable + sizeof prefix - 1, *equals = memchr(name, '=', strlen(name));
@@ -307,10 +351,7 @@ static bool variable_load(config *c, const char *variable, bool strict, config_c
     const option *o = option_find(name, (size_t)(equals - name));
     badness bad;
     if (!o) {
-        char line[200];
-        snprintf(line, sizeof line, "%.*s: no such setting", (int)size_min((size_t)(equals - variable), 100), variable);
-        if (strict)
-            line_say(line, complain);
+        complain_of_name(name, (size_t)(equals - name), strict, complain);
         return !strict;
     }
     if (o->parse(token_of(equals + 1), (char *)c + o->offset, &bad))

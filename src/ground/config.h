@@ -48,7 +48,7 @@ typedef void config_complain(const char *line);
 
 void config_default(config *c);
 /* Takes every POOLMALLOC_ variable of `environment` (NULL-terminated). A bad value leaves the default.
- * Returns how many were bad. With `strict`, a POOLMALLOC_ variable that does not exist is bad too. O(environment). */
+ * Returns how many were bad. One that does not exist gets its line too, and is bad with `strict`. O(environment). */
 unsigned config_load(config *c, char *const *environment, bool strict, config_complain *complain);
 /* Whether the comma list `names` is empty or holds the last part of `path`. */
 bool config_names_program(const char *names, const char *path);

@@ -54,14 +54,39 @@ bool os_mlock(void *at, size_t bytes);
 void os_name(void *at, size_t bytes, const char *name); /* shown in /proc/PID/maps where the kernel can */
 size_t os_resident(void *at, size_t bytes);           /* bytes of [at, at + bytes) in memory; both page-aligned */
 
+/* Descriptors of ours are close-on-exec, and none below 100 stays open. */
 int os_open(const char *path, int flags, int mode);
+int os_keep(int fd); /* a duplicate */
 long os_read(int fd, void *to, size_t bytes);
-bool os_write(int fd, const void *from, size_t bytes); /* all of it, or false */
+/* All of it, or false. The program notices nothing: no signal that a write may raise, and no more than a second's wait for
+ * somebody who does not read. */
+bool os_write(int fd, const void *from, size_t bytes);
 void os_close(int fd);
 long os_readlink(const char *path, char *to, size_t bytes);
 
 void *os_map_file(int fd, size_t bytes);                /* shared and writable; NULL when refused */
 bool os_is_open(int fd);
+typedef struct os_id {
+    uint64_t device, file;
+} os_id;
+bool os_file_id(int fd, os_id *id);         /* false: fd is not open */
+bool os_folder(char *to, size_t bytes);     /* the current one; false: it has no name that fits */
+
+/* Until the release no signal reaches this thread; it gets what the hold returned. */
+uint64_t os_signals_hold(void);
+void os_signals_release(uint64_t before);
+void os_sleep(unsigned ms);
+
+/* A lock under which no signal arrives. It names the process, so that the child of a fork finds it free whatever thread of its
+ * parent had it. */
+typedef struct os_claim {
+    uint32_t process; /* or 0 */
+    uint64_t held;    /* the taker's signals */
+} os_claim;
+
+/* False, without `wait`: another thread has it. */
+bool os_claim_take(os_claim *c, bool wait);
+void os_claim_give(os_claim *c);
 
 void os_exit_watch(bool *exiting);   /* set when the program ends, before any destructor: an object that is unloaded earlier … */
 void os_exit_unwatch(bool *exiting); /* … takes this back, since its code goes; the flag is set then too */

@@ -4,6 +4,7 @@
 #include <elf.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -128,24 +129,113 @@ size_t os_resident(void *at, size_t bytes)
 
 /* ---- files ---- */
 
-int os_open(const char *path, int flags, int mode) { return (int)CALL4(SYS_openat, AT_FDCWD, path, flags, mode); }
+#define OWN_DESCRIPTORS 100 /* below it, programs know which number an open gives next */
+#define PATIENCE 1          /* seconds that a write waits for somebody who does not read */
+
+int os_keep(int fd)
+{
+    return (int)CALL3(SYS_fcntl, fd, F_DUPFD_CLOEXEC, OWN_DESCRIPTORS);
+}
+
+int os_open(const char *path, int flags, int mode)
+{
+    int low = (int)CALL4(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC | O_NOCTTY, mode);
+    int fd = low < 0 ? low : os_keep(low);
+    if (fd < 0) /* RLIMIT_NOFILE is below that */
+        return low;
+    os_close(low);
+    return fd;
+}
+
 long os_read(int fd, void *to, size_t bytes) { return CALL3(SYS_read, fd, to, bytes); }
 void os_close(int fd) { CALL3(SYS_close, fd, 0, 0); }
 
-bool os_write(int fd, const void *from, size_t bytes)
+uint64_t os_signals_hold(void)
 {
-    const char *at = from;
+    uint64_t all = UINT64_MAX, before = 0;
+    CALL4(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof all);
+    return before;
+}
+
+void os_signals_release(uint64_t before) { CALL4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof before); }
+
+/* With all signals held. 0 or an error. Asked first, a pipe or terminal takes what fits into one of its pages. */
+static long write_all(int fd, const char *at, size_t bytes)
+{
     while (bytes > 0) {
-        long n = CALL3(SYS_write, fd, at, bytes);
-        if (n == -EINTR)
-            continue;
+        struct pollfd ready = {fd, POLLOUT, 0};
+        struct timespec patience = {PATIENCE, 0};
+        if (CALL4(SYS_ppoll, &ready, 1, &patience, NULL) == 0)
+            return -EAGAIN;
+        long n = CALL3(SYS_write, fd, at, size_min(bytes, 1024));
         if (n <= 0)
-            return false;
+            return n < 0 ? n : -EIO;
         at += n;
         bytes -= (size_t)n;
     }
+    return 0;
+}
+
+/* What a write sends to its own thread is taken out of its pending signals again. */
+static void signals_take(uint64_t raised)
+{
+    struct timespec now = {0, 0};
+    if (raised)
+        CALL4(SYS_rt_sigtimedwait, &raised, NULL, &now, sizeof raised);
+}
+
+bool os_write(int fd, const void *from, size_t bytes)
+{
+    uint64_t held = os_signals_hold(), pending = 0;
+    CALL3(SYS_rt_sigpending, &pending, sizeof pending, 0);
+    long error = write_all(fd, from, bytes);
+    if (error == -EPIPE || error == -EFBIG)
+        signals_take(((uint64_t)1 << (SIGPIPE - 1) | (uint64_t)1 << (SIGXFSZ - 1)) & ~pending);
+    os_signals_release(held);
+    return error == 0;
+}
+
+void os_sleep(unsigned ms)
+{
+    struct timespec t = {0, ms * 1000000L};
+    CALL4(SYS_ppoll, NULL, 0, &t, NULL);
+}
+
+bool os_claim_take(os_claim *c, bool wait)
+{
+    uint64_t held = os_signals_hold();
+    uint32_t me = os_pid(), found = 0;
+    while (!__atomic_compare_exchange_n(&c->process, &found, me, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+        if (found != me) /* a parent's, or free by now */
+            continue;
+        if (!wait) {
+            os_signals_release(held);
+            return false;
+        }
+        os_sleep(1);
+        found = 0;
+    }
+    c->held = held;
     return true;
 }
+
+void os_claim_give(os_claim *c)
+{
+    uint64_t held = c->held;
+    __atomic_store_n(&c->process, 0, __ATOMIC_RELEASE); /* os_claim_take acquires */
+    os_signals_release(held);
+}
+
+bool os_file_id(int fd, os_id *id)
+{
+    struct stat s;
+    if (CALL3(SYS_fstat, fd, &s, 0) != 0)
+        return false;
+    *id = (os_id){s.st_dev, s.st_ino};
+    return true;
+}
+
+bool os_folder(char *to, size_t bytes) { return CALL3(SYS_getcwd, to, bytes, 0) > 0 && *to == '/'; }
 
 long os_readlink(const char *path, char *to, size_t bytes)
 {

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-bool pm_stderr_closed;
+int pm_stderr = 2;
 
 void text_open(text *t, int fd)
 {
@@ -37,17 +37,16 @@ void text_add(text *t, const char *format, ...)
 
 void text_flush(text *t)
 {
-    if (!os_write(t->fd, t->bytes, t->used))
-        t->failed = true;
+    t->failed = t->failed || !os_write(t->fd, t->bytes, t->used);
     t->used = 0;
 }
 
 static void report_line(const char *format, va_list args)
 {
     text t;
-    if (pm_stderr_closed)
+    if (pm_stderr < 0)
         return;
-    text_open(&t, 2);
+    text_open(&t, pm_stderr);
     text_add(&t, "poolmalloc: ");
     text_vadd(&t, format, args);
     text_add(&t, "\n");
@@ -109,17 +108,24 @@ void name_clean(const char *from, char *to, size_t bytes)
     *to = 0;
 }
 
+static char path_folder[PATH_BYTES] RARE; /* with a slash at the end; empty: it has no name */
+
+void path_start(void)
+{
+    if (os_folder(path_folder, sizeof path_folder - 1))
+        strcat(path_folder, "/");
+    else
+        *path_folder = 0;
+}
+
 bool path_expand(const char *pattern, char *path, size_t bytes)
 {
-    size_t used = 0;
-    for (; *pattern; pattern++) {
+    size_t used = (size_t)snprintf(path, bytes, "%s", *pattern == '/' ? "" : path_folder);
+    for (; *pattern && used < bytes; pattern++) {
         bool pid = pattern[0] == '%' && pattern[1] == 'p';
         int n = pid ? snprintf(path + used, bytes - used, "%u", os_pid()) : snprintf(path + used, bytes - used, "%c", *pattern);
-        if (n < 0 || used + (size_t)n >= bytes)
-            return false;
-        used += (size_t)n;
+        used += n < 0 ? bytes : (size_t)n;
         pattern += pid;
     }
-    path[used] = 0;
-    return used > 0;
+    return used > 0 && used < bytes;
 }

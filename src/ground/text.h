@@ -4,11 +4,13 @@
 
 #include "ground/base.h"
 
+#define PATH_BYTES 4096 /* of the longest path that the kernel takes */
+
 typedef struct text {
     int fd;
     bool failed;
     size_t used;
-    char bytes[1000];
+    char bytes[500];
 } text;
 
 void text_open(text *t, int fd);
@@ -18,11 +20,13 @@ void text_flush(text *t);
 /* A name of whatever bytes, fit to be shown; cut where it does not fit. Once, where the name comes from. */
 void name_clean(const char *from, char *to, size_t bytes);
 
+/* From now on relative paths mean today's folder, whatever the program changes to. */
+void path_start(void);
 /* `pattern` with each %p replaced by the process id; false when it does not fit. */
 bool path_expand(const char *pattern, char *path, size_t bytes);
 
-/* Descriptor 2 was closed at start. Whatever it is later, it is not the program's stderr: nothing goes there. */
-extern bool pm_stderr_closed;
+/* The program's stderr, or -1: closed at start, and whatever descriptor 2 is later, nothing goes there. */
+extern int pm_stderr;
 
 /* One line on stderr, "poolmalloc: …", in one write. */
 void report(const char *format, ...) PRINTF_LIKE(1, 2);

@@ -14,15 +14,13 @@ const char *pm_version(void) { return PM_VERSION; }
 
 int pm_stats_get(pm_stats *stats)
 {
-    pm_stats now;
     if (!stats || stats->struct_size < sizeof(size_t)) {
         errno = EINVAL;
         return -1;
     }
-    size_t bytes = size_min(stats->struct_size, sizeof now);
-    stats_gather(&now);
-    now.struct_size = stats->struct_size;
-    memcpy(stats, &now, bytes);
+    size_t size = stats->struct_size;
+    stats_copy(stats, size_min(size, sizeof *stats), true);
+    stats->struct_size = size;
     return 0;
 }
 

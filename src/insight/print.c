@@ -6,38 +6,103 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The totals, a row each: name, the same for Prometheus, whether it only ever grows, what it is. */
-#define TOTALS(X)                                                                                                      \
-    X(reserved_bytes, "reserved_bytes", "gauge", "Address space mapped for the pools.")                                \
-    X(committed_bytes, "committed_bytes", "gauge", "Slabs that hold pages, records and heaps.")                        \
-    X(resident_bytes, "resident_bytes", "gauge", "Slab memory that is resident.")                                      \
-    X(used_bytes, "used_bytes", "gauge", "Blocks in the program's hands.")                                             \
-    X(forwarded_calls, "forwarded_calls_total", "counter", "Allocations handed to the next allocator.")                \
-    X(forwarded_small_calls, "forwarded_small_calls_total", "counter", "Those of them for want of pool memory.")       \
-    X(pool_calls, "pool_calls_total", "counter", "Allocations served by pools (with POOLMALLOC_STATS=full).")          \
-    X(heaps, "heaps", "gauge", "Heaps made.")                                                                          \
-    X(idle_heaps, "idle_heaps", "gauge", "Heaps without a thread.")                                                    \
-    X(spare_slabs, "spare_slabs", "gauge", "Empty slabs kept by heaps.")                                               \
-    X(empty_slabs, "empty_slabs", "gauge", "Empty slabs that hold pages and belong to no heap.")                       \
-    X(purged_slabs, "purged_slabs", "gauge", "Empty slabs that hold no pages.")                                        \
-    X(purges, "purges_total", "counter", "Slabs whose pages went back to the system.")                                 \
-    X(demoted_pools, "demoted_pools_total", "counter", "Pools of THREADS that became LOCKED: all bin numbers were taken.") \
-    X(limit_hits, "limit_hits_total", "counter", "Slabs refused by POOLMALLOC_LIMIT.")                                 \
-    X(remote_frees, "remote_frees_total", "counter", "Blocks sent home to another thread's heap.")                     \
-    X(remote_messages, "remote_messages_total", "counter", "Messages that carried them.")                              \
-    X(busy, "busy_heaps", "gauge", "Heaps whose thread allocated meanwhile: 0 means exact.")
+#define SCHEMA 1 /* of the JSON document: counts up when a field's meaning changes, or one goes */
 
-#define ROW_FIELDS(X)                                                                                                  \
-    X(block_size, "block_size_bytes", "gauge", "Bytes of a block.")                                                    \
-    X(slabs, "slabs", "gauge", "Slabs that hold blocks.")                                                              \
-    X(capacity, "capacity_blocks", "gauge", "Blocks that these slabs have room for.")                                  \
-    X(used, "used_blocks", "gauge", "Blocks in the program's hands.")                                                  \
-    X(free, "free_blocks", "gauge", "Capacity less used.")                                                             \
-    X(resident_bytes, "pool_resident_bytes", "gauge", "Bytes of these slabs in memory.")                               \
-    X(waiting_slabs, "waiting_slabs", "gauge", "Pre-allocated slabs not in use yet.")                                  \
-    X(slab_tail_bytes, "slab_tail_bytes", "gauge", "Bytes of these slabs too few for one more block.")                 \
-    X(allocations, "allocations_total", "counter", "Allocations served (with POOLMALLOC_STATS=full).")                 \
-    X(peak, "peak_blocks", "gauge", "Most blocks in use at once (with POOLMALLOC_STATS=full).")
+typedef enum { ALWAYS, COUNTED, PEAK } known; /* COUNTED: with STATS=full, for malloc's rows; PEAK: explicit pools' too */
+
+/* A figure: its name in pm_stats and JSON, in Prometheus, whether it only ever grows, what it is. Arrays, not pointers, which the
+ * loader would have to set at every program's start. */
+typedef struct figure {
+    char name[24], metric[32], type[8], help[76];
+    uint16_t offset;
+    uint8_t known;
+} figure;
+
+#define TOTAL(field, metric, type, help, known) {#field, metric, type, help, offsetof(pm_stats, field), known}
+static const figure totals[] = {
+    TOTAL(reserved_bytes, "reserved_bytes", "gauge", "Address space mapped for the pools.", ALWAYS),
+    TOTAL(committed_bytes, "committed_bytes", "gauge", "Slabs that hold pages, records and heaps.", ALWAYS),
+    TOTAL(resident_bytes, "resident_bytes", "gauge", "Slab memory that is resident.", ALWAYS),
+    TOTAL(used_bytes, "used_bytes", "gauge", "Blocks in the program's hands.", ALWAYS),
+    TOTAL(forwarded_calls, "forwarded_calls_total", "counter", "Allocations handed to the next allocator.", ALWAYS),
+    TOTAL(forwarded_small_calls, "forwarded_small_calls_total", "counter", "Those of them for want of pool memory.", ALWAYS),
+    TOTAL(pool_calls, "pool_calls_total", "counter", "Allocations served by pools (with POOLMALLOC_STATS=full).", COUNTED),
+    TOTAL(heaps, "heaps", "gauge", "Heaps made.", ALWAYS),
+    TOTAL(idle_heaps, "idle_heaps", "gauge", "Heaps without a thread.", ALWAYS),
+    TOTAL(spare_slabs, "spare_slabs", "gauge", "Empty slabs kept by heaps.", ALWAYS),
+    TOTAL(empty_slabs, "empty_slabs", "gauge", "Empty slabs that hold pages and belong to no heap.", ALWAYS),
+    TOTAL(purged_slabs, "purged_slabs", "gauge", "Empty slabs that hold no pages.", ALWAYS),
+    TOTAL(purges, "purges_total", "counter", "Slabs whose pages went back to the system.", ALWAYS),
+    TOTAL(demoted_pools, "demoted_pools_total", "counter", "Pools of THREADS that became LOCKED: all bin numbers were taken.", ALWAYS),
+    TOTAL(explicit_pools, "explicit_pools", "gauge", "Pools made by the program itself.", ALWAYS),
+    TOTAL(limit_hits, "limit_hits_total", "counter", "Slabs refused by POOLMALLOC_LIMIT.", ALWAYS),
+    TOTAL(remote_frees, "remote_frees_total", "counter", "Blocks sent home to another thread's heap.", ALWAYS),
+    TOTAL(remote_messages, "remote_messages_total", "counter", "Messages that carried them.", ALWAYS),
+    TOTAL(busy, "busy_heaps", "gauge", "Heaps whose thread allocated meanwhile: 0 means exact.", ALWAYS),
+};
+
+#define OF_ROW(field, metric, type, help, known) {#field, metric, type, help, offsetof(pm_stats_row, field), known}
+static const figure row_figures[] = {
+    OF_ROW(block_size, "block_size_bytes", "gauge", "Bytes of a block.", ALWAYS),
+    OF_ROW(slabs, "slabs", "gauge", "Slabs that hold blocks.", ALWAYS),
+    OF_ROW(capacity, "capacity_blocks", "gauge", "Blocks that these slabs have room for.", ALWAYS),
+    OF_ROW(used, "used_blocks", "gauge", "Blocks in the program's hands.", ALWAYS),
+    OF_ROW(free, "free_blocks", "gauge", "Capacity less used.", ALWAYS),
+    OF_ROW(resident_bytes, "pool_resident_bytes", "gauge", "Bytes of these slabs in memory.", ALWAYS),
+    OF_ROW(waiting_slabs, "waiting_slabs", "gauge", "Pre-allocated slabs not in use yet.", ALWAYS),
+    OF_ROW(slab_tail_bytes, "slab_tail_bytes", "gauge", "Bytes of these slabs too few for one more block.", ALWAYS),
+    OF_ROW(allocations, "allocations_total", "counter", "Allocations served (with POOLMALLOC_STATS=full).", COUNTED),
+    OF_ROW(peak, "peak_blocks", "gauge", "Most blocks in use at once (malloc's: with POOLMALLOC_STATS=full).", PEAK),
+};
+
+#define END_OF(array) (array + sizeof array / sizeof *array)
+
+static size_t figure_of(const figure *f, const void *in)
+{
+    size_t n;
+    memcpy(&n, (const char *)in + f->offset, sizeof n);
+    return n;
+}
+
+/* ---- rows ---- */
+
+/* What a row's writer needs beside the row. pool: NULL for malloc's and the arenas'. */
+typedef struct row_sink row_sink;
+struct row_sink {
+    void (*write)(row_sink *to, const pm_stats_row *r, const pool_row *pool);
+    text *t;
+    const view *v;
+    const figure *f; /* Prometheus: */
+    bool begun;      /* a series of it is written */
+    const char *comma;
+    int width;
+};
+
+static void pool_pass(const pool_row *r, void *context)
+{
+    row_sink *to = context;
+    to->write(to, &r->row, r);
+}
+
+/* Malloc's and the arenas', which have no blocks. */
+static size_t rows_plain(const view *v, const pm_stats *s)
+{
+    size_t n = size_min(v->class_count, s->pools);
+    return n < s->pools && s->row[n].block_size == 0 ? n + 1 : n;
+}
+
+/* However many pools there are: each is told as it is met. */
+static void rows_write(const pm_stats *s, row_sink *to)
+{
+    for (size_t i = 0, n = rows_plain(to->v, s); i < n; i++)
+        to->write(to, &s->row[i], NULL);
+    stats_pools(to->v, pool_pass, to);
+}
+
+static bool row_knows(const row_sink *to, const figure *f, const pool_row *pool)
+{
+    return f->known == ALWAYS || (pool ? f->known == PEAK : to->v->counted);
+}
 
 /* ---- strings ---- */
 
@@ -57,34 +122,41 @@ static void write_string(text *t, const char *from)
 
 /* ---- text ---- */
 
-static bool row_shows(const pm_stats_row *r) { return r->slabs + r->waiting_slabs + r->allocations > 0; }
-
-static int names_width(const pm_stats *s)
+/* A block size of malloc's that is not in use is not shown. */
+static bool row_shows(const pm_stats_row *r, const pool_row *pool)
 {
-    size_t width = strlen("malloc-32768");
-    for (const pm_stats_row *r = s->row; r < s->row + s->pools; r++)
-        width = row_shows(r) ? size_max(width, strlen(r->name)) : width;
-    return (int)width;
+    return pool || r->slabs + r->waiting_slabs + r->allocations > 0;
 }
 
-static void write_text_row(text *t, const pm_stats_row *r, int width, bool counts)
+static void width_note(row_sink *to, const pm_stats_row *r, const pool_row *pool)
 {
+    to->width = row_shows(r, pool) ? (int)size_max((size_t)to->width, strlen(r->name)) : to->width;
+}
+
+static void write_text_row(row_sink *to, const pm_stats_row *r, const pool_row *pool)
+{
+    text *t = to->t;
     double use = r->capacity ? 100.0 * (double)r->used / (double)r->capacity : 0;
-    text_add(t, "%-*s %10zu %7zu %10zu %10zu %10zu %6.1f %10zu %12zu", width, r->name, r->block_size,
+    if (!row_shows(r, pool))
+        return;
+    text_add(t, "%-*s %10zu %7zu %10zu %10zu %10zu %6.1f %10zu %12zu", to->width, r->name, r->block_size,
              r->slabs + r->waiting_slabs, r->capacity, r->used, r->free, use, r->slab_tail_bytes, r->resident_bytes);
-    text_add(t, counts ? " %12zu %10zu\n" : "\n", r->allocations, r->peak);
+    if (to->v->counted && !pool)
+        text_add(t, " %12zu %10zu", r->allocations, r->peak);
+    text_add(t, "\n");
 }
 
-static void write_text_rows(text *t, const pm_stats *s)
+static void write_text_rows(text *t, const view *v, const pm_stats *s)
 {
-    bool counts = s->pool_calls > 0;
-    int width = names_width(s);
-    text_add(t, "%-*s %10s %7s %10s %10s %10s %6s %10s %12s", width, "pool", "block size", "slabs", "capacity", "used", "free",
+    view names = *v;
+    names.resident = NULL;
+    row_sink width = {.write = width_note, .v = &names, .width = sizeof "malloc-32768" - 1};
+    rows_write(s, &width);
+    row_sink to = {.write = write_text_row, .t = t, .v = v, .width = width.width};
+    text_add(t, "%-*s %10s %7s %10s %10s %10s %6s %10s %12s", to.width, "pool", "block size", "slabs", "capacity", "used", "free",
              "use %", "tail waste", "resident");
-    text_add(t, counts ? " %12s %10s\n" : "\n", "allocations", "peak");
-    for (const pm_stats_row *r = s->row; r < s->row + s->pools; r++)
-        if (row_shows(r))
-            write_text_row(t, r, width, counts);
+    text_add(t, v->counted ? " %12s %10s\n" : "\n", "allocations", "peak");
+    rows_write(s, &to);
 }
 
 #define HEAP_LINES 32
@@ -106,14 +178,14 @@ static void write_text_heaps(text *t, const view *v)
 static void write_text(text *t, const view *v, const pm_stats *s)
 {
     text_add(t, "poolmalloc " PM_VERSION ", process %u, next allocator %s; all sizes in bytes\n", v->pid, v->next);
-    write_text_rows(t, s);
+    write_text_rows(t, v, s);
     if (v->ready)
         write_text_heaps(t, v);
     text_add(t, "in use %zu, resident %zu, committed %zu, address space %zu\n", s->used_bytes, s->resident_bytes,
              s->committed_bytes, s->reserved_bytes);
     text_add(t, "forwarded calls %zu (for want of pool memory %zu), served by pools ", s->forwarded_calls,
              s->forwarded_small_calls);
-    text_add(t, s->pool_calls ? "%zu\n" : "not counted (POOLMALLOC_STATS=full counts)\n", s->pool_calls);
+    text_add(t, v->counted ? "%zu\n" : "not counted (POOLMALLOC_STATS=full counts)\n", s->pool_calls);
     text_add(t, "heaps %zu (idle %zu, busy %zu), spare slabs %zu, empty %zu, purged %zu (so far %zu), limit hits %zu; ",
              s->heaps, s->idle_heaps, s->busy, s->spare_slabs, s->empty_slabs, s->purged_slabs, s->purges, s->limit_hits);
     text_add(t, "remote frees %zu in %zu messages\n", s->remote_frees, s->remote_messages);
@@ -121,18 +193,21 @@ static void write_text(text *t, const view *v, const pm_stats *s)
 
 /* ---- JSON ---- */
 
-static void write_json_pools(text *t, const pm_stats *s)
+static void write_json_figure(text *t, const char *comma, const figure *f, const void *in, bool is_known)
 {
-    text_add(t, ", \"pools\": [");
-    for (const pm_stats_row *r = s->row; r < s->row + s->pools; r++) {
-        text_add(t, "%s{\"name\": ", r > s->row ? ", " : "");
-        write_string(t, r->name);
-#define FIELD(field, name, kind, help) text_add(t, ", \"" #field "\": %zu", r->field);
-        ROW_FIELDS(FIELD)
-#undef FIELD
-        text_add(t, "}");
-    }
-    text_add(t, "]");
+    text_add(t, is_known ? "%s\"%s\": %zu" : "%s\"%s\": null", comma, f->name, figure_of(f, in));
+}
+
+static void write_json_row(row_sink *to, const pm_stats_row *r, const pool_row *pool)
+{
+    text_add(to->t, "%s{\"name\": ", to->comma);
+    write_string(to->t, r->name);
+    if (pool)
+        text_add(to->t, ", \"number\": %u", pool->number);
+    for (const figure *f = row_figures; f < END_OF(row_figures); f++)
+        write_json_figure(to->t, ", ", f, r, row_knows(to, f, pool));
+    text_add(to->t, "}");
+    to->comma = ", ";
 }
 
 static void write_json_heaps(text *t, const view *v)
@@ -152,53 +227,63 @@ static void write_json_heaps(text *t, const view *v)
 
 static void write_json(text *t, const view *v, const pm_stats *s)
 {
-    text_add(t, "{\"version\": \"" PM_VERSION "\", \"pid\": %u, \"next\": ", v->pid);
+    row_sink to = {.write = write_json_row, .t = t, .v = v, .comma = ""};
+    text_add(t, "{\"version\": \"" PM_VERSION "\", \"schema\": %d, \"pid\": %u, \"next\": ", SCHEMA, v->pid);
     write_string(t, v->next);
-    write_json_pools(t, s);
+    text_add(t, ", \"pools\": [");
+    rows_write(s, &to);
+    text_add(t, "]");
     write_json_heaps(t, v);
-    const char *comma = "";
     text_add(t, ", \"totals\": {");
-#define FIELD(field, name, kind, help)                                                                                 \
-    text_add(t, "%s\"" #field "\": %zu", comma, s->field);                                                             \
-    comma = ", ";
-    TOTALS(FIELD)
-#undef FIELD
+    for (const figure *f = totals; f < END_OF(totals); f++)
+        write_json_figure(t, f > totals ? ", " : "", f, s, f->known == ALWAYS || v->counted);
     text_add(t, "}}\n");
 }
 
 /* ---- Prometheus ---- */
 
-/* A series needs labels that no other has: of pools with one name, the second is name#2. */
-static void write_pool_label(text *t, const pm_stats *s, const pm_stats_row *r)
+static void write_metric(text *t, const figure *f)
 {
-    unsigned before = 0;
-    for (const pm_stats_row *each = s->row; each < r; each++)
-        before += strncmp(each->name, r->name, sizeof r->name) == 0;
-    text_add(t, "{pool=\"");
-    write_escaped(t, r->name);
-    text_add(t, before ? "#%u\"}" : "\"}", before + 1);
+    text_add(t, "# HELP poolmalloc_%s %s\n# TYPE poolmalloc_%s %s\n", f->metric, f->help, f->metric, f->type);
+}
+
+/* A series needs labels that no other has, and that stay. */
+static void write_series(row_sink *to, const pm_stats_row *r, const pool_row *pool)
+{
+    text *t = to->t;
+    if (!row_knows(to, to->f, pool))
+        return;
+    if (!to->begun)
+        write_metric(t, to->f);
+    to->begun = true;
+    text_add(t, "poolmalloc_%s{pool=", to->f->metric);
+    write_string(t, r->name); /* the same escapes */
+    if (pool && pool->twin)
+        text_add(t, ",number=\"%u\"", pool->number);
+    text_add(t, "} %zu\n", figure_of(to->f, r));
+}
+
+static void write_row_metric(text *t, const view *v, const pm_stats *s, const figure *f)
+{
+    view some = *v;
+    some.resident = f->offset == offsetof(pm_stats_row, resident_bytes) ? v->resident : NULL;
+    row_sink to = {.write = write_series, .t = t, .v = &some, .f = f};
+    rows_write(s, &to);
 }
 
 static void write_prometheus(text *t, const view *v, const pm_stats *s)
 {
     text_add(t, "# HELP poolmalloc_info Version, process and next allocator.\n# TYPE poolmalloc_info gauge\n");
     text_add(t, "poolmalloc_info{version=\"" PM_VERSION "\",pid=\"%u\",next=", v->pid);
-    write_string(t, v->next); /* the same escapes */
+    write_string(t, v->next);
     text_add(t, "} 1\n");
-#define FIELD(field, metric, kind, help)                                                                                 \
-    text_add(t, "# HELP poolmalloc_" metric " " help "\n# TYPE poolmalloc_" metric " " kind "\npoolmalloc_" metric " %zu\n", \
-             s->field);
-    TOTALS(FIELD)
-#undef FIELD
-#define FIELD(field, metric, kind, help)                                                                               \
-    text_add(t, "# HELP poolmalloc_" metric " " help "\n# TYPE poolmalloc_" metric " " kind "\n");                     \
-    for (const pm_stats_row *r = s->row; r < s->row + s->pools; r++) {                                                 \
-        text_add(t, "poolmalloc_" metric);                                                                             \
-        write_pool_label(t, s, r);                                                                                     \
-        text_add(t, " %zu\n", r->field);                                                                               \
-    }
-    ROW_FIELDS(FIELD)
-#undef FIELD
+    for (const figure *f = totals; f < END_OF(totals); f++)
+        if (f->known == ALWAYS || v->counted) {
+            write_metric(t, f);
+            text_add(t, "poolmalloc_%s %zu\n", f->metric, figure_of(f, s));
+        }
+    for (const figure *f = row_figures; f < END_OF(row_figures); f++)
+        write_row_metric(t, v, s, f);
 }
 
 bool stats_write(const view *v, const pm_stats *s, stats_format format, int fd)

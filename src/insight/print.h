@@ -6,7 +6,7 @@
 #include "ground/config.h"
 #include "insight/stats.h"
 
-/* False: fd takes no writes. */
+/* Of s the totals and malloc's rows; the explicit pools, however many, are asked of v. False: fd takes no writes. */
 bool stats_write(const view *v, const pm_stats *s, stats_format format, int fd);
 
 #endif

@@ -97,9 +97,9 @@ static bool block_remove(uint16_t *shadow)
  * second, in parentheses, may hold anything. */
 static uint64_t process_started(uint32_t pid)
 {
-    char path[40], line[1024];
+    char path[40], line[600]; /* the name has at most 64 bytes, each field 20 */
     snprintf(path, sizeof path, "/proc/%u/stat", pid);
-    int fd = os_open(path, O_RDONLY | O_CLOEXEC, 0);
+    int fd = os_open(path, O_RDONLY, 0);
     long n = fd < 0 ? 0 : os_read(fd, line, sizeof line - 1);
     if (fd >= 0)
         os_close(fd);
@@ -132,7 +132,7 @@ static file_owner file_ask(int fd)
 static bool file_clear(const char *path)
 {
     static char zeros[4096] RARE;
-    int fd = os_open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0);
+    int fd = os_open(path, O_WRONLY | O_NOFOLLOW | O_NONBLOCK, 0);
     bool good = fd >= 0;
     for (size_t done = 0; good && done < sizeof(profile_file); done += sizeof zeros)
         good = os_write(fd, zeros, size_min(sizeof zeros, sizeof(profile_file) - done));
@@ -166,7 +166,7 @@ static void file_resume(profile_file *f)
 
 static int path_open(const char *path, file_owner *owner)
 {
-    int fd = os_open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0644);
+    int fd = os_open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0644);
     if (fd >= 0)
         *owner = file_ask(fd);
     return fd;
@@ -181,7 +181,7 @@ static bool refuse(const char *path, const char *why, int error)
 /* A path without %p belongs to the first process that comes; while that lives, others add their process id to it. */
 static bool file_open(void)
 {
-    char path[320];
+    static char path[PATH_BYTES] RARE;
     file_owner owner = FILE_EMPTY;
     if (!path_expand(pm_config.profile, path, sizeof path - 16))
         return refuse(pm_config.profile, "is too long", ENAMETOOLONG);

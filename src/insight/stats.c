@@ -4,6 +4,7 @@
  * Everything read may change meanwhile, or be nonsense: every index is checked, every walk bounded. */
 #include "insight/stats.h"
 
+#include "ground/config.h"
 #include "ground/os.h"
 #include "ground/text.h"
 
@@ -37,7 +38,7 @@ AT(pm_pool, out, 168);
 AT(pm_pool, next, 232);
 AT(pm_pool, name, 277);
 AT(pool_table, first, 8);
-static_assert(sizeof(size_class) == 40 && sizeof(outbox) == 24 && sizeof(pm_pool) == 312, "see scripts/poolmalloc-gdb.py");
+static_assert(sizeof(size_class) == 40 && sizeof(outbox) == 24 && sizeof(pm_pool) == 320, "see scripts/poolmalloc-gdb.py");
 
 /* ---- the view ---- */
 
@@ -57,6 +58,8 @@ static size_t resident_here(const view *v, size_t from, size_t count)
     return os_resident(slab_memory(v->slabs + from), count * SLAB_SIZE);
 }
 
+static size_t view_resident(const view *v, size_t from, size_t count) { return v->resident ? v->resident(v, from, count) : 0; }
+
 static const heap *view_heap(const view *v, uint32_t i)
 {
     return v->heaps ? (const heap *)(v->heaps + i * v->heap_stride) : registry_heap(i);
@@ -74,6 +77,7 @@ PEEKS void view_here(view *v, uint64_t *slow)
         .classes = pm_classes,
         .class_count = pm_class_count,
         .counts = pm_class_counts,
+        .counted = pm_config.stats.full,
         .depot = &pm_depot,
         .pools = &pm_pools,
         .pool_home = HEAP_POOL,
@@ -206,7 +210,7 @@ PEEKS bool stats_heap(const view *v, uint32_t number, heap_stats *to)
 static void row_add_slab(const view *v, pm_stats_row *row, const slab *b)
 {
     row->slabs++;
-    row->resident_bytes += v->resident(v, (size_t)(b - v->slabs), 1);
+    row->resident_bytes += view_resident(v, (size_t)(b - v->slabs), 1);
 }
 
 /* All arenas, and the records of pools and arenas: one row behind malloc's. */
@@ -257,36 +261,88 @@ static PEEKS size_t pool_resident(const view *v, const pm_pool *pool)
 {
     size_t bytes = 0, n = pool->slabs.count;
     for (const slab *b = view_slab_at(v, pool->slabs.first); b && n > 0; b = view_slab_at(v, b->next), n--)
-        bytes += v->resident(v, (size_t)(b - v->slabs), 1);
+        bytes += view_resident(v, (size_t)(b - v->slabs), 1);
     return bytes;
 }
 
-static void pool_add(const view *v, const pm_pool *pool, pm_stats *s)
+static void row_end(pm_stats_row *row)
 {
-    size_t used = less(pool->out, pool_held(v, pool));
-    s->used_bytes += used * pool->shape.size;
-    if (s->pools == PM_STATS_ROWS)
-        return;
-    pm_stats_row *row = &s->row[s->pools++];
+    row->free = less(row->capacity, row->used);
+    if (row->block_size > 0)
+        row->slab_tail_bytes = less((row->slabs + row->waiting_slabs) * SLAB_SIZE, row->capacity * row->block_size);
+}
+
+static void pool_tell(const view *v, const pm_pool *pool, pool_row *to)
+{
+    pm_stats_row *row = &to->row;
+    *to = (pool_row){.number = pool->number, .twin = pool->twin};
     name_clean(pool->name, row->name, sizeof row->name); /* the record may be something else's by now */
     row->block_size = pool->shape.size;
     row->slabs = pool->slabs.count;
     row->capacity = row->slabs * pool->shape.per_slab + pool->piece_blocks;
-    row->used = used;
-    row->peak = size_max(pool->peak, used);
-    row->resident_bytes = pool_resident(v, pool);
+    row->used = less(pool->out, pool_held(v, pool));
+    row->peak = size_max(pool->peak, row->used);
+    row->resident_bytes = v->resident ? pool_resident(v, pool) : 0;
+    row_end(row);
 }
 
 /* A record may be given back and hold something else while we come to it: the links stay within the region all the same. */
-static PEEKS void pools_add(const view *v, pm_stats *s)
+PEEKS void stats_pools(const view *v, void (*each)(const pool_row *r, void *context), void *context)
 {
     pm_pool pool;
-    size_t n = LOAD(&v->pools->count);
-    for (const pm_pool *p = LOAD(&v->pools->first); n > 0 && v->peek(v, p, &pool, sizeof pool); n--, p = pool.next) {
+    pool_row row;
+    size_t n = v->ready ? LOAD(&v->pools->count) : 0;
+    for (const pm_pool *p = n ? LOAD(&v->pools->first) : NULL; n > 0 && v->peek(v, p, &pool, sizeof pool); n--, p = pool.next) {
         pool.name[sizeof pool.name - 1] = 0;
-        if (pool.shape.size - 1 < BLOCK_MAX && pool.slabs.count <= v->slab_count)
-            pool_add(v, &pool, s);
+        if (pool.shape.size - 1 >= BLOCK_MAX || pool.slabs.count > v->slab_count)
+            continue;
+        pool_tell(v, &pool, &row);
+        each(&row, context);
     }
+}
+
+static void pool_add_totals(const pool_row *r, void *context)
+{
+    pm_stats *s = context;
+    s->used_bytes += r->row.used * r->row.block_size;
+    s->explicit_pools++;
+}
+
+typedef struct pools_rows {
+    pm_stats *s;
+    size_t left, rest; /* rows to come; pools in the last one */
+} pools_rows;
+
+static void rest_add(pm_stats_row *to, const pm_stats_row *r, size_t pools)
+{
+    snprintf(to->name, sizeof to->name, "%zu pools more", pools);
+    to->block_size = 1;
+    to->slabs += r->slabs;
+    to->capacity += r->capacity * r->block_size;
+    to->used += r->used * r->block_size;
+    to->free = to->capacity - to->used;
+    to->resident_bytes += r->resident_bytes;
+    to->slab_tail_bytes += r->slab_tail_bytes;
+}
+
+static void pool_add_row(const pool_row *r, void *context)
+{
+    pools_rows *rows = context;
+    pm_stats *s = rows->s;
+    size_t room = PM_STATS_ROWS - s->pools;
+    if (rows->rest == 0 && (room > 1 || rows->left <= 1)) {
+        if (room > 0)
+            s->row[s->pools++] = r->row;
+    } else
+        rest_add(&s->row[PM_STATS_ROWS - 1], &r->row, ++rows->rest);
+    rows->left -= rows->left > 0;
+}
+
+static void pools_add(const view *v, pm_stats *s)
+{
+    pools_rows rows = {s, s->explicit_pools, 0};
+    stats_pools(v, pool_add_row, &rows);
+    s->pools += rows.rest > 0;
 }
 
 /* ---- all of it ---- */
@@ -311,12 +367,8 @@ static void rows_end(const view *v, pm_stats *s)
         s->used_bytes += s->row[c].used * s->row[c].block_size;
         s->pool_calls += s->row[c].allocations;
     }
-    for (pm_stats_row *row = s->row; row < s->row + s->pools; row++) {
-        size_t slabs = row->slabs + row->waiting_slabs;
-        row->free = less(row->capacity, row->used);
-        if (row->block_size > 0)
-            row->slab_tail_bytes = less(slabs * SLAB_SIZE, row->capacity * row->block_size);
-    }
+    for (pm_stats_row *row = s->row; row < s->row + s->pools; row++)
+        row_end(row);
 }
 
 static PEEKS void depot_add(const view *v, pm_stats *s)
@@ -325,7 +377,7 @@ static PEEKS void depot_add(const view *v, pm_stats *s)
     const region *r = v->region;
     s->reserved_bytes = r->blocks.size + r->records.size + r->free_bits.size + r->heaps.size;
     s->committed_bytes = d->holding * SLAB_SIZE + v->slab_count * (sizeof(slab) + SLAB_BITS_BYTES) + d->heap_bytes;
-    s->resident_bytes = v->resident(v, 0, v->slab_count);
+    s->resident_bytes = view_resident(v, 0, v->slab_count);
     s->empty_slabs = d->dirty.count + d->broken.count + d->whole.count * UNIT_SLABS;
     s->purged_slabs = d->clean.count;
     s->purges = d->purges;
@@ -342,7 +394,7 @@ static size_t rows_out(const view *v, const pm_stats *s)
     return out;
 }
 
-PEEKS void stats_gather_from(const view *v, pm_stats *s)
+PEEKS void stats_gather_sums(const view *v, pm_stats *s)
 {
     memset(s, 0, sizeof *s);
     s->struct_size = sizeof *s;
@@ -355,16 +407,50 @@ PEEKS void stats_gather_from(const view *v, pm_stats *s)
     transit t = {v, s, 0, rows_out(v, s)};
     for (uint32_t i = 0; i < v->heap_count; i++)
         heap_subtract(view_heap(v, i), &t);
-    pools_add(v, s);
+    view quick = *v;
+    quick.resident = NULL;
+    stats_pools(&quick, pool_add_totals, s);
     rows_end(v, s);
     depot_add(v, s);
     s->busy = view_busy(v);
 }
 
-void stats_gather(pm_stats *s)
+void stats_gather_from(const view *v, pm_stats *s)
 {
-    uint64_t slow[HEAPS_WATCHED];
+    stats_gather_sums(v, s);
+    pools_add(v, s);
+}
+
+/* Of a look at this process, which is short: no caller waits for long. */
+static os_claim looker;
+static pm_stats looker_stats RARE;
+static uint64_t looker_slow[HEAPS_WATCHED] RARE;
+
+static void look(view *v, bool resident)
+{
+    os_claim_take(&looker, true);
+    view_here(v, looker_slow);
+    v->resident = resident ? v->resident : NULL;
+    stats_gather_sums(v, &looker_stats);
+}
+
+void stats_copy(pm_stats *s, size_t bytes, bool resident)
+{
     view v;
-    view_here(&v, slow);
-    stats_gather_from(&v, s);
+    look(&v, resident);
+    if (bytes > offsetof(pm_stats, row))
+        pools_add(&v, &looker_stats);
+    memcpy(s, &looker_stats, bytes);
+    os_claim_give(&looker);
+}
+
+void stats_gather(pm_stats *s) { stats_copy(s, sizeof *s, true); }
+
+stats_sums stats_sum(void)
+{
+    view v;
+    look(&v, false);
+    stats_sums sums = {looker_stats.committed_bytes, looker_stats.used_bytes, looker_stats.empty_slabs * SLAB_SIZE};
+    os_claim_give(&looker);
+    return sums;
 }

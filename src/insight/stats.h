@@ -27,6 +27,7 @@ struct view {
     uint32_t class_count;
     const class_count *counts;
     const depot *depot;
+    bool counted;           /* POOLMALLOC_STATS=full: `counts` are counted */
     const pool_table *pools;
     const void *pool_home;  /* what HEAP_POOL is in the process */
     uint64_t forwarded;     /* calls forwarded by threads without a heap */
@@ -35,7 +36,7 @@ struct view {
     const void *context;    /* of the two functions */
     /* Copies what the process has at `from`, aligned to 8; false: that is no address within the region, or not readable. */
     bool (*peek)(const view *v, const void *from, void *to, size_t bytes);
-    /* Bytes in memory of the slabs [from, from + count). */
+    /* Bytes in memory of the slabs [from, from + count); NULL: nobody wants to know. */
     size_t (*resident)(const view *v, size_t from, size_t count);
 };
 
@@ -47,8 +48,31 @@ void view_here(view *v, uint64_t *slow);
 /* Heaps on whose slow paths something happened between the two times that they were read. */
 size_t view_busy(const view *v);
 
+/* The totals, and a row for each block size of malloc and for all arenas. */
+void stats_gather_sums(const view *v, pm_stats *s);
+/* And rows for explicit pools, oldest first; where there are too few the last is the sum of all others, in blocks of one byte. */
 void stats_gather_from(const view *v, pm_stats *s);
-void stats_gather(pm_stats *s); /* of the calling process */
+
+/* An explicit pool. Of those with one name at a time, all but one are twins. */
+typedef struct pool_row {
+    pm_stats_row row;
+    uint32_t number; /* no other pool of the process ever has it */
+    bool twin;
+} pool_row;
+
+/* Oldest first. O(pools and their slabs). */
+void stats_pools(const view *v, void (*each)(const pool_row *r, void *context), void *context);
+
+/* The first `bytes` of all of it for the calling process; without `resident`, no system call for each slab. */
+void stats_copy(pm_stats *s, size_t bytes, bool resident);
+void stats_gather(pm_stats *s);
+
+/* The few that mallinfo tells, in bytes. */
+typedef struct stats_sums {
+    size_t committed, used, empty;
+} stats_sums;
+
+stats_sums stats_sum(void);
 
 /* One heap. */
 typedef struct heap_stats {

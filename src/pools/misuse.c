@@ -70,8 +70,8 @@ static int report_open(void)
     char path[320];
     int fd = -1;
     if (*pm_config.stats_file && path_expand(pm_config.stats_file, path, sizeof path))
-        fd = os_open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0644);
-    return fd >= 0 ? fd : pm_stderr_closed ? -1 : 2;
+        fd = os_open(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK, 0644);
+    return fd >= 0 ? fd : pm_stderr;
 }
 
 void misuse_tell(const misuse *m)

@@ -37,6 +37,8 @@ struct pm_pool {
     uint32_t grow;       /* slabs that come at once, and empty ones that are kept for the next need; constant */
     bool report_leaks;   /* constant */
     char name[32];
+    uint32_t number; /* counts the pools made; constant */
+    bool twin;       /* another had this name when it was made; constant */
 };
 
 static_assert(offsetof(pm_pool, shape) < 64, "the first line is all that the short ways of THREADS read, and nobody writes it");
@@ -48,6 +50,7 @@ typedef struct pool_table {
     pm_pool *first; /* the oldest; linked by next */
     size_t count, demoted; /* pools there are; ones that became LOCKED because all bin numbers were taken */
     size_t arena_slabs;    /* atomic */
+    uint32_t made;         /* pools so far */
     pm_pool *of_bin[POOL_BINS];
     pm_pool *last;
 } pool_table;

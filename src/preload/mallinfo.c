@@ -39,15 +39,6 @@ PM_EXPORT void malloc_stats(void)
     stats_report_to(2, FORMAT_TEXT);
 }
 
-static size_t pools_totals(size_t *committed, size_t *empty)
-{
-    pm_stats s;
-    stats_gather(&s);
-    *committed = s.committed_bytes;
-    *empty = s.empty_slabs * SLAB_SIZE;
-    return s.used_bytes;
-}
-
 PM_EXPORT struct mallinfo2 mallinfo2(void)
 {
     NEXT(struct mallinfo2, mallinfo2, (void));
@@ -55,11 +46,11 @@ PM_EXPORT struct mallinfo2 mallinfo2(void)
     memset(&m, 0, sizeof m);
     if (next)
         m = next();
-    size_t committed, empty, used = pools_totals(&committed, &empty);
-    m.arena += committed;
-    m.uordblks += used;
-    m.fordblks += committed - size_min(used, committed);
-    m.keepcost += empty;
+    stats_sums s = stats_sum();
+    m.arena += s.committed;
+    m.uordblks += s.used;
+    m.fordblks += s.committed - size_min(s.used, s.committed);
+    m.keepcost += s.empty;
     return m;
 }
 
@@ -74,18 +65,16 @@ PM_EXPORT struct mallinfo mallinfo(void)
 }
 
 /* One element more, before the end of the document, so that it stays one document. */
-static void info_write(FILE *stream, const char *document)
+static void info_write(FILE *stream, const char *document, const pm_stats *s)
 {
     static const char end[] = "</malloc>";
     const char *tail = document ? strstr(document, end) : NULL;
-    pm_stats s;
-    stats_gather(&s);
     fprintf(stream, "%.*s<poolmalloc version=\"%s\" committed=\"%zu\" used=\"%zu\">\n", tail ? (int)(tail - document) : INT32_MAX,
-            tail ? document : "<malloc version=\"1\">\n", PM_VERSION, s.committed_bytes, s.used_bytes);
-    for (size_t i = 0; i < s.pools; i++)
-        if (s.row[i].slabs)
-            fprintf(stream, "<pool size=\"%zu\" slabs=\"%zu\" capacity=\"%zu\" used=\"%zu\"/>\n", s.row[i].block_size,
-                    s.row[i].slabs, s.row[i].capacity, s.row[i].used);
+            tail ? document : "<malloc version=\"1\">\n", PM_VERSION, s->committed_bytes, s->used_bytes);
+    for (size_t i = 0; i < s->pools; i++)
+        if (s->row[i].slabs)
+            fprintf(stream, "<pool size=\"%zu\" slabs=\"%zu\" capacity=\"%zu\" used=\"%zu\"/>\n", s->row[i].block_size,
+                    s->row[i].slabs, s->row[i].capacity, s->row[i].used);
     fprintf(stream, "</poolmalloc>\n%s", tail ? tail : "</malloc>\n");
 }
 
@@ -96,12 +85,17 @@ PM_EXPORT int malloc_info(int options, FILE *stream)
     size_t bytes = 0;
     if (options != 0)
         return EINVAL;
+    pm_stats *s = malloc(sizeof *s);
+    if (!s)
+        return ENOMEM;
     FILE *memory = next ? open_memstream(&document, &bytes) : NULL;
     if (memory) {
         next(options, memory);
         fclose(memory);
     }
-    info_write(stream, document);
+    stats_copy(s, sizeof *s, false);
+    info_write(stream, document, s);
     free(document);
+    free(s);
     return 0;
 }

@@ -311,7 +311,7 @@ PM_EXPORT int posix_memalign(void **out, size_t align, size_t size)
         return EINVAL;
     int saved = errno;
     void *p = alloc_aligned(align, size);
-    errno = saved;
+    errno = p ? saved : ENOMEM; /* as the C library does */
     if (!p)
         return ENOMEM;
     *out = p;

@@ -65,7 +65,7 @@ static char **environment_read(void)
 {
     static char bytes[16384] RARE, *list[512] RARE;
     size_t used = 0, n = 0;
-    int fd = os_open("/proc/self/environ", O_RDONLY | O_CLOEXEC, 0);
+    int fd = os_open("/proc/self/environ", O_RDONLY, 0);
     if (fd < 0)
         return NULL;
     for (long got; used < sizeof bytes - 1 && (got = os_read(fd, bytes + used, sizeof bytes - 1 - used)) > 0;)
@@ -92,6 +92,11 @@ static void on_signal(int number)
     stats_report();
 }
 
+static bool signal_ours(int number, struct sigaction *now)
+{
+    return sigaction(number, NULL, now) == 0 && !(now->sa_flags & SA_SIGINFO) && now->sa_handler == on_signal;
+}
+
 /* Only where the program has none: a handler of its own that is set later wins. */
 static void signal_install(int number)
 {
@@ -101,12 +106,24 @@ static void signal_install(int number)
     new.sa_flags = SA_RESTART;
     if (sigaction(number, NULL, &old) == 0 && !(old.sa_flags & SA_SIGINFO) && old.sa_handler == SIG_DFL)
         sigaction(number, &new, NULL);
+    else {
+        report("POOLMALLOC_STATS: the signal is ignored or handled already; it brings no report");
+        pm_config.stats.signal = 0;
+    }
+}
+
+static void signal_end(int number)
+{
+    struct sigaction now;
+    if (number && !signal_ours(number, &now))
+        report("POOLMALLOC_STATS: the program has set a handler of its own for the signal, which brought no report from then on");
 }
 
 static void start(void)
 {
     char **environment = environ ? environ : environment_read();
-    pm_stderr_closed = !os_is_open(2);
+    if (!os_is_open(2))
+        pm_stderr = -1;
     config_default(&pm_config);
     if (!os_privileged())
         config_load(&pm_config, environment, false, complain);
@@ -114,6 +131,8 @@ static void start(void)
         pm_config.disable = true;
         pm_config.verbose = pm_config.stats.exit = false;
     }
+    if (*pm_config.stats_file || *pm_config.profile)
+        path_start();
     if (*pm_config.profile && !pm_config.disable && !tool_watches(environment))
         profile_init();
     guard_init();
@@ -123,6 +142,7 @@ static void start(void)
     pm_config_loaded = true;
     if (!next_find())
         report_abort("no other malloc in this process to forward to");
+    report_start();
     if (pools && pm_config.stats.signal)
         signal_install(pm_config.stats.signal);
     if (pm_config.verbose)
@@ -159,8 +179,12 @@ __attribute__((constructor)) static void at_load(void)
 
 __attribute__((destructor)) static void at_exit(void)
 {
-    if (PM_HARDENED && state == STARTED && pm_pools_ready)
+    if (state != STARTED)
+        return;
+    if (PM_HARDENED && pm_pools_ready)
         hardened_check(CALL_EXIT);
-    if (state == STARTED && pm_config.stats.exit)
+    if (pm_config.stats.exit)
         stats_report();
+    if (pm_pools_ready)
+        signal_end(pm_config.stats.signal);
 }

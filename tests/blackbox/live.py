@@ -224,10 +224,13 @@ class ExplicitPools(Live):
                 self.assertRegex(result.stdout, r"(?m)^nodes of threads +80 +\d+ +\d+ +5001 ")
 
     def test_more_pools_than_rows(self):
-        """They count in the totals; and pools of one name are series of their own."""
+        """Every format tells each of them; and pools of one name are series of their own."""
         process = self.start(self.program("known_pools"), "1500")
         seen = self.document(process)
-        self.assertEqual(len(seen["pools"]), 128)
+        numbers = [pool["number"] for pool in seen["pools"] if "number" in pool]
+        self.assertEqual((len(numbers), len(set(numbers))), (1503, 1503))
+        self.assertEqual(seen["totals"]["explicit_pools"], 1503)
+        self.assertEqual(sum(pool["used"] * pool["block_size"] for pool in seen["pools"]), seen["totals"]["used_bytes"])
         self.assertEqual(seen["totals"]["used_bytes"], int(self.first_line.split()[-1]))
         self.assertGreaterEqual(seen["totals"]["used_bytes"], (3 * self.USED + 1500) * 80)
         self.check_metrics(self.stat(process, "--prometheus").stdout)

@@ -1,6 +1,7 @@
 """POOLMALLOC_STATS: the JSON document of the contract, exact counts, where reports go, and where they must not go."""
 import json
 import os
+import re
 import signal
 import subprocess
 
@@ -92,6 +93,37 @@ class Document(Case):
 
     def test_a_process_that_is_killed_or_execs_reports_nothing(self):
         self.assert_silent(self.run_preloaded("exit_running", 2, STATS="exit"))
+
+
+class Documentation(Case):
+    def setUp(self):
+        super().setUp()
+        with open(os.path.join(built.include, "..", "docs", "statistics.md"), encoding="utf-8") as file:
+            self.text = file.read()
+
+    def test_every_field_is_documented(self):
+        _, report = self.run_with_statistics("where", STATS="exit,full")
+        self.assertEqual(report["schema"], 1)
+        for fields in (report, report["pools"][0], report["heaps"][0], report["totals"]):
+            for field in fields:
+                self.assertIn("`%s`" % field, self.text)
+
+    def test_every_metric_is_documented(self):
+        text = self.run_preloaded("where", STATS="exit,full", STATS_FORMAT="prometheus").stderr
+        metrics = set(re.findall(r"^# TYPE (\w+)", text, re.M))
+        self.assertGreater(len(metrics), 25)
+        for metric in metrics - {"poolmalloc_info"}:
+            self.assertIn("`%s`" % metric, self.text)
+
+    def test_not_counted_is_no_number(self):
+        _, report = self.run_with_statistics("where")
+        self.assertEqual({pool[field] for pool in report["pools"] for field in ("allocations", "peak")}, {None})
+        self.assertIsNone(report["totals"]["pool_calls"])
+        text = self.run_preloaded("where", STATS="exit", STATS_FORMAT="prometheus").stderr
+        for metric in ("allocations_total", "peak_blocks", "pool_calls_total"):
+            self.assertNotIn("poolmalloc_" + metric, text)
+        _, report = self.run_with_statistics("where", STATS="exit,full")
+        self.assertGreater(report["totals"]["pool_calls"], 0)
 
 
 class Destination(Case):
