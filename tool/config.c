@@ -3,6 +3,7 @@
 #include "tool.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static void print_flag(const bool *field) { printf("%d", *field); }
 static void print_path(const char (*field)[256]) { printf("%s", *field); }
@@ -79,10 +80,33 @@ void config_print(const config *c)
 #undef OPTION
 }
 
+void option_explain(const char *help)
+{
+    for (const char *line = help; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
+        printf("%*s%.*s\n", line == help ? 6 : 10, "", (int)strcspn(line, "\n"), line);
+}
+
+/* The values are words when all of them are, in small letters: then they are all there are. */
+void option_values(const char *help, char *to, size_t room)
+{
+    size_t used = 0;
+    for (const char *line = strchr(help, '\n'); line; line = strchr(line + 1, '\n')) {
+        size_t n = strcspn(line + 1, ":");
+        if (strspn(line + 1, "abcdefghijklmnopqrstuvwxyz0123456789") != n || used + n + 2 > room) {
+            snprintf(to, room, "VALUE");
+            return;
+        }
+        used += (size_t)snprintf(to + used, room - used, "%s%.*s", used ? "|" : "", (int)n, line + 1);
+    }
+    if (!strchr(to, '|'))
+        snprintf(to, room, "VALUE");
+}
+
 void config_help(void)
 {
 #define OPTION(name, field, kind, fallback, help)                                                                      \
-    printf("  POOLMALLOC_" #name " (default %s)\n      %s\n", *fallback ? fallback : "unset", help);
+    printf("  POOLMALLOC_" #name " (default %s)\n", *fallback ? fallback : "unset");                                   \
+    option_explain(help);
 #include "ground/options.def"
 #undef OPTION
 }

@@ -77,7 +77,7 @@ static const char *long_name(const setting *s)
 {
     char *name = strdup(s->variable + strlen("POOLMALLOC_"));
     for (char *c = name; c && *c; c++)
-        *c = *c == '_' ? '-' : (char)tolower((unsigned char)*c);
+        *c = (char)(*c == '_' ? '-' : tolower((unsigned char)*c));
     return name;
 }
 
@@ -86,8 +86,12 @@ static void help_run(void)
     puts("Usage: poolmalloc run [OPTION…] [--] CMD [ARG…]\n"
          "Runs CMD on pools: the library goes in front of LD_PRELOAD, what is there already stays.\n"
          "A bad setting is refused with exit status 2 before CMD starts. Options set the variables of the same name:\n");
-    for (size_t i = 0; i < SETTINGS; i++)
-        printf("  --%s%s\n      %s\n", long_name(&settings[i]), is_flag(&settings[i]) ? "" : " VALUE", settings[i].help);
+    for (size_t i = 0; i < SETTINGS; i++) {
+        char values[100] = "";
+        option_values(settings[i].help, values, sizeof values);
+        printf("  --%s%s%s\n", long_name(&settings[i]), is_flag(&settings[i]) ? "" : " ", is_flag(&settings[i]) ? "" : values);
+        option_explain(settings[i].help);
+    }
     puts("  --hardened\n      the library with the memory-safety checks in\n"
          "  --config FILE\n      settings from a file: lines POOLMALLOC_NAME=VALUE, comments after #\n  -h, --help\n\n"
          "Examples:\n"

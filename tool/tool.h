@@ -40,6 +40,10 @@ bool settings_load(const char *path);
 
 /* The effective settings, a line each. */
 void config_print(const config *c);
+/* What an option's text in options.def says: what it is, then each value, indented. */
+void option_explain(const char *help);
+/* "auto|always|never", or "VALUE" where they are no fixed words. */
+void option_values(const char *help, char *to, size_t room);
 /* Every variable with its default and what it does. */
 void config_help(void);
 

@@ -47,7 +47,8 @@ def arguments_parse():
     p.add_argument("--quick", action="store_true", help=f"at most {QUICK_SECONDS} seconds on two processors")
     p.add_argument("--only", metavar="A,B", help="these workloads or programs: names, or a name's part before the slash")
     p.add_argument("--allocators", metavar="A,B", help="these allocators, of those present")
-    p.add_argument("--repeat", type=int, metavar="N", help="measured runs of each (default 3 with --quick, else 7; a full run measures workloads twice and programs and some goals four times as often)")
+    p.add_argument("--repeat", type=int, metavar="N", help="measured runs of each (default 3 with --quick, else 7; "
+                   "a full run measures workloads twice and programs and some goals four times as often)")
     p.add_argument("--subject", default="poolmalloc", metavar="NAME", help="whose ratios to report (default poolmalloc)")
     p.add_argument("--callgrind", action="store_true", help="count instructions too (default in a full run)")
     p.add_argument("--count", action="store_true", help="count locks, atomic operations and lines that go between threads too (default in a full run)")

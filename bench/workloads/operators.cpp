@@ -15,7 +15,11 @@ namespace {
 struct alignas(64) vector_block { double value[16]; };
 struct shape { virtual ~shape() = default; virtual int area() const = 0; };
 struct square : shape { int side; explicit square(int s) : side(s) {} int area() const override { return side * side; } };
-struct label : shape { std::string text; explicit label(int s) : text(40, static_cast<char>(s)) {} int area() const override { return static_cast<int>(text.size()); } };
+struct label : shape {
+    std::string text;
+    explicit label(int s) : text(40, static_cast<char>(s)) {}
+    int area() const override { return static_cast<int>(text.size()); }
+};
 
 constexpr unsigned round_entries = 300;
 constexpr unsigned round_operations = round_entries * 6;  // map node, its string, list node, 1.5 shapes, aligned, array

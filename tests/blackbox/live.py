@@ -365,7 +365,8 @@ class Debugger(Live):
             self.skipTest("no process may be traced here")
         self.check(live.stdout)
         start = re.search(r"heap 1 +live at (0x\w+)", live.stdout).group(1)
-        dead = self.gdb(self.program("known_blocks"), core, "-x", self.SCRIPT, "-ex", "poolmalloc", "-ex", "poolmalloc *(long *)((char *)&kept + 8 * (3 * 13000 + 5))",
+        dead = self.gdb(self.program("known_blocks"), core, "-x", self.SCRIPT, "-ex", "poolmalloc", "-ex",
+                        "poolmalloc *(long *)((char *)&kept + 8 * (3 * 13000 + 5))",
                         "-ex", "poolmalloc *(long *)&given + 3", "-ex", "poolmalloc " + start)
         self.check(dead.stdout)
         self.assertRegex(dead.stdout, r"lies 0 bytes into block \d+ of slab \d+, of malloc-640; home: heap 1; the block is in use")

@@ -1,6 +1,7 @@
 """compilers.py SOURCE...: each source compiles without a warning as C11, or as C++17 and C++20, with gcc and clang, and runs
 linked with core, with core and the interposer preloaded, and linked with the interposer. The headers by themselves compile in
-each language that they say, and name the one they need in others. A compiler that is not there is named. Exit status 1 and a line for each failure; 77 when there is no compiler at all."""
+each language that they say, and name the one they need in others. A compiler that is not there is named.
+Exit status 1 and a line for each failure; 77 when there is no compiler at all."""
 import argparse
 import os
 import shutil

@@ -108,7 +108,9 @@ class Consumers(unittest.TestCase):
         prefix = self.scratch / "prefix"
         run("cmake", "--install", built.build, "--prefix", prefix)
         installed = files_below(prefix)
-        for name in ("include/poolmalloc.h", "bin/poolmalloc", "share/doc/poolmalloc/LICENSE", "share/man/man7/poolmalloc.7"):
+        for name in ("include/poolmalloc.h", "bin/poolmalloc", "share/doc/poolmalloc/LICENSE", "share/man/man7/poolmalloc.7",
+                     "share/man/man3/pm_pool_alloc.3", "share/man/man3/pm_arena_printf.3", "share/man/man5/poolmalloc-stats.5",
+                     "share/bash-completion/completions/poolmalloc", "share/zsh/site-functions/_poolmalloc"):
             self.assertIn(name, installed)
         (prefix / "bin/other").write_text("not ours")
         run("cmake", "--build", built.build, "--target", "uninstall")
