@@ -96,6 +96,11 @@ PM_API void pm_check(void);
 /* The calling thread will not allocate for a while: what it keeps at hand goes back where other threads can use it. */
 PM_API void pm_thread_idle(void);
 
+/* From now on one of malloc's requests in `rate` bytes (1024 or more; 0: 32 KiB) is sampled: `poolmalloc who PID` shows which
+ * call stacks hold what was allocated since. 0, or -1 with errno ENOTSUP where malloc is not poolmalloc's. Any thread; O(1). */
+PM_API int pm_who_start(size_t rate);
+PM_API void pm_who_stop(void);
+
 /* ---- Explicit pools: blocks of one size ----
  * None of these functions, nor those of arenas, may be called from a signal handler. */
 

@@ -28,6 +28,14 @@ static void print_rate(const uint32_t *field)
         printf("off");
 }
 
+static void print_step(const size_t *field)
+{
+    if (*field)
+        printf("%zu", *field);
+    else
+        printf("off");
+}
+
 static void print_delay(const uint32_t *field)
 {
     if (*field == DELAY_NEVER)

@@ -54,7 +54,7 @@ static live_result parts_read(pid_t pid, const part *parts, size_t count)
     return LIVE_FOUND;
 }
 
-static live_result part_read(pid_t pid, const void *from, void *to, size_t bytes)
+live_result live_read(pid_t pid, const void *from, void *to, size_t bytes)
 {
     part one = {from, to, bytes};
     return parts_read(pid, &one, 1);
@@ -80,7 +80,7 @@ static live_result maps_search(FILE *maps, pid_t pid, control *found)
         result = result == LIVE_EMPTY ? LIVE_NO_POOLS : result;
         if (!mapping_may_be(line, &start))
             continue;
-        live_result read = part_read(pid, (const void *)start, found, sizeof *found); /* NOLINT: another process's address */
+        live_result read = live_read(pid, (const void *)start, found, sizeof *found); /* NOLINT: another process's address */
         if (read == LIVE_FOUND && memcmp(found->magic, CONTROL_MAGIC, sizeof CONTROL_MAGIC) == 0)
             return LIVE_FOUND;
         if (read == LIVE_NO_PERMISSION || read == LIVE_NO_PROCESS)
@@ -113,6 +113,7 @@ const char *live_explain(live_result result)
         [LIVE_OTHER] = "runs another version of poolmalloc than this tool, " PM_VERSION ", can read",
         [LIVE_CHANGED] = "ended, or ran another program, while it was being read",
         [LIVE_NO_MEMORY] = "no memory for a copy of its bookkeeping",
+        [LIVE_DAMAGED] = "has samples that make no sense: something has written over them",
     };
     return texts[result];
 }
@@ -148,7 +149,7 @@ static const char *page_of(const live *l, uintptr_t page)
     size_t line = page / CACHE_PAGE % CACHE_LINES;
     if (c->page[line] != page) {
         c->page[line] = 0;
-        if (part_read(l->pid, (const void *)page, c->bytes[line], CACHE_PAGE) != LIVE_FOUND) /* NOLINT */
+        if (live_read(l->pid, (const void *)page, c->bytes[line], CACHE_PAGE) != LIVE_FOUND) /* NOLINT */
             return NULL;
         c->page[line] = page;
     }
@@ -240,7 +241,7 @@ static live_result heads_read(live *l)
     live_result result = parts_read(l->pid, parts, sizeof parts / sizeof *parts);
     if (result == LIVE_FOUND)
         for (size_t i = 0; i < sizeof name - 1; i++) /* byte by byte: it may end where its mapping does */
-            if (part_read(l->pid, next + i, &name[i], 1) != LIVE_FOUND || !name[i])
+            if (live_read(l->pid, next + i, &name[i], 1) != LIVE_FOUND || !name[i])
                 break;
     name_clean(name, l->next, sizeof l->next);
     l->pools.count = size_min(l->pools.count, POOLS_MOST);
@@ -345,17 +346,23 @@ live_result live_take(live *l)
 
 /* ---- open, close ---- */
 
+live_result live_check(pid_t pid, control *found)
+{
+    live_result result = live_find(pid, found);
+    if (result != LIVE_FOUND)
+        return result;
+    if (found->layout != CONTROL_LAYOUT || strncmp(found->version, PM_VERSION, sizeof found->version) != 0)
+        return LIVE_OTHER;
+    return found->registry ? LIVE_FOUND : LIVE_STARTING;
+}
+
 live_result live_open(live *l, pid_t pid)
 {
     char path[40];
     memset(l, 0, sizeof *l);
-    live_result result = live_find(pid, &l->control);
+    live_result result = live_check(pid, &l->control);
     if (result != LIVE_FOUND)
         return result;
-    if (l->control.layout != CONTROL_LAYOUT || strncmp(l->control.version, PM_VERSION, sizeof l->control.version) != 0)
-        return LIVE_OTHER;
-    if (!l->control.registry)
-        return LIVE_STARTING;
     l->pid = pid;
     l->cache = malloc(sizeof *l->cache);
     if (!l->cache)

@@ -16,11 +16,15 @@ typedef enum {
     LIVE_STARTING, /* the pools are not up yet */
     LIVE_OTHER,    /* another version or layout */
     LIVE_CHANGED,  /* its memory went away meanwhile: it ended, or called exec */
-    LIVE_NO_MEMORY /* of ours */
+    LIVE_NO_MEMORY, /* of ours */
+    LIVE_DAMAGED    /* its samples make no sense */
 } live_result;
 
 /* Finds the control page of pid by its magic, of whatever version. */
 live_result live_find(pid_t pid, control *found);
+/* The same, and that this tool may read it: version and layout are ours, the pools are up. */
+live_result live_check(pid_t pid, control *found);
+live_result live_read(pid_t pid, const void *from, void *to, size_t bytes);
 const char *live_explain(live_result result);
 /* The name of its program, fit to be shown. */
 void command_read(pid_t pid, char *command, size_t bytes);
@@ -56,6 +60,6 @@ live_result live_open(live *l, pid_t pid);
 live_result live_take(live *l);
 void live_close(live *l);
 /* One line on stderr: what is the matter with process pid. Returns the exit status. */
-int live_error(const char *command, pid_t pid, const live *l, live_result result);
+int live_error(const char *command, pid_t pid, const control *c, live_result result);
 
 #endif

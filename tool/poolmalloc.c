@@ -225,6 +225,8 @@ static const struct {
     {"doctor", "whether pools serve a program, why not, what could be gained", doctor},
     {"stat", "how full the pools of a running process are", stat_command},
     {"top", "the same, live, on the whole screen", top_command},
+    {"who", "which call stacks hold the memory of a process or command", who_command},
+    {"leaks", "what a command leaves to which nobody points", leaks_command},
 };
 #define COMMANDS (sizeof commands / sizeof *commands)
 

@@ -63,12 +63,12 @@ static void sleep_for(double seconds)
     nanosleep(&t, NULL);
 }
 
-int live_error(const char *command, pid_t pid, const live *l, live_result result)
+int live_error(const char *command, pid_t pid, const control *c, live_result result)
 {
     fprintf(stderr, "poolmalloc: %s: process %d", command, (int)pid);
     if (result == LIVE_OTHER)
-        fprintf(stderr, " runs poolmalloc %.15s, layout %u; this tool reads %s, layout %u\n", l->control.version,
-                l->control.layout, PM_VERSION, CONTROL_LAYOUT);
+        fprintf(stderr, " runs poolmalloc %.15s, layout %u; this tool reads %s, layout %u\n", c->version,
+                c->layout, PM_VERSION, CONTROL_LAYOUT);
     else
         fprintf(stderr, ": %s\n", live_explain(result));
     return EXIT_NOT_SO;
@@ -131,7 +131,7 @@ static int look_all(live *all, wish *w)
             continue;
         }
         if (!(w->watch > 0 && is_end(result)))
-            return live_error("stat", all[i].pid, &all[i], result);
+            return live_error("stat", all[i].pid, &all[i].control, result);
         live_close(&all[i]);
         memmove(&all[i], &all[i + 1], (--w->count - i) * sizeof *all); /* the next look fills each view anew */
     }
@@ -144,7 +144,7 @@ static int watch(wish *w)
     for (size_t i = 0; all && i < w->count; i++) {
         live_result result = live_open(&all[i], w->pids[i]);
         if (result != LIVE_FOUND)
-            return live_error("stat", w->pids[i], &all[i], result);
+            return live_error("stat", w->pids[i], &all[i].control, result);
         if (all[i].pagemap < 0)
             fprintf(stderr, "poolmalloc: stat: /proc/%d/pagemap cannot be read: resident bytes count whole slabs\n", (int)w->pids[i]);
     }

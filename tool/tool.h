@@ -12,6 +12,8 @@ enum { EXIT_NOT_SO = 1, EXIT_USAGE = 2, EXIT_CANNOT_RUN = 126, EXIT_NOT_FOUND = 
 
 int stat_command(int argc, char **argv);
 int top_command(int argc, char **argv);
+int who_command(int argc, char **argv);
+int leaks_command(int argc, char **argv);
 
 /* "Try 'poolmalloc COMMAND --help'." Returns EXIT_USAGE. */
 int usage_error(const char *command);

@@ -25,8 +25,28 @@ static double clock_now(void)
 
 /* ---- looking ---- */
 
+static void sites_end(screen *s)
+{
+    if (s->sites)
+        sites_close(s->sites);
+    s->sites = NULL;
+    s->site_count = 0;
+}
+
+static void sites_look(screen *s)
+{
+    if (!s->shows_sites || s->ended)
+        return;
+    if (!s->sites)
+        s->sites = sites_open(s->pid, &s->sites_wrong);
+    if (s->sites)
+        s->site_count = sites_take(s->sites, s->site, SITES);
+}
+
 static void one_close(screen *s)
 {
+    sites_end(s);
+    s->shows_sites = false;
     if (s->open)
         live_close(&s->one);
     s->open = false;
@@ -53,6 +73,7 @@ static void one_look(screen *s)
     }
     s->before = s->now;
     stats_gather_from(&s->one.view, &s->now);
+    sites_look(s);
 }
 
 static void look(screen *s)
@@ -121,6 +142,12 @@ static void list_key(screen *s, int key)
 
 static void one_key(screen *s, int key)
 {
+    if (key == 'w') {
+        s->shows_sites = !s->shows_sites;
+        sites_end(s);
+        sites_look(s);
+        return;
+    }
     s->first = moved(s, key, s->first, s->shown);
     if (s->only || (key != KEY_ESCAPE && key != KEY_LEFT && key != KEY_BACKSPACE))
         return;
@@ -244,7 +271,7 @@ int top_command(int argc, char **argv)
         return EXIT_USAGE;
     live_result result = one_open(&s, pids[0]);
     if (result != LIVE_FOUND)
-        return live_error("top", pids[0], &s.one, result);
+        return live_error("top", pids[0], &s.one.control, result);
     s.only = true;
     s.key = 'b';
     return screen_run(&s);

@@ -4,6 +4,9 @@
 
 #include "live.h"
 #include "processes.h"
+#include "who.h"
+
+#define SITES 5
 
 typedef struct screen {
     double period;     /* seconds between two looks */
@@ -26,6 +29,11 @@ typedef struct screen {
     pm_stats now, before;
     double passed;     /* seconds between the two */
     char command[32];
+    bool shows_sites;  /* of the process: the call stacks that hold most, above the keys */
+    sites *sites;      /* NULL: not open; why not says sites_wrong */
+    const char *sites_wrong;
+    site site[SITES];
+    int site_count;
 } screen;
 
 void top_draw(screen *s);

@@ -124,7 +124,7 @@ static bool passes(const screen *s, const char *name)
 
 size_t top_lines(const screen *s)
 {
-    int lines = LINES - (s->pid ? 7 : 5);
+    int lines = LINES - (s->pid ? 7 : 5) - (s->shows_sites ? SITES + 1 : 0);
     return lines > 0 ? (size_t)lines : 0;
 }
 
@@ -240,6 +240,16 @@ static size_t rows_sort(screen *s, const pm_stats_row *rows[PM_STATS_ROWS])
     return all;
 }
 
+static void draw_sites(const screen *s)
+{
+    int at = LINES - 2 - SITES;
+    line(at, A_REVERSE, " allocated since w was pressed, and held: the call stacks that hold most, innermost function first");
+    for (int i = 0; i < s->site_count; i++)
+        line(at + 1 + i, A_NORMAL, "%8s ±%-8s %s", HUMAN(s->site[i].bytes), HUMAN(s->site[i].error), s->site[i].text);
+    if (s->site_count <= 0)
+        line(at + 1, A_NORMAL, "%s", s->sites ? "nothing yet" : s->sites_wrong);
+}
+
 static void draw_one(screen *s)
 {
     const pm_stats_row *rows[PM_STATS_ROWS];
@@ -250,8 +260,10 @@ static void draw_one(screen *s)
     line(5, A_REVERSE, "%-14s %6s %6s %8s %8s %8s %8s %6s", "POOL", "BLOCK", "SLABS", "USED", "CAPACITY", "USED/s", "RESIDENT", "USE");
     for (size_t i = s->first; i < s->shown && i - s->first < lines; i++)
         draw_row(s, 6 + (int)(i - s->first), rows[i]);
-    draw_foot(s, s->only ? " q quit ? help / find i turn sort: b block u bytes % use r mem g growth n name"
-                         : " q quit ? help Esc list / find i turn sort: b block u bytes % use g growth n name");
+    if (s->shows_sites)
+        draw_sites(s);
+    draw_foot(s, s->only ? " q quit ? help w who / find i turn sort: b block u bytes % use r mem g growth n name"
+                         : " q quit ? help Esc list w who / find i turn sort: b block u bytes % use g grow n name");
 }
 
 static void draw_help(void)
@@ -259,7 +271,7 @@ static void draw_help(void)
     static const char *const lines[] = {
         "  q          quit", "  Enter      the process in depth; Esc, Left: back to the list",
         "  Up, Down, PgUp, PgDn, Home, End    choose or scroll", "  /          show only names that hold some text; Enter keeps it, Esc shows all",
-        "  a          arguments of processes", "  i          turn the order round", "",
+        "  a          arguments of processes", "  w          of one process: the call stacks that hold most of what is allocated from now on", "  i          turn the order round", "",
         "  sort processes by  u in use  r resident  g growth  f forwarded  p pid  n name",
         "  sort pools by      b block size  u bytes in use  % use  r resident  g growth  n name", "",
         "  IN USE: bytes of blocks in the program's hands. RESIDENT: of pools in memory. COMMIT: what the pools hold.",

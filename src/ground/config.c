@@ -100,6 +100,15 @@ static bool parse_limit(token t, size_t *field, badness *bad)
     return true;
 }
 
+static bool parse_step(token t, size_t *field, badness *bad)
+{
+    size_t size = 0;
+    if (!token_is(t, "off") && (!size_parse(t.at, t.end, &size) || size < KIB || size > 8 * GIB))
+        return bad_set(bad, t, "is no size from 1K to 8G, nor off");
+    *field = size;
+    return true;
+}
+
 static bool parse_delay(token t, uint32_t *field, badness *bad)
 {
     size_t ms = DELAY_NEVER;

@@ -31,6 +31,7 @@ typedef struct config {
     size_list sizes;
     bool prefault, lock, check, verbose, disable;
     size_t limit; /* bytes; 0: none */
+    size_t who;   /* bytes between two samples; 0: off */
     overflow_policy overflow;
     uint32_t purge_delay; /* milliseconds, or DELAY_NEVER */
     uint32_t guard; /* one allocation in so many; 0: none */

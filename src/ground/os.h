@@ -108,4 +108,11 @@ bool os_readable(const void *word); /* whether 8 bytes can be read there: the ke
 size_t os_callers(uintptr_t *to, size_t most, uintptr_t first);
 void os_abort(void) __attribute__((noreturn));
 
+/* What an unwinder begins with: as they are in the caller, just after the call. All zero on machines that have no such function. */
+typedef struct os_registers {
+    uintptr_t pc, sp, saved[6]; /* rbp, rbx, r12 to r15 */
+} os_registers;
+void os_registers_save(os_registers *to);
+uintptr_t os_stack_end(void);       /* of the first thread's: beyond it are the strings that the kernel left there */
+
 #endif

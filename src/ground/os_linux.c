@@ -316,8 +316,8 @@ size_t os_memory(void)
 bool os_is_open(int fd) { return CALL3(SYS_fcntl, fd, F_GETFD, 0) >= 0; }
 bool os_privileged(void) { return getauxval(AT_SECURE) != 0; }
 const char *os_program(void) { return (const char *)getauxval(AT_EXECFN); } /* NOLINT: as above */
-uint32_t os_thread(void) { return (uint32_t)CALL3(SYS_gettid, 0, 0, 0); }
 uint32_t os_pid(void) { return (uint32_t)CALL3(SYS_getpid, 0, 0, 0); }
+uint32_t os_thread(void) { return (uint32_t)CALL3(SYS_gettid, 0, 0, 0); }
 void os_abort(void) { abort(); }
 
 /* ---- stacks ---- */
@@ -370,3 +370,16 @@ size_t os_callers(uintptr_t *to, size_t most, uintptr_t first)
     return first != 0;
 }
 #endif
+
+#if defined(__x86_64__)
+__attribute__((naked)) void os_registers_save(os_registers *to)
+{
+    (void)to;
+    __asm__("mov (%rsp), %rax; mov %rax, (%rdi); lea 8(%rsp), %rax; mov %rax, 8(%rdi); mov %rbp, 16(%rdi); mov %rbx, 24(%rdi);"
+            "mov %r12, 32(%rdi); mov %r13, 40(%rdi); mov %r14, 48(%rdi); mov %r15, 56(%rdi); ret");
+}
+#else
+void os_registers_save(os_registers *to) { memset(to, 0, sizeof *to); }
+#endif
+
+uintptr_t os_stack_end(void) { return (uintptr_t)getauxval(AT_RANDOM) & ~(uintptr_t)15; }

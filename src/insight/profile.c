@@ -326,10 +326,10 @@ static void sizes_raise(size_list *l)
 
 void profile_init(void)
 {
-    static const watcher profiling = {note_alloc, note_free, note_resize, note_usable};
+    static const watcher profiling = {note_alloc, note_free, note_resize, note_usable, NULL};
     if (!file_open())
         return;
     sizes_raise(&pm_config.sizes);
     pthread_atfork(NULL, NULL, fork_child);
-    watch_register(&profiling);
+    watch_register(&profiling, true);
 }

@@ -50,9 +50,9 @@ void alloc_watch(void)
 {
     static const watcher counts = {.alloc = count_alloc, .free = count_free}, checks = {.free = check_free};
     if (pm_config.stats.full)
-        watch_register(&counts);
+        watch_register(&counts, true);
     if (pm_config.check)
-        watch_register(&checks);
+        watch_register(&checks, true);
     pm_every_call_slow |= PM_HARDENED; /* nothing is kept in bins, whose blocks hold links */
 }
 
@@ -146,7 +146,7 @@ block *alloc_orphan(unsigned klass)
     return p;
 }
 
-NOINLINE void *alloc_slow(unsigned klass, size_t size)
+static NOINLINE void *alloc_refill(unsigned klass, size_t size)
 {
     if (UNLIKELY(!pm_pools_ready || klass >= pm_class_count)) /* none are malloc's where only explicit pools were wanted */
         return NULL;
@@ -166,10 +166,16 @@ NOINLINE void *alloc_slow(unsigned klass, size_t size)
     return watched(p, size);
 }
 
+NOINLINE void *alloc_slow(unsigned klass, size_t size)
+{
+    void *p = UNLIKELY(my_heap == HEAP_LENT) ? bin_pop(&pm_lent->bins[klass]) : NULL;
+    return p ? watched(p, size) : alloc_refill(klass, size);
+}
+
 /* A block that was never handed out, of a slab that reads as zero: no memset, where that would touch a page and more. */
 static block *alloc_clean(unsigned klass)
 {
-    heap *h = my_heap;
+    heap *h = heap_mine();
     if (!heap_is_real(h) || h->bins[klass].free || !heap_enter(h))
         return NULL;
     os_lock_take(&h->lock);
@@ -184,7 +190,7 @@ void *alloc_zeroed(unsigned klass, size_t size)
     size_t bytes = pm_classes[klass].size;
     block *p = bytes >= 4 * KIB && !pm_every_call_slow ? alloc_clean(klass) : NULL;
     if (p)
-        return p;
+        return watched(p, size);
     p = alloc_class(klass, size);
     return p ? memset(p, 0, bytes) : NULL;
 }
@@ -194,7 +200,7 @@ void *alloc_zeroed(unsigned klass, size_t size)
 /* This block and a part of the bin go back to their slabs under one hold of the lock. */
 NOINLINE void free_full(void *p, bin *b)
 {
-    heap *h = my_heap;
+    heap *h = heap_mine();
     b->room++;
     if (UNLIKELY(!heap_enter(h))) {
         ((block *)p)->next = NULL;
@@ -227,7 +233,7 @@ static NOINLINE void free_odd(void *p, slab *s)
         guests_here()->free(p, s);
         return;
     }
-    if (UNLIKELY(pm_every_call_slow))
+    if (UNLIKELY(watching()))
         watch_free(p, block_size_of(p));
     if (UNLIKELY(!h || !heap_enter(h))) {
         ((block *)p)->next = NULL;
@@ -241,10 +247,22 @@ static NOINLINE void free_odd(void *p, slab *s)
     heap_leave(h);
 }
 
+/* What would have taken the short way, had its heap not been lent. */
+static NOINLINE void free_lent(void *p, slab *s)
+{
+    watch_free(p, block_size_of(p));
+    thread_heap();
+    free_to_bin(p, LOAD(&s->bin));
+}
+
 NOINLINE void free_other(void *p, slab *s)
 {
+    if (UNLIKELY(my_heap == HEAP_LENT) && LOAD(&s->owner) == pm_lent) {
+        free_lent(p, s);
+        return;
+    }
     heap *home = LOAD(&s->home), *h = my_heap;
-    if (UNLIKELY(!heap_is_real(home) || !heap_is_real(h) || pm_every_call_slow || !heap_enter(h))) {
+    if (UNLIKELY(!heap_is_real(home) || !heap_is_real(h) || watching() || !heap_enter(h))) {
         free_odd(p, s);
         return;
     }

@@ -30,6 +30,18 @@ INLINE void *alloc_class(unsigned klass, size_t size)
     return LIKELY(p != NULL) ? p : alloc_slow(klass, size);
 }
 
+/* The bin has room, or free_full makes some. */
+INLINE void free_to_bin(void *p, bin *b)
+{
+    if (UNLIKELY(--b->room < 0)) {
+        free_full(p, b);
+        return;
+    }
+    ((block *)p)->next = b->free;
+    __atomic_signal_fence(__ATOMIC_RELEASE);
+    b->free = p;
+}
+
 /* free() of a pool block: 19 instructions on the short way, with the region test. */
 INLINE void free_block(void *p)
 {
@@ -38,14 +50,7 @@ INLINE void free_block(void *p)
         free_other(p, s);
         return;
     }
-    bin *b = READ(&s->bin);
-    if (UNLIKELY(--b->room < 0)) {
-        free_full(p, b);
-        return;
-    }
-    ((block *)p)->next = b->free;
-    __atomic_signal_fence(__ATOMIC_RELEASE);
-    b->free = p;
+    free_to_bin(p, READ(&s->bin));
 }
 
 /* Empties the calling thread's bins, takes in all heaps' messages, gives back the pages of every empty slab, and pages between

@@ -6,6 +6,7 @@
 #include "ground/text.h"
 #include "pools/depot.h"
 #include "pools/fork.h"
+#include "pools/seams.h"
 #include "pools/threads.h"
 
 #include <errno.h>
@@ -42,6 +43,8 @@ static void tell_readers(void)
     c->pool_home = HEAP_POOL;
     c->forwarded = &pm_forwarded_elsewhere;
     c->next = &pm_next_name;
+    c->asked = &pm_asked;
+    c->samples = &pm_samples;
     __atomic_store_n(&c->registry, &pm_registry, __ATOMIC_RELEASE); /* last: whoever finds it finds all */
 }
 

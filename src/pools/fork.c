@@ -68,7 +68,7 @@ static void fork_parent(void)
 static void fork_child(void)
 {
     registry *r = &pm_registry;
-    heap *h = my_heap;
+    heap *h = heap_mine();
     r->epoch++;
     r->forked = r->count;
     if (heap_is_real(h))

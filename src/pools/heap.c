@@ -12,7 +12,7 @@
 char pm_no_heaps[NO_HEAPS_BYTES] RARE __attribute__((aligned(64)));
 static_assert(NO_HEAPS_BYTES % sizeof(uint64_t) == 0, "");
 
-__thread heap *my_heap = HEAP_NONE;
+__thread heap *my_heap = HEAP_NONE, *pm_lent;
 /* For the inline ways of poolmalloc.h. */
 extern __thread heap *pm_thread __attribute__((alias("my_heap"), visibility("default"), tls_model("initial-exec")));
 
@@ -406,7 +406,7 @@ void heap_flush(heap *h)
 static void block_take(heap *h, slab *s, block *p)
 {
     bin *b = s->bin;
-    if (h == my_heap && LIKELY(b->room > 0))
+    if (h == heap_mine() && LIKELY(b->room > 0))
         bin_push(b, p);
     else
         heap_give(h, p);

@@ -73,13 +73,26 @@ struct heap {
     bin pool_bins[POOL_BINS]; /* of explicit pools; limit 0 while not in use */
 };
 
-#define NO_HEAPS_BYTES (sizeof(heap) + 3 * HEAP_ID_BYTES) /* of pm_no_heaps */
+#define NO_HEAPS_BYTES (sizeof(heap) + 4 * HEAP_ID_BYTES) /* of pm_no_heaps */
 
 /* What a heap touches of itself in a program without explicit pools. */
 #define HEAP_TOUCHED round_up(offsetof(heap, pool_bins), 4 * KIB)
 static_assert((sizeof(struct heap) + 4095) / 4096 % 2 == 1, "heap_post spreads heaps over outboxes by their addresses");
 
 extern __thread heap *my_heap __attribute__((visibility("hidden")));
+extern __thread heap *pm_lent __attribute__((visibility("hidden")));
+
+/* A thread lends its heap, so that each of its calls comes to a slow path, and finds there what it would have found. It gets it
+ * back on the first one after pm_asked has become 0. */
+INLINE heap *heap_mine(void) { return UNLIKELY(my_heap == HEAP_LENT) ? pm_lent : my_heap; }
+INLINE void heap_lend(void)
+{
+    if (UNLIKELY(heap_is_real(my_heap))) {
+        pm_lent = my_heap;
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        my_heap = HEAP_LENT;
+    }
+}
 
 INLINE bin *bin_of_size(heap *h, size_t size)
 {
@@ -161,7 +174,7 @@ INLINE void heap_leave(heap *h)
  * marked already. */
 INLINE heap *heap_enter_mine(void)
 {
-    heap *h = my_heap;
+    heap *h = heap_mine();
     return heap_is_real(h) && heap_enter(h) ? h : NULL;
 }
 INLINE void heap_leave_mine(heap *h)

@@ -80,6 +80,7 @@ typedef struct control {
     const void *forwarded;   /* pm_forwarded_elsewhere */
     const void *next;        /* pm_next_name: a pointer to a string */
     const void *registry;    /* set last, when the pools are up; NULL until then */
+    const void *asked, *samples; /* pm_asked, the only word that another process may write; pm_samples */
 } control;
 
 #define CONTROL_MAGIC "poolmalloc-live"

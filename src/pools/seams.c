@@ -5,18 +5,20 @@
 
 const guests *pm_guests;
 bool pm_every_call_slow;
+uint64_t pm_asked;
+void *pm_samples;
 static const watcher *watchers[WATCHERS + 1]; /* constant once the pools are up; ends with NULL */
 
 void guests_register(const guests *g) { __atomic_store_n(&pm_guests, g, __ATOMIC_RELEASE); }
 
-void watch_register(const watcher *w)
+void watch_register(const watcher *w, bool all)
 {
     int i = 0;
     while (watchers[i] && watchers[i] != w)
         i++;
     assert(i < WATCHERS);
     watchers[i] = w;
-    pm_every_call_slow = true;
+    pm_every_call_slow |= all;
 }
 
 void watch_alloc(const void *p, size_t size)
@@ -46,4 +48,11 @@ size_t watch_usable(const void *p, size_t most)
         if ((*w)->usable)
             most = (*w)->usable(p, most);
     return most;
+}
+
+void watch_end(void)
+{
+    for (const watcher **w = watchers; *w; w++)
+        if ((*w)->end)
+            (*w)->end();
 }

@@ -25,14 +25,22 @@ typedef struct watcher {
     void (*free)(const void *p, size_t usable);   /* p, of so many bytes, is about to be given back */
     void (*resize)(const void *p, size_t size);   /* p stays where it is and answers another request */
     size_t (*usable)(const void *p, size_t most); /* what malloc_usable_size is to say, no more than `most` */
+    void (*end)(void);                            /* pm_asked has become 0 */
 } watcher;
 
 /* What is watched sends every call down the slow path: no bin ever holds a block, and no slab's owner is anybody's heap. Set
  * before the first heap exists. */
 extern bool pm_every_call_slow;
 
-/* At start, before the pools are up. */
-void watch_register(const watcher *w);
+/* A wish for samples (insight/who.h), which makes threads lend their heaps: then, too, every call is watched. Written by the API,
+ * and from outside. */
+extern uint64_t pm_asked;
+extern void *pm_samples; /* what answers it; NULL until the first time */
+INLINE bool watching(void) { return pm_every_call_slow || LOAD(&pm_asked) != 0; }
+
+/* At start, before the pools are up. all: sees every call from the start on; else while pm_asked is not 0. */
+void watch_register(const watcher *w, bool all);
+void watch_end(void);
 void watch_alloc(const void *p, size_t size); /* p may be NULL */
 void watch_free(const void *p, size_t usable);
 void watch_resize(const void *p, size_t size);
@@ -40,7 +48,7 @@ size_t watch_usable(const void *p, size_t most);
 
 INLINE void *watched(void *p, size_t size)
 {
-    if (UNLIKELY(pm_every_call_slow))
+    if (UNLIKELY(watching()))
         watch_alloc(p, size);
     return p;
 }

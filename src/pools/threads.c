@@ -36,14 +36,16 @@ static heap *heap_claim(void)
     return h;
 }
 
-heap *thread_heap(void)
+static NOINLINE heap *heap_regain(void)
 {
-    heap *h = my_heap;
-    if (LIKELY(heap_is_real(h)))
-        return h;
-    if (h == HEAP_GONE)
-        return NULL;
-    h = heap_claim();
+    my_heap = pm_lent;
+    watch_end();
+    return my_heap;
+}
+
+static NOINLINE heap *heap_begin(void)
+{
+    heap *h = heap_claim();
     if (!h) {
         my_heap = HEAP_GONE;
         return NULL;
@@ -52,6 +54,16 @@ heap *thread_heap(void)
     if (pthread_setspecific(key, h) != 0)
         thread_exit(h);
     return heap_is_real(my_heap) ? my_heap : NULL;
+}
+
+heap *thread_heap(void)
+{
+    heap *h = my_heap;
+    if (LIKELY(heap_is_real(h)))
+        return h;
+    if (h == HEAP_LENT)
+        return LOAD(&pm_asked) ? pm_lent : heap_regain();
+    return h == HEAP_GONE ? NULL : heap_begin();
 }
 
 static void heap_drop_all(heap *h)
@@ -70,7 +82,7 @@ static void heap_drop_all(heap *h)
 void thread_exit(void *p)
 {
     heap *h = p;
-    if (h != my_heap || !heap_enter(h)) /* a handler that ends the thread from within a slow path: the heap stays as it is */
+    if (h != heap_mine() || !heap_enter(h)) /* a handler that ends the thread from within a slow path: the heap stays as it is */
         return;
     heap_drop_all(h);
     heap_leave(h);
@@ -82,7 +94,7 @@ void thread_exit(void *p)
 
 void thread_idle(void)
 {
-    heap *h = my_heap;
+    heap *h = heap_mine();
     if (!heap_is_real(h) || !heap_enter(h))
         return;
     heap_drop_all(h);
@@ -258,7 +270,7 @@ void heaps_check(void)
         heap *h = registry_heap(i);
         if (h->state == HEAP_UNUSED || h->state == HEAP_CLOSED || !os_lock_try(&h->lock))
             continue;
-        heap_check(h, h == my_heap || h->state == HEAP_IDLE);
+        heap_check(h, h == heap_mine() || h->state == HEAP_IDLE);
         os_lock_give(&h->lock);
     }
     os_lock_give(&r->lock);

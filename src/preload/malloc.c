@@ -20,7 +20,7 @@
 
 void forwarded(bool small)
 {
-    heap *h = my_heap;
+    heap *h = heap_mine();
     next_prime();
     if (LIKELY(heap_is_real(h))) {
         *(small ? &h->overflowed : &h->forwarded) += 1;
@@ -53,7 +53,7 @@ NOINLINE void *malloc_forward(size_t size)
  * slow path. */
 bool overflow_forwards(size_t size)
 {
-    heap *h = my_heap;
+    heap *h = heap_mine();
     PROBE(overflow, size, h);
     if (!pm_pools_ready || pm_config.overflow == OVERFLOW_FORWARD || (heap_is_real(h) && h->inside))
         return true;
@@ -102,7 +102,7 @@ NOINLINE void free_foreign(void *p)
         return;
     if (!PM_HARDENED && UNLIKELY(LOAD(&pm_guarding)) && guard_free(p, CALL_FREE, SIZE_MAX, CALLER))
         return;
-    if (UNLIKELY(pm_every_call_slow))
+    if (UNLIKELY(watching()))
         watch_free(p, next_usable(p));
     pm_next.free(p);
 }
@@ -178,7 +178,7 @@ static void *move(void *from, void *to, size_t bytes)
 
 void *realloc_next(void *p, size_t size)
 {
-    size_t usable = UNLIKELY(pm_every_call_slow) ? next_usable(p) : 0;
+    size_t usable = UNLIKELY(watching()) ? next_usable(p) : 0;
     void *to = pm_next.realloc(p, size);
     if (UNLIKELY(usable > 0) && (to || size == 0))
         watch_free(p, usable);

@@ -9,6 +9,7 @@
 #include "ground/os.h"
 #include "insight/report.h"
 #include "insight/profile.h"
+#include "insight/who.h"
 #include "ground/text.h"
 
 #include <errno.h>
@@ -135,6 +136,7 @@ static void start(void)
         path_start();
     if (*pm_config.profile && !pm_config.disable && !tool_watches(environment))
         profile_init();
+    who_init();
     guard_init();
     if (PM_HARDENED)
         hardened_init();
@@ -145,6 +147,8 @@ static void start(void)
     report_start();
     if (pools && pm_config.stats.signal)
         signal_install(pm_config.stats.signal);
+    if (pools && pm_config.who)
+        who_start(pm_config.who);
     if (pm_config.verbose)
         report(PM_VERSION ", process %u: pools %s, %u block sizes to %u bytes, next allocator %s", os_pid(),
                pools ? "on" : "off", pm_class_count, pools ? pm_classes[pm_class_count - 1].size : 0, pm_next_name);

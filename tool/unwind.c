@@ -1,0 +1,357 @@
+/* unwind.c: see unwind.h. */
+#include "unwind.h"
+
+#include "ground/text.h"
+#include "tool.h"
+
+#include <dwarf.h>
+#include <elfutils/libdw.h>
+#include <elfutils/libdwfl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define NAME_BYTES 400
+#define EXPANSION 8     /* functions at one address, by inlining */
+#define REFRESH_MS 200  /* between two looks for files that the process has loaded since */
+
+/* What is known of an address. */
+typedef struct place {
+    uint64_t pc; /* 0: free */
+    uint32_t count, names[EXPANSION];
+} place;
+
+struct unwinder {
+    pid_t pid;
+    bool lines;
+    Dwfl *dwfl;
+    uint64_t refreshed;
+    frame_name *names;
+    size_t name_count, name_room;
+    uint32_t *by_text; /* open addressing: 1 + number */
+    size_t text_room;
+    place *places;
+    size_t place_count, place_room;
+    size_t unnamed;
+    /* the walk that goes on */
+    const who_sample *sample;
+    const char *stack;
+    uint64_t pcs[FRAMES_MOST];
+    size_t depth;
+};
+
+void *need(void *p)
+{
+    if (!p) {
+        fprintf(stderr, "poolmalloc: out of memory\n");
+        exit(EXIT_NOT_SO);
+    }
+    return p;
+}
+
+static uint64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* ---- names ---- */
+
+static uint64_t text_hash(const char *chars)
+{
+    uint64_t h = 14695981039346656037u;
+    for (; *chars; chars++)
+        h = (h ^ (unsigned char)*chars) * 1099511628211u;
+    return h ^ h >> 32;
+}
+
+static void texts_grow(unwinder *u)
+{
+    size_t room = u->text_room ? 2 * u->text_room : 1024;
+    free(u->by_text);
+    u->by_text = need(calloc(room, sizeof *u->by_text));
+    u->text_room = room;
+    for (size_t i = 0; i < u->name_count; i++) {
+        size_t at = text_hash(u->names[i].text) % room;
+        while (u->by_text[at])
+            at = (at + 1) % room;
+        u->by_text[at] = (uint32_t)i + 1;
+    }
+}
+
+static uint32_t name_add(unwinder *u, const char *chars, bool known, bool library)
+{
+    if (2 * u->name_count >= u->text_room)
+        texts_grow(u);
+    size_t at = text_hash(chars) % u->text_room;
+    for (; u->by_text[at]; at = (at + 1) % u->text_room)
+        if (strcmp(u->names[u->by_text[at] - 1].text, chars) == 0 && u->names[u->by_text[at] - 1].library == library)
+            return u->by_text[at] - 1;
+    if (u->name_count == u->name_room) {
+        u->name_room = 2 * u->name_room + 64;
+        u->names = need(realloc(u->names, u->name_room * sizeof *u->names));
+    }
+    u->names[u->name_count] = (frame_name){need(strdup(chars)), known, library};
+    u->by_text[at] = (uint32_t)++u->name_count;
+    return (uint32_t)u->name_count - 1;
+}
+
+uint32_t unwinder_intern(unwinder *u, const char *chars)
+{
+    char clean[NAME_BYTES];
+    name_clean(chars, clean, sizeof clean);
+    return name_add(u, clean, true, false);
+}
+
+const frame_name *unwinder_name(const unwinder *u, uint32_t number) { return &u->names[number]; }
+size_t unwinder_unnamed(const unwinder *u) { return u->unnamed; }
+
+/* "name" or "name (file:line)", demangled, fit to be shown. */
+static uint32_t function_name(unwinder *u, const char *symbol, const char *file, int line, bool library)
+{
+    char clean[NAME_BYTES], with_line[NAME_BYTES + 120];
+    char *plain = demangle(symbol);
+    name_clean(plain ? plain : symbol, clean, sizeof clean);
+    free(plain);
+    if (!u->lines || !file || line <= 0)
+        return name_add(u, clean, true, library);
+    char place_clean[100];
+    const char *slash = strrchr(file, '/');
+    name_clean(slash ? slash + 1 : file, place_clean, sizeof place_clean);
+    snprintf(with_line, sizeof with_line, "%s (%s:%d)", clean, place_clean, line);
+    return name_add(u, with_line, true, library);
+}
+
+/* ---- what an address is ---- */
+
+static const char *module_base(Dwfl_Module *module)
+{
+    const char *name = module ? dwfl_module_info(module, NULL, NULL, NULL, NULL, NULL, NULL, NULL) : NULL;
+    const char *slash = name ? strrchr(name, '/') : NULL;
+    return slash ? slash + 1 : name ? name : "";
+}
+
+static uint32_t unnamed_name(unwinder *u, Dwfl_Module *module, uint64_t pc)
+{
+    char chars[NAME_BYTES], clean[NAME_BYTES];
+    Dwarf_Addr start = 0;
+    if (module)
+        dwfl_module_info(module, NULL, &start, NULL, NULL, NULL, NULL, NULL);
+    if (module)
+        snprintf(chars, sizeof chars, "%s+0x%" PRIx64, module_base(module), pc - start);
+    else
+        snprintf(chars, sizeof chars, "0x%" PRIx64, pc);
+    name_clean(chars, clean, sizeof clean);
+    return name_add(u, clean, false, strncmp(module_base(module), "libpoolmalloc", 13) == 0);
+}
+
+static const char *die_symbol(Dwarf_Die *die)
+{
+    Dwarf_Attribute attribute;
+    const char *linkage = dwarf_formstring(dwarf_attr_integrate(die, DW_AT_linkage_name, &attribute));
+    return linkage ? linkage : dwarf_diename(die);
+}
+
+/* The functions that were inlined at pc, innermost first; the last one is what the symbol table names. Returns the line in
+ * which each of them was called. */
+static void inlined_add(unwinder *u, place *p, Dwfl_Module *module, const char **file, int *line, bool library)
+{
+    Dwarf_Addr bias;
+    Dwarf_Die *unit = dwfl_module_addrdie(module, p->pc, &bias), *scopes = NULL;
+    int count = unit ? dwarf_getscopes(unit, p->pc - bias, &scopes) : 0;
+    Dwarf_Files *files = NULL;
+    if (unit)
+        dwarf_getsrcfiles(unit, &files, NULL);
+    for (int i = 0; i < count && p->count < EXPANSION - 1; i++) {
+        if (dwarf_tag(&scopes[i]) != DW_TAG_inlined_subroutine)
+            continue;
+        const char *symbol = die_symbol(&scopes[i]);
+        if (symbol)
+            p->names[p->count++] = function_name(u, symbol, *file, *line, library);
+        Dwarf_Attribute attribute;
+        Dwarf_Word number = 0;
+        if (dwarf_formudata(dwarf_attr(&scopes[i], DW_AT_call_file, &attribute), &number) == 0 && files)
+            *file = dwarf_filesrc(files, number, NULL, NULL);
+        if (dwarf_formudata(dwarf_attr(&scopes[i], DW_AT_call_line, &attribute), &number) == 0)
+            *line = (int)number;
+    }
+    free(scopes);
+}
+
+static void place_look(unwinder *u, place *p)
+{
+    Dwfl_Module *module = dwfl_addrmodule(u->dwfl, p->pc);
+    GElf_Off offset;
+    GElf_Sym sym;
+    const char *symbol = module ? dwfl_module_addrinfo(module, p->pc, &offset, &sym, NULL, NULL, NULL) : NULL;
+    bool library = strncmp(module_base(module), "libpoolmalloc", 13) == 0;
+    const char *file = NULL;
+    int line = 0;
+    Dwfl_Line *source = module ? dwfl_module_getsrc(module, p->pc) : NULL;
+    if (source)
+        file = dwfl_lineinfo(source, NULL, &line, NULL, NULL, NULL);
+    if (module && !library)
+        inlined_add(u, p, module, &file, &line, library);
+    bool believed = symbol && (sym.st_size == 0 ? offset < 4096 : offset < sym.st_size);
+    u->unnamed += !believed && !library;
+    p->names[p->count++] = believed ? function_name(u, symbol, file, line, library) : unnamed_name(u, module, p->pc);
+}
+
+static void places_grow(unwinder *u)
+{
+    place *old = u->places;
+    size_t room = u->place_room;
+    u->place_room = room ? 2 * room : 1024;
+    u->places = need(calloc(u->place_room, sizeof *u->places));
+    for (size_t i = 0; i < room; i++) {
+        size_t at = old[i].pc * 0x9E3779B97F4A7C15u >> 20;
+        if (!old[i].pc)
+            continue;
+        while (u->places[at % u->place_room].pc)
+            at++;
+        u->places[at % u->place_room] = old[i];
+    }
+    free(old);
+}
+
+static const place *place_of(unwinder *u, uint64_t pc)
+{
+    if (2 * u->place_count >= u->place_room)
+        places_grow(u);
+    size_t at = pc * 0x9E3779B97F4A7C15u >> 20;
+    while (u->places[at % u->place_room].pc && u->places[at % u->place_room].pc != pc)
+        at++;
+    place *p = &u->places[at % u->place_room];
+    if (!p->pc) {
+        if (!dwfl_addrmodule(u->dwfl, pc) && now_ms() - u->refreshed > REFRESH_MS)
+            unwinder_refresh(u);
+        p->pc = pc;
+        u->place_count++;
+        place_look(u, p);
+    }
+    return p;
+}
+
+/* ---- the walk ---- */
+
+static pid_t thread_next(Dwfl *dwfl, void *context, void **thread)
+{
+    (void)dwfl;
+    const unwinder *u = context;
+    if (*thread)
+        return 0;
+    *thread = context;
+    return u->pid;
+}
+
+static bool thread_get(Dwfl *dwfl, pid_t thread, void *context, void **found)
+{
+    (void)dwfl;
+    (void)thread;
+    *found = context;
+    return true;
+}
+
+/* Only what was copied: the rest of the process has gone on since. */
+static bool memory_read(Dwfl *dwfl, Dwarf_Addr at, Dwarf_Word *word, void *context)
+{
+    (void)dwfl;
+    const unwinder *u = context;
+    uint64_t offset = at - u->sample->registers.sp;
+    if (offset > u->sample->stack_bytes || u->sample->stack_bytes - offset < sizeof *word)
+        return false;
+    memcpy(word, u->stack + offset, sizeof *word);
+    return true;
+}
+
+/* In DWARF's order: rax rdx rcx rbx rsi rdi rbp rsp r8 … r15 rip. */
+static bool registers_set(Dwfl_Thread *thread, void *context)
+{
+    const unwinder *u = context;
+    const os_registers *r = &u->sample->registers;
+    Dwarf_Word words[17] = {[3] = r->saved[1], [6] = r->saved[0], [7] = r->sp,        [12] = r->saved[2],
+                            [13] = r->saved[3], [14] = r->saved[4], [15] = r->saved[5], [16] = r->pc};
+    return dwfl_thread_state_registers(thread, 0, 17, words);
+}
+
+static int frame_note(Dwfl_Frame *frame, void *context)
+{
+    unwinder *u = context;
+    Dwarf_Addr pc;
+    bool exact = false;
+    if (!dwfl_frame_pc(frame, &pc, &exact) || u->depth == FRAMES_MOST)
+        return DWARF_CB_ABORT;
+    if (pc == 0)
+        return DWARF_CB_ABORT;
+    u->pcs[u->depth++] = exact ? pc : pc - 1;
+    return DWARF_CB_OK;
+}
+
+static bool is_library(unwinder *u, uint64_t pc)
+{
+    uint32_t name = place_of(u, pc)->names[0];
+    return u->names[name].library;
+}
+
+size_t unwinder_walk(unwinder *u, const who_sample *s, const void *stack, uint32_t *names, size_t most, bool *cut)
+{
+    size_t count = 0, first = 0;
+    u->sample = s;
+    u->stack = stack;
+    u->depth = 0;
+    if (!dwfl_addrmodule(u->dwfl, s->registers.pc))
+        unwinder_refresh(u);
+    *cut = s->stack_bytes == 0 || dwfl_getthread_frames(u->dwfl, u->pid, frame_note, u) != 0;
+    while (first < u->depth && is_library(u, u->pcs[first]))
+        first++;
+    for (size_t i = first; i < u->depth; i++) {
+        const place *p = place_of(u, u->pcs[i]);
+        for (uint32_t k = 0; k < p->count && count < most; k++)
+            names[count++] = p->names[k];
+    }
+    return count;
+}
+
+/* ---- open, close ---- */
+
+void unwinder_refresh(unwinder *u)
+{
+    u->refreshed = now_ms();
+    dwfl_report_begin_add(u->dwfl);
+    dwfl_linux_proc_report(u->dwfl, u->pid);
+    dwfl_report_end(u->dwfl, NULL, NULL);
+}
+
+unwinder *unwinder_open(pid_t pid, bool lines)
+{
+    static const Dwfl_Callbacks files = {.find_elf = dwfl_linux_proc_find_elf, .find_debuginfo = dwfl_standard_find_debuginfo};
+    static const Dwfl_Thread_Callbacks threads = {
+        .next_thread = thread_next, .get_thread = thread_get, .memory_read = memory_read, .set_initial_registers = registers_set};
+    unsetenv("DEBUGINFOD_URLS"); /* no names from the network */
+    unwinder *u = need(calloc(1, sizeof *u));
+    u->pid = pid;
+    u->lines = lines;
+    u->dwfl = dwfl_begin(&files);
+    if (u->dwfl) {
+        unwinder_refresh(u);
+        if (dwfl_attach_state(u->dwfl, NULL, pid, &threads, u))
+            return u;
+    }
+    unwinder_close(u);
+    return NULL;
+}
+
+void unwinder_close(unwinder *u)
+{
+    if (u->dwfl)
+        dwfl_end(u->dwfl);
+    for (size_t i = 0; i < u->name_count; i++)
+        free(u->names[i].text);
+    free(u->names);
+    free(u->by_text);
+    free(u->places);
+    free(u);
+}
