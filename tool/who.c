@@ -329,6 +329,10 @@ static void help(void)
          "  --flame FILE   a flame graph, SVG that can be searched\n"
          "  --pprof FILE   for pprof (profile.proto, gzipped)\n"
          "  --help\n\n"
+         "Examples:\n"
+         "  poolmalloc who redis-server\n"
+         "  poolmalloc who 1234 --growth 60 --flame growth.svg\n"
+         "  poolmalloc who --at-peak --lines -- ./program\n\n"
          "With one of --folded, --json, --flame, --pprof no tree is printed. CMD's stdout goes to stderr.\n"
          "Exit status 1: no such process, no permission, another version, or without poolmalloc; else CMD's own.");
 }
@@ -340,7 +344,11 @@ static void help_leaks(void)
          "data, and blocks that are reached from there.\n\n"
          "  --status N     exit status when there are some; default CMD's own\n"
          "  --rate SIZE    one sample in so many bytes, each larger block; default 1K\n"
-         "  --by, --lines, --least, --folded, --json, --flame, --pprof: as of `poolmalloc who`");
+         "  --by, --lines, --least, --folded, --json, --flame, --pprof: as of `poolmalloc who`\n"
+         "  --help\n\n"
+         "Examples:\n"
+         "  poolmalloc leaks -- ./program\n"
+         "  poolmalloc leaks --status 1 --lines -- ./tests");
 }
 
 static bool number_parse(const char *from, double least, double most, double *to)

@@ -233,7 +233,7 @@ static NOINLINE void free_odd(void *p, slab *s)
         guests_here()->free(p, s);
         return;
     }
-    if (UNLIKELY(watching()))
+    if (UNLIKELY(calls_watched()))
         watch_free(p, block_size_of(p));
     if (UNLIKELY(!h || !heap_enter(h))) {
         ((block *)p)->next = NULL;
@@ -262,7 +262,7 @@ NOINLINE void free_other(void *p, slab *s)
         return;
     }
     heap *home = LOAD(&s->home), *h = my_heap;
-    if (UNLIKELY(!heap_is_real(home) || !heap_is_real(h) || watching() || !heap_enter(h))) {
+    if (UNLIKELY(!heap_is_real(home) || !heap_is_real(h) || calls_watched() || !heap_enter(h))) {
         free_odd(p, s);
         return;
     }

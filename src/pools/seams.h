@@ -36,7 +36,7 @@ extern bool pm_every_call_slow;
  * and from outside. */
 extern uint64_t pm_asked;
 extern void *pm_samples; /* what answers it; NULL until the first time */
-INLINE bool watching(void) { return pm_every_call_slow || LOAD(&pm_asked) != 0; }
+INLINE bool calls_watched(void) { return pm_every_call_slow || LOAD(&pm_asked) != 0; }
 
 /* At start, before the pools are up. all: sees every call from the start on; else while pm_asked is not 0. */
 void watch_register(const watcher *w, bool all);
@@ -48,7 +48,7 @@ size_t watch_usable(const void *p, size_t most);
 
 INLINE void *watched(void *p, size_t size)
 {
-    if (UNLIKELY(watching()))
+    if (UNLIKELY(calls_watched()))
         watch_alloc(p, size);
     return p;
 }

@@ -67,7 +67,7 @@ bool overflow_forwards(size_t size)
 /* POOLMALLOC_GUARD: now and then, instead of a block that would be taken together with others. */
 INLINE void *sample(unsigned klass, size_t size)
 {
-    if (LIKELY(pm_config.guard == 0) || !guard_due(pm_every_call_slow ? 1 : pm_classes[klass].refill))
+    if (LIKELY(pm_config.guard == 0) || !guard_due(calls_watched() ? 1 : pm_classes[klass].refill))
         return NULL;
     return watched(guard_alloc(size, QUANTUM, BY_MALLOC, CALLER), size);
 }
@@ -102,7 +102,7 @@ NOINLINE void free_foreign(void *p)
         return;
     if (!PM_HARDENED && UNLIKELY(LOAD(&pm_guarding)) && guard_free(p, CALL_FREE, SIZE_MAX, CALLER))
         return;
-    if (UNLIKELY(watching()))
+    if (UNLIKELY(calls_watched()))
         watch_free(p, next_usable(p));
     pm_next.free(p);
 }
@@ -178,7 +178,7 @@ static void *move(void *from, void *to, size_t bytes)
 
 void *realloc_next(void *p, size_t size)
 {
-    size_t usable = UNLIKELY(watching()) ? next_usable(p) : 0;
+    size_t usable = UNLIKELY(calls_watched()) ? next_usable(p) : 0;
     void *to = pm_next.realloc(p, size);
     if (UNLIKELY(usable > 0) && (to || size == 0))
         watch_free(p, usable);

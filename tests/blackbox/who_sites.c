@@ -87,7 +87,7 @@ static void peak(size_t bytes)
 {
     for (size_t n = 0; n < bytes / 10 * 6;)
         n += site_sixty(500);
-    usleep(150000);
+    sleep(2);
     drop_all();
     for (size_t n = 0; n < bytes / 10 * 3;)
         n += site_thirty(500);
