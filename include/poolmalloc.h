@@ -102,7 +102,8 @@ PM_API int pm_who_start(size_t rate);
 PM_API void pm_who_stop(void);
 
 /* ---- Explicit pools: blocks of one size ----
- * None of these functions, nor those of arenas, may be called from a signal handler. */
+ * None of these functions, nor those of arenas, may be called from a signal handler. The hardened build, and POOLMALLOC_CHECK=1,
+ * report and abort when they are given a block that is not in use, a pool or arena that has ended, or a void mark. */
 
 /* How many threads use a pool at once.
  *   THREADS  any; each keeps some blocks at hand and meets the others once in a few dozen calls. max_blocks and high_water
@@ -165,8 +166,8 @@ PM_API void *pm_pool_zalloc(pm_pool *pool);
 /* A pool over a buffer gets more of the caller's memory. 0, or -1 with errno EINVAL (no such pool, or no room for a block).
  * O(1). */
 PM_API int pm_pool_extend(pm_pool *pool, void *buffer, size_t bytes);
-/* Gives a block back, in any thread (NONE: one at a time). NULL is fine. O(1). Under the interposer free() does it too. In
- * the hardened build and with POOLMALLOC_CHECK=1, what is no block in use of this pool is reported, and aborts. */
+/* Gives a block back, in any thread (NONE: one at a time). NULL is fine. O(1). Under the interposer free() does it
+ * too. */
 PM_API void pm_pool_free(pm_pool *pool, void *block);
 /* Up to n blocks; returns how many, with errno ENOMEM when fewer. O(n). */
 PM_API size_t pm_pool_alloc_bulk(pm_pool *pool, void **blocks, size_t n);

@@ -2,6 +2,7 @@
  * malloc's, or comes from where the caller says. An arena over the caller's buffer has no chunk. */
 #include "pools/depot.h"
 #include "ground/os.h"
+#include "ground/text.h"
 #include "explicit/pool.h"
 #include "pools/registry.h"
 
@@ -271,6 +272,27 @@ pm_arena *pm_arena_create(void *buffer, size_t bytes)
     return pm_arena_create_with(&(pm_arena_options){.struct_size = sizeof(pm_arena_options), .buffer = buffer, .bytes = bytes});
 }
 
+/* ---- misuse ---- */
+
+static bool arena_is_one(const pm_arena *a)
+{
+    return a->buffer ? a->room.at >= a->buffer && a->room.at <= a->buffer_end : a->recorded || grows(a)->in_parent;
+}
+
+static bool mark_is_good(const pm_arena *a, pm_arena_mark mark)
+{
+    const chunk *c = a->first;
+    while (c && c != mark.chunk && c != a->current)
+        c = c->next;
+    const char *at = mark.at, *end = c != a->current ? c->end : a->room.at;
+    return c == mark.chunk && at >= start_of(a, c) && at <= end;
+}
+
+static COLD void misused(const char *function, const pm_arena *a, const char *what)
+{
+    report_abort("%s(%p): %s", function, (const void *)a, what);
+}
+
 static void chunks_end(growing *g)
 {
     if (g->in_parent)
@@ -285,10 +307,14 @@ void pm_arena_destroy(pm_arena *a)
 {
     if (!a)
         return;
+    if (misuse_watched() && !arena_is_one(a))
+        misused("pm_arena_destroy", a, "no arena, or one that has ended");
     deferred_run(a, 0);
     if (grows(a))
         chunks_end(grows(a));
-    if (!a->recorded)
+    bool recorded = a->recorded;
+    *a = (pm_arena){.recorded = false};
+    if (!recorded)
         return;
     heap *h = heap_enter_mine();
     os_lock_take(&pm_pools.lock);
@@ -312,7 +338,7 @@ INLINE void *room_take(pm_arena_room *room, size_t size, size_t align)
 static NOINLINE void *alloc_grown(pm_arena *a, size_t size, size_t align)
 {
     size_t head = sizeof(chunk) + (align > QUANTUM ? align : 0);
-    if (size > PTRDIFF_MAX / 2 - head || !grows(a) || !chunk_advance(grows(a), head + size))
+    if (size > PTRDIFF_MAX / 2 - head || !grows(a) || !a->current || !chunk_advance(grows(a), head + size))
         return refused(ENOMEM);
     return room_take(&a->room, size, align);
 }
@@ -342,6 +368,8 @@ void pm_arena_rewind(pm_arena *a, pm_arena_mark mark)
 {
     if (!a || !mark.at)
         return;
+    if (misuse_watched() && !mark_is_good(a, mark))
+        misused("pm_arena_rewind", a, "the mark is void");
     if (a->newest)
         deferred_run(a, place(a, mark.chunk, mark.at));
     a->current = mark.chunk;

@@ -11,6 +11,7 @@
 #define PM_POOL_H
 
 #include "explicit/pieces.h"
+#include "ground/config.h"
 #include "pools/pool_record.h"
 #include "pools/slab.h"
 #include "pools/threads.h"
@@ -20,6 +21,9 @@
 static_assert(offsetof(pm_pool, hand) == 0 && offsetof(bin, free) == offsetof(pm_pool_hand, free) &&
                   offsetof(bin, room) == offsetof(pm_pool_hand, room), "what callers use inline");
 static_assert(sizeof(heap) <= 65536, "callers tell a hand's place in a heap from an address");
+
+/* What is cheap to look for elsewhere only: misuse by the caller, which is reported then. */
+INLINE bool misuse_watched(void) { return PM_HARDENED || pm_config.check; }
 
 INLINE bin *pool_bin(const pm_pool *pool, heap *h) { return (bin *)((char *)h + pool->bin_offset); }
 INLINE size_t bin_holds(const bin *b) { return (size_t)(b->limit - b->room); }

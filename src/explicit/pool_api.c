@@ -128,7 +128,7 @@ static void sharing_set(pm_pool *pool, pm_sharing sharing)
     }
     pool->sharing = (uint8_t)sharing;
     pool->in_pool = sharing != PM_SHARING_THREADS;
-    pool->looks_first = pool->overflow == PM_OVERFLOW_FORWARD || pm_config.check || PM_HARDENED;
+    pool->looks_first = pool->overflow == PM_OVERFLOW_FORWARD || misuse_watched();
 }
 
 static void bin_open(const pm_pool *pool, bin *b)
@@ -331,10 +331,25 @@ static void leaks_report(const pm_pool *pool)
         report("pool %s ends with %zu blocks of %zu bytes in use", pool->name, s.used, s.block_size);
 }
 
+/* Who uses it all the same, before the record serves another, gets nothing. */
+static void pool_bury(pm_pool *pool)
+{
+    pool->ended = true;
+    pool->sharing = PM_SHARING_LOCKED;
+    pool->in_pool = true;
+    pool->bin_offset = offsetof(pm_pool, hand);
+    pool->looks_first = true;
+    pool->overflow = PM_OVERFLOW_FAIL;
+    pool->most = 0;
+    pool->pieces = NULL;
+}
+
 void pm_pool_destroy(pm_pool *pool)
 {
     if (!pool)
         return;
+    if (misuse_watched() && pool->ended)
+        report_abort("pm_pool_destroy(%p): pool %s has ended", (void *)pool, pool->name);
     if (pm_config.verbose || pool->report_leaks)
         leaks_report(pool);
     heap *h = heap_enter_mine();
@@ -347,6 +362,7 @@ void pm_pool_destroy(pm_pool *pool)
     pool_reset(pool);
     pool_shed(pool, 0);
     slab *leaving = pool->leaving;
+    pool_bury(pool);
     record_give(pool);
     os_lock_give(&pm_pools.lock);
     if (leaving)

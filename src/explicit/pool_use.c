@@ -158,6 +158,8 @@ static NOINLINE size_t take(pm_pool *pool, void **blocks, size_t n)
 {
     heap *h = thread_heap();
     size_t got = 0, crossings = 0;
+    if (misuse_watched() && pool->ended)
+        report_abort("pm_pool_alloc(%p): pool %s has ended", (void *)pool, pool->name);
     if (!h || heap_enter(h)) { /* else a signal handler has come in between */
         got = take_locked(pool, h, blocks, n, &crossings);
         if (h)
@@ -303,7 +305,7 @@ static size_t sort_out(const pm_pool *pool, void **blocks, size_t n)
             free(blocks[i]);
             continue;
         }
-        if (pm_config.check || PM_HARDENED)
+        if (misuse_watched())
             check_freed(pool, blocks[i]);
         blocks[left++] = blocks[i];
     }
@@ -313,6 +315,8 @@ static size_t sort_out(const pm_pool *pool, void **blocks, size_t n)
 static NOINLINE void give_all(pm_pool *pool, void **blocks, size_t n)
 {
     if (!pool) {
+        if (misuse_watched() && n > 0 && blocks[0])
+            report_abort("pm_pool_free(NULL, %p): there is no pool of that size or name", blocks[0]);
         errno = EINVAL;
         return;
     }

@@ -39,6 +39,7 @@ struct pm_pool {
     char name[32];
     uint32_t number; /* counts the pools made; constant */
     bool twin;       /* another had this name when it was made; constant */
+    bool ended;          /* destroyed, and the record not in use again so far */
 };
 
 static_assert(offsetof(pm_pool, shape) < 64, "the first line is all that the short ways of THREADS read, and nobody writes it");

@@ -76,9 +76,11 @@ block **slab_take(slab *s, const size_class *c, block **link, size_t most)
     return link;
 }
 
-static COLD void freed_before(const block *p, const size_class *c)
+static const char *giver(const slab *s) { return LOAD(&s->pool) ? "pm_pool_free" : "free"; }
+
+static COLD void freed_before(const slab *s, const block *p, const size_class *c)
 {
-    report_abort("free(%p): the block of %u bytes was freed before", (const void *)p, c->size);
+    report_abort("%s(%p): the block of %u bytes was freed before", giver(s), (const void *)p, c->size);
 }
 
 size_t slab_give(slab *s, const size_class *c, block **chain, size_t count)
@@ -90,7 +92,7 @@ size_t slab_give(slab *s, const size_class *c, block **chain, size_t count)
     for (; n < count && (size_t)((char *)p - memory) < SLAB_SIZE; n++) {
         uint64_t number = (uint64_t)((char *)p - first) * c->inverse >> 32, bit = (uint64_t)1 << number % 64;
         if (UNLIKELY(bits[number / 64] & bit))
-            freed_before(p, c);
+            freed_before(s, p, c);
         bits[number / 64] |= bit;
         hint = number / 64 < hint ? number / 64 : hint;
         p = p->next;
@@ -130,7 +132,7 @@ void slab_check_block(const slab *s, const size_class *c, const void *p)
 {
     size_t offset = (size_t)((const char *)p - slab_first(s, c));
     if (offset % c->size != 0 || offset / c->size >= c->per_slab)
-        report_abort("free(%p): inside a block of %u bytes that begins at %p", p, c->size,
+        report_abort("%s(%p): inside a block of %u bytes that begins at %p", giver(s), p, c->size,
                      (const void *)((const char *)p - offset % c->size));
 }
 

@@ -139,6 +139,58 @@ static void bulk_twice(void)
 }
 static void free_of_an_arena_s(void) { free(pm_arena_alloc(pm_arena_create(NULL, 0), 100, 16)); }
 static void free_of_the_pool(void) { free(first); }
+static void free_to_no_pool(void) { pm_pool_free(NULL, pm_pool_alloc(first)); }
+static void alloc_of_an_ended_pool(void)
+{
+    pm_pool_destroy(second);
+    pm_pool_alloc(second);
+}
+static void free_to_an_ended_pool(void)
+{
+    void *p = pm_pool_alloc(second);
+    pm_pool_destroy(second);
+    pm_pool_free(second, p);
+}
+static void end_twice(void)
+{
+    pm_pool_destroy(second);
+    pm_pool_destroy(second);
+}
+static void rewind_to_a_void_mark(void)
+{
+    pm_arena *arena = pm_arena_create(NULL, 0);
+    pm_arena_mark early = pm_arena_save(arena);
+    CHECK(pm_arena_alloc(arena, 100, 16) != NULL);
+    pm_arena_mark late = pm_arena_save(arena);
+    pm_arena_rewind(arena, early);
+    pm_arena_rewind(arena, early);
+    pm_arena_rewind(arena, late);
+}
+static void rewind_to_a_chunk_beyond(void)
+{
+    pm_arena *arena = pm_arena_create(NULL, 0);
+    pm_arena_mark early = pm_arena_save(arena);
+    CHECK(pm_arena_alloc(arena, 1000000, 16) != NULL);
+    pm_arena_mark late = pm_arena_save(arena);
+    pm_arena_rewind(arena, early);
+    pm_arena_rewind(arena, late);
+}
+static void rewind_of_another_arena(void)
+{
+    static char buffer[1000];
+    pm_arena_rewind(pm_arena_create(NULL, 0), pm_arena_save(pm_arena_create(buffer, sizeof buffer)));
+}
+static void end_of_no_arena(void)
+{
+    static char nothing[512];
+    pm_arena_destroy((pm_arena *)(void *)nothing);
+}
+static void end_an_arena_twice(void)
+{
+    pm_arena *arena = pm_arena_create(NULL, 0);
+    pm_arena_destroy(arena);
+    pm_arena_destroy(arena);
+}
 
 static void ends_with_one_line(const char *name, void (*misuse)(void))
 {
@@ -160,6 +212,7 @@ static void ends_with_one_line(const char *name, void (*misuse)(void))
     CHECK(waitpid(child, &status, 0) == child);
     CHECKF(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "%s: status %x", name, status);
     CHECKF(strncmp(text, "poolmalloc: ", 12) == 0 && strchr(text, '\n') == text + n - 1, "%s: said «%s»", name, text);
+    CHECKF(strstr(text, "pm_") || strncmp(name, "plain", 5) == 0 || strncmp(name, "free_of_", 8) == 0, "%s: said «%s»", name, text);
 }
 
 static void misuses_are_reported(void)
@@ -176,6 +229,19 @@ static void misuses_are_reported(void)
     ENDS(bulk_twice);
     ENDS(free_of_an_arena_s);
     ENDS(free_of_the_pool);
+    ENDS(free_to_no_pool);
+    for (int sharing = PM_SHARING_THREADS; sharing <= PM_SHARING_NONE; sharing++) {
+        second = pool_of(64, (pm_sharing)sharing);
+        ENDS(alloc_of_an_ended_pool);
+        ENDS(free_to_an_ended_pool);
+        ENDS(end_twice);
+    }
+    second = pool_of(64, PM_SHARING_THREADS);
+    ENDS(rewind_to_a_void_mark);
+    ENDS(rewind_to_a_chunk_beyond);
+    ENDS(rewind_of_another_arena);
+    ENDS(end_of_no_arena);
+    ENDS(end_an_arena_twice);
     first = pool_of(64, PM_SHARING_LOCKED);
     ENDS(free_twice);
     ENDS(free_of_another_pool);
