@@ -10,6 +10,7 @@ static void print_path(const char (*field)[256]) { printf("%s", *field); }
 static void print_names(const char (*field)[256]) { print_path(field); }
 static void print_overflow(const overflow_policy *field) { printf("%s", config_words_overflow[*field]); }
 static void print_hugepages(const hugepages_policy *field) { printf("%s", config_words_hugepages[*field]); }
+static void print_deepbind(const deepbind_policy *field) { printf("%s", config_words_deepbind[*field]); }
 static void print_format(const stats_format *field) { printf("%s", config_words_format[*field]); }
 
 static void print_limit(const size_t *field)

@@ -140,6 +140,7 @@ static bool parse_rate(token t, uint32_t *field, badness *bad)
 
 WORDS_KIND(overflow, overflow_policy, "is none of forward, fail, abort", "forward", "fail", "abort")
 WORDS_KIND(hugepages, hugepages_policy, "is none of auto, always, never", "auto", "always", "never")
+WORDS_KIND(deepbind, deepbind_policy, "is neither clear nor keep", "clear", "keep")
 WORDS_KIND(format, stats_format, "is none of text, json, prometheus", "text", "json", "prometheus")
 
 static bool parse_path(token t, char (*field)[256], badness *bad)

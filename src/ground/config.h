@@ -10,6 +10,7 @@
 
 typedef enum { OVERFLOW_FORWARD, OVERFLOW_FAIL, OVERFLOW_ABORT } overflow_policy;
 typedef enum { HUGEPAGES_AUTO, HUGEPAGES_ALWAYS, HUGEPAGES_NEVER } hugepages_policy;
+typedef enum { DEEPBIND_CLEAR, DEEPBIND_KEEP } deepbind_policy;
 typedef enum { FORMAT_TEXT, FORMAT_JSON, FORMAT_PROMETHEUS } stats_format;
 
 typedef struct block_size {
@@ -36,6 +37,7 @@ typedef struct config {
     uint32_t purge_delay; /* milliseconds, or DELAY_NEVER */
     uint32_t guard; /* one allocation in so many; 0: none */
     hugepages_policy hugepages;
+    deepbind_policy deepbind;
     stats_wish stats;
     stats_format stats_format;
     char stats_file[256], profile[256], programs[256];
@@ -55,7 +57,8 @@ unsigned config_load(config *c, char *const *environment, bool strict, config_co
 bool config_names_program(const char *names, const char *path);
 
 /* The words of the settings that choose among some, by their enum; each list ends with NULL. */
-extern const char *const config_words_overflow[], *const config_words_hugepages[], *const config_words_format[];
+extern const char *const config_words_overflow[], *const config_words_hugepages[], *const config_words_format[],
+    *const config_words_deepbind[];
 
 typedef struct signal_name {
     const char *name; /* without SIG; NULL: the end */

@@ -5,6 +5,8 @@
 
 #include "ground/base.h"
 
+#define OS_DEEPBIND 8 /* glibc's RTLD_DEEPBIND; nothing elsewhere */
+
 /* A mutex of one word: 0 free, 1 held, 2 held and somebody sleeps. Spins briefly, then sleeps in the kernel.
  * Acquire on taking pairs with release on letting go. */
 typedef struct os_lock {

@@ -372,9 +372,8 @@ size_t os_callers(uintptr_t *to, size_t most, uintptr_t first)
 #endif
 
 #if defined(__x86_64__)
-__attribute__((naked)) void os_registers_save(os_registers *to)
+__attribute__((naked)) void os_registers_save(__attribute__((unused)) os_registers *to)
 {
-    (void)to;
     __asm__("mov (%rsp), %rax; mov %rax, (%rdi); lea 8(%rsp), %rax; mov %rax, 8(%rdi); mov %rbp, 16(%rdi); mov %rbx, 24(%rdi);"
             "mov %r12, 32(%rdi); mov %r13, 40(%rdi); mov %r14, 48(%rdi); mov %r15, 56(%rdi); ret");
 }

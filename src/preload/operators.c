@@ -6,33 +6,56 @@
 
 #include <dlfcn.h>
 #include <stdlib.h>
+#include <string.h>
 
-/* The C++ runtime's own operator, to which a failing one hands over: it knows new_handler and bad_alloc. Never another
- * malloc library's. */
-static void *runtime_operator(const char *name)
+/* What the object that `caller` lies in defines itself, as one does that has the C++ runtime linked in; else NULL. */
+static void *callers_operator(const char *name, const void *caller)
+{
+    Dl_info of_caller, of_found;
+    if (!dladdr(caller, &of_caller) || !of_caller.dli_fname)
+        return NULL;
+    void *object = dlopen(of_caller.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
+    if (!object)
+        object = dlopen(NULL, RTLD_LAZY); /* the program is not known by a name */
+    void *f = object ? dlsym(object, name) : NULL;
+    if (object)
+        dlclose(object);
+    return f && dladdr(f, &of_found) && of_found.dli_fbase == of_caller.dli_fbase ? f : NULL;
+}
+
+static void *shared_operator(const char *name)
 {
     static const char *const runtimes[] = {"libstdc++.so.6", "libc++.so.1"};
-    for (size_t i = 0; i < sizeof runtimes / sizeof *runtimes; i++) {
+    void *f = NULL;
+    for (size_t i = 0; i < sizeof runtimes / sizeof *runtimes && !f; i++) {
         void *runtime = dlopen(runtimes[i], RTLD_LAZY | RTLD_NOLOAD);
-        void *f = runtime ? dlsym(runtime, name) : NULL;
-        if (f)
-            return f;
+        f = runtime ? dlsym(runtime, name) : NULL;
     }
-    report_abort("%s: out of memory, and no C++ runtime to say so", name);
+    return f;
+}
+
+/* The C++ runtime's own operator, to which a failing one hands over: it knows new_handler and bad_alloc. Never another
+ * malloc library's. NULL: there is none, and the nothrow forms need none to say so. */
+static COLD void *runtime_operator(const char *name, const void *caller)
+{
+    void *f = callers_operator(name, caller);
+    if (!f)
+        f = shared_operator(name);
+    if (!f && !strstr(name, "nothrow"))
+        report_abort("%s: out of memory, and no C++ runtime to say so", name);
+    return f;
 }
 
 #define OPERATOR_NEW(name, symbol, get, parameters, ...)                                                               \
     PM_EXPORT void *name parameters __asm__(symbol);                                                                   \
-    static COLD void *name##_failed parameters                                                                         \
-    {                                                                                                                  \
-        void *(*runtime) parameters;                                                                                   \
-        *(void **)&runtime = runtime_operator(symbol);                                                                 \
-        return runtime(__VA_ARGS__);                                                                                   \
-    }                                                                                                                  \
     PM_EXPORT void *name parameters                                                                                    \
     {                                                                                                                  \
+        void *(*runtime) parameters;                                                                                   \
         void *p = get;                                                                                                 \
-        return LIKELY(p != NULL) ? p : name##_failed(__VA_ARGS__);                                                     \
+        if (LIKELY(p != NULL))                                                                                         \
+            return p;                                                                                                  \
+        *(void **)&runtime = runtime_operator(symbol, CALLER);                                                         \
+        return runtime ? runtime(__VA_ARGS__) : NULL;                                                                  \
     }
 
 INLINE void *new_aligned(size_t size, size_t align, maker by)
@@ -46,20 +69,20 @@ typedef const void *nothrow_tag;
 
 /* As the standard says, and programs that replace only some of them rely on: array forms call the single ones, nothrow
  * forms the throwing ones (in the runtime, which can catch), all deletes the plain one; through the symbol table. */
-static NOINLINE void *new_slow(size_t size)
+static NOINLINE void *new_slow(size_t size, const void *caller)
 {
     void *(*runtime)(size_t);
     void *p = allocate(size, BY_NEW);
     if (LIKELY(p != NULL))
         return p;
-    *(void **)&runtime = runtime_operator("_Znwm");
+    *(void **)&runtime = runtime_operator("_Znwm", caller);
     return runtime(size);
 }
 
 static void *ours_new(size_t size)
 {
     void *p = PM_HARDENED ? allocate_hardened(size, QUANTUM, BY_NEW, CALLER) : LIKELY(size <= BLOCK_MAX) ? bin_pop(bin_of_size(my_heap, size)) : NULL;
-    return LIKELY(p != NULL) ? p : new_slow(size);
+    return LIKELY(p != NULL) ? p : new_slow(size, CALLER);
 }
 
 void *new_single(size_t size) __asm__("_Znwm") __attribute__((alias("ours_new"), visibility("default"), used));

@@ -1,6 +1,6 @@
 /* Blocks of a plugin loaded with RTLD_DEEPBIND, whose malloc is not ours, come to our free, realloc and
- * malloc_usable_size: all of them must know a foreign block and hand it on. Argument: the plugin's path.
- * The other way round (a pool's block to the plugin's free) cannot work; it is documented, not tested. */
+ * malloc_usable_size: all of them must know a foreign block and hand it on. Arguments: the plugin's path; with another, the flag
+ * is cleared, and the other way round (a pool's block to the plugin's free) works as well. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <malloc.h>
@@ -9,7 +9,7 @@
 
 int main(int argc, char **argv)
 {
-    CHECK(argc == 2);
+    CHECK(argc >= 2);
     void *plugin = dlopen(argv[1], RTLD_NOW | RTLD_DEEPBIND);
     CHECKF(plugin != NULL, "dlopen: %s", dlerror());
     void *(*make)(size_t) = (void *(*)(size_t))dlsym(plugin, "plugin_make");
@@ -24,6 +24,8 @@ int main(int argc, char **argv)
         memset(block, 0x22, size * 2);
         free(block);
         release(make(size));
+        if (argc > 2)
+            release(malloc(size));
     }
     dlclose(plugin);
     return 0;

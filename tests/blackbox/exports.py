@@ -8,7 +8,7 @@ import harness
 from harness import Case, built
 
 FUNCTIONS = """malloc free calloc realloc aligned_alloc memalign posix_memalign valloc pvalloc malloc_usable_size cfree
-    free_sized free_aligned_sized malloc_trim malloc_stats malloc_info mallinfo mallinfo2 mallopt""".split()
+    free_sized free_aligned_sized malloc_trim malloc_stats malloc_info mallinfo mallinfo2 mallopt dlopen""".split()
 
 # operator new and delete: plain, array, nothrow, sized, aligned, and their combinations.
 OPERATORS = """_Znwm _Znam _ZnwmRKSt9nothrow_t _ZnamRKSt9nothrow_t _ZnwmSt11align_val_t _ZnamSt11align_val_t

@@ -212,6 +212,21 @@ t, parts = nil, nil collectgarbage() print(collectgarbage('count') < 20000)
 """]
 
 
+@program("php")
+def php(_):
+    """Its extensions are loaded with RTLD_DEEPBIND."""
+    return ["php", "-r", """
+$db = new PDO('sqlite::memory:');
+$db->exec('create table t (i integer, w text)');
+$in = $db->prepare('insert into t values (?, ?)');
+for ($i = 0; $i < 20000; $i++) $in->execute([$i, 'w' . ($i * 7919 % 5003)]);
+foreach ($db->query('select w, count(*) c, sum(i) s from t group by w order by s desc limit 5') as $row) echo json_encode($row), "\\n";
+$c = curl_init('file:///etc/hostname'); curl_setopt($c, CURLOPT_RETURNTRANSFER, true); echo strlen(curl_exec($c)) > 0, "\\n";
+$s = str_repeat('äöü€', 10000); echo mb_strlen($s), mb_strtoupper(mb_substr($s, 1, 3)), mb_convert_encoding('ä', 'UTF-16'), "\\n";
+echo preg_match_all('/w(\\d)\\d*/', implode(',', array_map(fn($i) => 'w' . $i, range(1, 100000)))), "\\n";
+"""]
+
+
 @program("openssl", shared=False)
 def openssl(_):
     """What speed prints is times, and thrown away; digests and signatures after it can be compared."""
