@@ -37,7 +37,7 @@ static bool ending, checked;
 
 #define EVENTS(X)                                                                                                      \
     X(remote_free) X(refused) X(forwarded) X(bulk) X(counted) X(visited) X(visit_freed) X(reset) X(trimmed) X(destroyed)    \
-    X(demolished_in_use) X(forked) X(high_water) X(thread_end)
+    X(demolished_in_use) X(forked) X(high_water) X(thread_end) X(buffered)
 typedef struct events {
 #define EVENT(name) unsigned long name;
     EVENTS(EVENT)
@@ -88,6 +88,8 @@ static void on_mark(pm_pool *pool, void *context)
     MEET(high_water);
 }
 
+static char buffer[POOLS][1 << 18];
+
 static void pool_begin(int i, uint64_t r)
 {
     pm_pool_options *o = &table[i].made;
@@ -97,8 +99,17 @@ static void pool_begin(int i, uint64_t r)
     o->max_blocks = i < 3 ? 0 : 150;
     o->overflow = i < 6 ? PM_OVERFLOW_GROW : PM_OVERFLOW_FORWARD;
     o->initial_blocks = (r >> 32) % 100;
-    o->high_water = 100;
-    o->on_high_water = on_mark;
+    o->grow_blocks = (r >> 50) % 300;
+    if (r >> 40 & 1) { /* which NONE does without its hand for */
+        o->high_water = 100;
+        o->on_high_water = on_mark;
+    }
+    if ((r >> 41 & 3) == 0) {
+        o->initial_blocks = 0;
+        o->buffer = buffer[i];
+        o->buffer_bytes = sizeof buffer[i];
+        MEET(buffered);
+    }
     table[i].pool = pm_pool_create(o);
     if (!table[i].pool)
         die("not created", i);
@@ -130,7 +141,7 @@ static void slot_step(int i, slot *s, unsigned me, uint64_t r)
         block_verify(i, s->p, s->fill);
         if (s->fill % THREADS != me)
             MEET(remote_free);
-        if (r >> 40 & 1 && pm_pool_owns(table[i].pool, s->p))
+        if (r >> 40 & 1 && pm_pool_of(s->p) == table[i].pool)
             free_block(s->p);
         else
             pm_pool_free(table[i].pool, s->p);
