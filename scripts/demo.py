@@ -1,5 +1,6 @@
 """demo.py BUILD: what scripts/demo shows, once all is built."""
 import glob
+import json
 import os
 import shutil
 import statistics
@@ -9,6 +10,7 @@ import tempfile
 import time
 
 ROUNDS = 3
+MIB = 1 << 20
 PYTHON = """
 class Node:
     def __init__(self, key, left, right):
@@ -62,10 +64,38 @@ def measure(command, text, preload):
         return printed.read(), usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1024
 
 
-def show_pools(build, command, text):
+def watch(build, command, text):
+    """The figures at the moment when most was in use, as `poolmalloc stat` sees them from outside."""
     tool = os.path.join(build, "poolmalloc")
-    subprocess.run([tool, "run", "--stats", "exit,full", "--", *command], input=text, text=True, check=True,
-                   env={**os.environ, "PYTHONMALLOC": "malloc"})
+    with tempfile.TemporaryFile("w+") as given:
+        given.write(text)
+        given.seek(0)
+        child = subprocess.Popen([tool, "run", "--", *command], stdin=given, stdout=subprocess.DEVNULL,
+                                 env={**os.environ, "PYTHONMALLOC": "malloc"})
+        most = None
+        while child.poll() is None:
+            seen = subprocess.run([tool, "stat", str(child.pid), "--json"], capture_output=True, text=True, check=False)
+            if seen.returncode == 0:
+                figures = json.loads(seen.stdout)
+                if most is None or figures["totals"]["used_bytes"] > most["totals"]["used_bytes"]:
+                    most = figures
+            time.sleep(0.05)
+    return most
+
+
+def show_pools(build, command, text):
+    most = watch(build, command, text)
+    if most is None:
+        sys.exit(f"demo: {command[0]} was never seen on pools")
+    pools = sorted((p for p in most["pools"] if p["used"]), key=lambda p: -p["used"] * p["block_size"])
+    print(f"{'pool':14}{'blocks used':>12}{'of':>10}{'MiB in use':>12}   use")
+    for pool in pools[:12]:
+        use = pool["used"] / pool["capacity"]
+        print(f"{pool['name']:14}{pool['used']:12}{pool['capacity']:10}{pool['used'] * pool['block_size'] / MIB:12.2f}   "
+              f"{use:6.1%} {'#' * round(40 * use)}")
+    totals = most["totals"]
+    print(f"and {max(len(pools) - 12, 0)} pools more; all together {totals['used_bytes'] / MIB:.1f} MiB in use, "
+          f"{totals['resident_bytes'] / MIB:.1f} MiB in memory")
 
 
 def compare(name, command, text, allocators):
@@ -90,7 +120,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         work = {name: w for name, w in workloads(folder).items() if shutil.which(w[0][0])}
         for name, (command, text) in work.items():
-            say(f"{name}: the pools at exit")
+            say(f"{name}: the pools when most is in use")
             show_pools(build, command, text)
         say("compared")
         same = [compare(name, command, text, allocators) for name, (command, text) in work.items()]
