@@ -109,12 +109,26 @@ uint32_t unwinder_intern(unwinder *u, const char *chars)
 const frame_name *unwinder_name(const unwinder *u, uint32_t number) { return &u->names[number]; }
 size_t unwinder_unnamed(const unwinder *u) { return u->unnamed; }
 
+/* Shorter, in place: the one long name that everybody writes as another, and the version of a symbol. */
+static void name_shorten(char *name)
+{
+    static const char string[] = "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >";
+    for (char *at; (at = strstr(name, string)) != NULL;) {
+        memcpy(at, "std::string", 11);
+        memmove(at + 11, at + sizeof string - 1, strlen(at + sizeof string - 1) + 1);
+    }
+    name[strcspn(name, "@")] = 0;
+}
+
 /* "name" or "name (file:line)", demangled, fit to be shown. */
 static uint32_t function_name(unwinder *u, const char *symbol, const char *file, int line, bool library)
 {
     char clean[NAME_BYTES], with_line[NAME_BYTES + 120];
     char *plain = demangle(symbol);
-    name_clean(plain ? plain : symbol, clean, sizeof clean);
+    if (!plain)
+        plain = need(strdup(symbol));
+    name_shorten(plain);
+    name_clean(plain, clean, sizeof clean);
     free(plain);
     if (!u->lines || !file || line <= 0)
         return name_add(u, clean, true, library);
@@ -160,8 +174,9 @@ static const char *die_symbol(Dwarf_Die *die)
 static void inlined_add(unwinder *u, place *p, Dwfl_Module *module, const char **file, int *line, bool library)
 {
     Dwarf_Addr bias;
-    Dwarf_Die *unit = dwfl_module_addrdie(module, p->pc, &bias), *scopes = NULL;
-    int count = unit ? dwarf_getscopes(unit, p->pc - bias, &scopes) : 0;
+    Dwarf_Die *unit = dwfl_module_addrdie(module, p->pc, &bias), *innermost = NULL, *scopes = NULL;
+    int count = unit ? dwarf_getscopes(unit, p->pc - bias, &innermost) : 0;
+    count = count > 0 ? dwarf_getscopes_die(&innermost[0], &scopes) : 0; /* by callers, not by where it is written */
     Dwarf_Files *files = NULL;
     if (unit)
         dwarf_getsrcfiles(unit, &files, NULL);
@@ -178,6 +193,7 @@ static void inlined_add(unwinder *u, place *p, Dwfl_Module *module, const char *
         if (dwarf_formudata(dwarf_attr(&scopes[i], DW_AT_call_line, &attribute), &number) == 0)
             *line = (int)number;
     }
+    free(innermost);
     free(scopes);
 }
 
