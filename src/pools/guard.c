@@ -30,6 +30,7 @@ typedef struct record {
 
 #define SAMPLES 8192 /* records beyond which nothing is sampled any more */
 #define ALIGN_MOST (1 * GIB)
+#define POPULATED_MOST (64 * KIB) /* most of such a block is used soon: one call is a third of its page faults */
 #define MOVED_LEAST (64 * KIB) /* realloc copies less than that */
 #define BUCKETS GUARD_RECORDS
 #define RECORDS_STEP (64 * KIB)
@@ -131,30 +132,40 @@ static void leave(heap *h)
 
 /* ---- canaries ---- */
 
-static char canary_at(const char *p) { return (char)((secret ^ (uintptr_t)p * 0x9E3779B97F4A7C15u) >> 32 | 0x80); }
-static char *data_begin(const record *r) { return (char *)((uintptr_t)r->block / os_page_size() * os_page_size()); }
+#define BEFORE_MOST 64 /* bytes before a block that are looked at */
 
+static char *data_begin(const record *r) { return (char *)((uintptr_t)r->block & ~(os_page_size() - 1)); }
 static char *data_end(const record *r) { return r->block + r->size + r->slack; }
 static size_t data_bytes(const record *r) { return (size_t)(data_end(r) - data_begin(r)); }
 
+static char canary_at(const char *p) { return (char)((secret ^ (uintptr_t)p * 0x9E3779B97F4A7C15u) >> 32 | 0x80); }
+static char *before_begin(const record *r) { return r->block - size_min((size_t)(r->block - data_begin(r)), BEFORE_MOST); }
+
+static void canary_put(char *p, const char *end)
+{
+    for (; p < end; p++)
+        *p = canary_at(p);
+}
+
+static bool canary_holds(const char *p, const char *end)
+{
+    while (p < end && *p == canary_at(p))
+        p++;
+    return p == end;
+}
+
 static void canaries_put(const record *r)
 {
-    for (char *p = data_begin(r); p < r->block; p++)
-        *p = canary_at(p);
-    for (char *p = r->block + r->size; p < data_end(r); p++)
-        *p = canary_at(p);
+    canary_put(before_begin(r), r->block);
+    canary_put(r->block + r->size, data_end(r));
 }
 
 /* NULL, or what is wrong. */
 static const char *canaries_wrong(const record *r)
 {
-    for (const char *p = r->block; p-- > data_begin(r);)
-        if (*p != canary_at(p))
-            return "written before its beginning";
-    for (const char *p = r->block + r->size; p < data_end(r); p++)
-        if (*p != canary_at(p))
-            return "written past its end";
-    return NULL;
+    if (!canary_holds(before_begin(r), r->block))
+        return "written before its beginning";
+    return canary_holds(r->block + r->size, data_end(r)) ? NULL : "written past its end";
 }
 
 /* ---- reports ---- */
@@ -285,6 +296,8 @@ void *guard_alloc(size_t size, size_t align, maker by, const void *caller)
     frames_note(r.made_from, caller);
     bool made = os_commit(data_begin(&r), data_bytes(&r));
     if (made) {
+        if (data_bytes(&r) <= POPULATED_MOST)
+            os_populate(data_begin(&r), data_bytes(&r));
         canaries_put(&r);
         STORE(&pm_guarding, true);
         made = record_publish(&r) != NULL;

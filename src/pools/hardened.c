@@ -12,8 +12,7 @@
 
 #define CANARY_LEAST 16 /* bytes behind what was asked for, with the tail */
 #define TEXT_NEVER 0x8080808080808080u /* in a canary: no zero and no letter passes for a part of it */
-#define CANARY_MOST 48  /* without it */
-#define LOOK 256        /* bytes from each end that are looked at of a block given back last */
+#define CANARY_MOST 32  /* without it */
 
 /* ---- tails ---- */
 
@@ -29,30 +28,30 @@ static_assert(BLOCK_MAX < (size_t)1 << SIZE_BITS, "a size fits");
 
 static uint64_t secret, secret_odd;
 
-static uint64_t key_of(const void *p)
+INLINE uint64_t key_of(const void *p)
 {
     uint64_t k = ((uintptr_t)p ^ secret) * secret_odd;
     return k ^ k >> 32;
 }
 
-static uint64_t tail_live(size_t size, maker by) { return TAIL_LIVE | (uint64_t)by << STATE_BITS | (uint64_t)size << (STATE_BITS + BY_BITS); }
-static uint64_t tail_freed(uint32_t now, uint32_t thread)
+INLINE uint64_t tail_live(size_t size, maker by) { return TAIL_LIVE | (uint64_t)by << STATE_BITS | (uint64_t)size << (STATE_BITS + BY_BITS); }
+INLINE uint64_t tail_freed(uint32_t now, uint32_t thread)
 {
     uint64_t ms = now & ((1u << SIZE_BITS) - 1);
     return TAIL_FREED | ms << (STATE_BITS + BY_BITS) | (uint64_t)thread << (STATE_BITS + BY_BITS + SIZE_BITS);
 }
 
 static bool tail_is_busy(uint64_t shown) { return shown == TAIL_BUSY; }
-static block_state tail_state(uint64_t shown)
+INLINE block_state tail_state(uint64_t shown)
 {
     if (shown >> (STATE_BITS + BY_BITS + SIZE_BITS) == 0 && shown % 4 == TAIL_LIVE)
         return BLOCK_LIVE;
     return shown >> (STATE_BITS + BY_BITS + SIZE_BITS + THREAD_BITS) == 0 && shown % 4 == TAIL_FREED ? BLOCK_FREED : BLOCK_UNKNOWN;
 }
-static size_t tail_size(uint64_t shown) { return shown >> (STATE_BITS + BY_BITS) & ((1u << SIZE_BITS) - 1); }
-static maker tail_by(uint64_t shown) { return (maker)(shown >> STATE_BITS & ((1u << BY_BITS) - 1)); }
+INLINE size_t tail_size(uint64_t shown) { return shown >> (STATE_BITS + BY_BITS) & ((1u << SIZE_BITS) - 1); }
+INLINE maker tail_by(uint64_t shown) { return (maker)(shown >> STATE_BITS & ((1u << BY_BITS) - 1)); }
 
-static void tail_busy(uint64_t *at, uint64_t key)
+INLINE void tail_busy(uint64_t *at, uint64_t key)
 {
     STORE(at, TAIL_BUSY ^ key);
     __atomic_thread_fence(__ATOMIC_RELEASE);
@@ -60,28 +59,35 @@ static void tail_busy(uint64_t *at, uint64_t key)
 
 /* ---- what lies before the tail ---- */
 
-static size_t canary_bytes(size_t size, const size_class *c) { return size_min(c->size - sizeof(uint64_t) - size, CANARY_MOST) & ~(size_t)7; }
+INLINE size_t canary_bytes(size_t size, const size_class *c) { return size_min(c->size - sizeof(uint64_t) - size, CANARY_MOST) & ~(size_t)7; }
 
-static void canary_put(char *p, size_t size, const size_class *c, uint64_t key)
+/* Four words, which meet where there are fewer. */
+INLINE void canary_put(char *p, size_t size, const size_class *c, uint64_t key)
 {
+    size_t last = canary_bytes(size, c) - sizeof key, second = size_min(last, sizeof key);
     key = ~key | TEXT_NEVER;
-    for (char *at = p + size, *end = at + canary_bytes(size, c); at < end; at += sizeof key)
-        memcpy(at, &key, sizeof key);
+    p += size;
+    memcpy(p, &key, sizeof key);
+    memcpy(p + second, &key, sizeof key);
+    memcpy(p + last - second, &key, sizeof key);
+    memcpy(p + last, &key, sizeof key);
 }
 
-static bool canary_holds(const char *p, size_t size, const size_class *c, uint64_t key)
+INLINE bool canary_holds(const char *p, size_t size, const size_class *c, uint64_t key)
 {
-    uint64_t differs = 0, word;
+    size_t last = canary_bytes(size, c) - sizeof key, second = size_min(last, sizeof key);
+    uint64_t word[4];
     key = ~key | TEXT_NEVER;
-    for (const char *at = p + size, *end = at + canary_bytes(size, c); at < end; at += sizeof key) {
-        memcpy(&word, at, sizeof word);
-        differs |= word ^ key;
-    }
-    return differs == 0;
+    p += size;
+    memcpy(&word[0], p, sizeof key);
+    memcpy(&word[1], p + second, sizeof key);
+    memcpy(&word[2], p + last - second, sizeof key);
+    memcpy(&word[3], p + last, sizeof key);
+    return ((word[0] ^ key) | (word[1] ^ key) | (word[2] ^ key) | (word[3] ^ key)) == 0;
 }
 
 /* Both on multiples of 8. */
-static bool is_zero(const char *from, const char *to)
+INLINE bool is_zero(const char *from, const char *to)
 {
     const uint64_t *at = (const uint64_t *)(const void *)from, *end = (const uint64_t *)(const void *)to;
     uint64_t sum = 0;
@@ -115,6 +121,12 @@ static COLD void __attribute__((noreturn)) stop(misuse m, const void *pointer, c
     m.what = what;
     m.caller = caller;
     misuse_abort(&m);
+}
+
+static COLD misuse describe_at(const void *p)
+{
+    const size_class *c = &pm_classes[slab_of(p)->klass];
+    return describe(p, c, *block_tail(p, c));
 }
 
 #define PAST "written past its end"
@@ -159,17 +171,18 @@ static const char *block_wrong_still(const slab *s, const char *p, const size_cl
 }
 
 /* The 32 bytes before p, the beginning of a block, belong to the one before: its tail, and a canary or zeros. */
-static bool before_is_good(const char *p, const size_class *c, uint64_t tail)
+INLINE bool before_is_good(const char *p, const size_class *c, uint64_t tail)
 {
     const char *q = p - c->size;
     uint64_t key = key_of(q), shown = tail ^ key;
     block_state state = tail_state(shown);
     if (state == BLOCK_LIVE)
         return tail_size(shown) + CANARY_LEAST <= c->size && canary_holds(q, tail_size(shown), c, key);
-    return state == BLOCK_FREED || tail == 0 ? is_zero(p - 32, p - sizeof tail) : tail_is_busy(shown);
+    const uint64_t *words = (const uint64_t *)(const void *)(p - 32);
+    return state == BLOCK_FREED || tail == 0 ? (words[0] | words[1] | words[2]) == 0 : tail_is_busy(shown);
 }
 
-static bool before_holds(const char *p, const size_class *c)
+INLINE bool before_holds(const char *p, const size_class *c)
 {
     const uint64_t *at = block_tail(p - c->size, c);
     for (int tries = 0; tries < TRIES; tries++) {
@@ -198,7 +211,7 @@ static void *nothing_take(void)
     return NULL;
 }
 
-static bool nothing_holds(const void *p) { return (size_t)((const char *)p - nothing) < NOTHINGS * QUANTUM; }
+INLINE bool nothing_holds(const void *p) { return (size_t)((const char *)p - nothing) < NOTHINGS * QUANTUM; }
 
 static void nothing_check(const void *p, call c, bool give, const void *caller)
 {
@@ -245,20 +258,24 @@ static NOINLINE block *refill(keeper *k, heap *h, unsigned klass)
     return keeper_take(k, h, klass);
 }
 
-/* The block given back last is where a stale pointer is most likely to write. */
-static void last_check(const keeper *k, call c, const void *caller)
+/* The block given back last is where a stale pointer is most likely to write. The smallest have 24 bytes before the tail. */
+INLINE void last_check(const keeper *k, const void *caller)
 {
-    const char *p = (const char *)k->last;
-    if (!p)
-        return;
-    const size_class *size = &pm_classes[slab_of(p)->klass];
-    size_t end = size->size - sizeof(uint64_t), near = size_min(end, LOOK), from = k->last_size & ~(size_t)15;
-    if (UNLIKELY(!is_zero(p, p + near) || (from > near && !is_zero(p + from - size_min(from - near, LOOK), p + size_min(from + 32, end)))))
-        stop(describe(p, size, *block_tail(p, size)), p, c, WRITTEN, caller);
+    const uint64_t *p = k->last, *end = k->last_end;
+    if (UNLIKELY(p && (p[0] | p[1] | p[2] | end[0] | end[1] | end[2])))
+        stop(describe_at(p), p, CALL_MALLOC, WRITTEN, caller);
+}
+
+/* The end is that of what had been asked for, rounded up. */
+INLINE void last_note(keeper *k, const char *p, size_t asked, const size_class *c)
+{
+    k->last = (const uint64_t *)(const void *)p;
+    size_t end = size_min(round_up(asked, 8), c->size - sizeof(uint64_t));
+    k->last_end = (const uint64_t *)(const void *)(p + (end > 24 ? end - 24 : 0));
 }
 
 /* The block is as it was left, and becomes the program's. */
-static void *dress(char *p, size_t size, maker by, const void *caller)
+INLINE void *dress(char *p, size_t size, maker by, const void *caller)
 {
     const slab *s = slab_of(p);
     const size_class *c = &pm_classes[s->klass];
@@ -274,16 +291,16 @@ static void *dress(char *p, size_t size, maker by, const void *caller)
     return p;
 }
 
-static block *take(unsigned klass, const void *caller)
+INLINE block *take(unsigned klass, const void *caller)
 {
-    heap *h = thread_heap();
+    heap *h = LIKELY(heap_is_real(my_heap)) ? my_heap : thread_heap();
     if (UNLIKELY(!h))
         return alloc_orphan(klass);
     if (UNLIKELY(!heap_enter(h)))
         return NULL;
     keeper *k = keeper_of(h);
     if (LIKELY(k != NULL))
-        last_check(k, CALL_MALLOC, caller);
+        last_check(k, caller);
     block *p = k ? keeper_take(k, h, klass) : NULL;
     if (UNLIKELY(!p))
         p = refill(k, h, klass);
@@ -291,7 +308,7 @@ static block *take(unsigned klass, const void *caller)
     return p;
 }
 
-static unsigned class_for(size_t size, size_t align)
+INLINE unsigned class_for(size_t size, size_t align)
 {
     if (size > BLOCK_MAX - CANARY_LEAST || align > ALIGN_POOLED)
         return CLASS_NONE;
@@ -301,7 +318,7 @@ static unsigned class_for(size_t size, size_t align)
     return class_aligned(size + CANARY_LEAST, align);
 }
 
-static bool inside(void) { return heap_is_real(my_heap) && my_heap->inside; }
+static bool inside(void) { return heap_is_real(heap_mine()) && heap_mine()->inside; }
 
 void *hardened_alloc(size_t size, size_t align, maker by, const void *caller)
 {
@@ -320,7 +337,7 @@ void *hardened_alloc(size_t size, size_t align, maker by, const void *caller)
 /* ---- back ---- */
 
 /* The class of the block that begins at p, which is in the region; all else is told. NULL: a guest's. */
-static const size_class *class_checked(const char *p, call c, const void *caller)
+INLINE const size_class *class_checked(const char *p, call c, const void *caller)
 {
     const slab *s = slab_of(p);
     const heap *home = LOAD(&s->home);
@@ -331,7 +348,7 @@ static const size_class *class_checked(const char *p, call c, const void *caller
         stop(nothing_there, p, c, c <= CALL_DELETE_ARRAY ? "double free, or no block was handed out there" : "freed before", caller);
     }
     const size_class *size = &pm_classes[LOAD(&s->klass)];
-    size_t offset = (size_t)(p - slab_first(s, size)), number = offset / size->size;
+    size_t offset = (size_t)(p - slab_first(s, size)), number = offset * size->inverse >> 32;
     if (UNLIKELY(offset >= SLAB_SIZE || number >= size->per_slab))
         stop(nothing_there, p, c, "no block begins there", caller);
     const char *begin = slab_first(s, size) + number * size->size;
@@ -341,7 +358,7 @@ static const size_class *class_checked(const char *p, call c, const void *caller
 }
 
 /* What the tail of a block in use says; a block that is not, or was written over, is told. */
-static uint64_t live_checked(const char *p, const size_class *size, call c, const void *caller)
+INLINE uint64_t live_checked(const char *p, const size_class *size, call c, const void *caller)
 {
     uint64_t key = key_of(p), tail = *block_tail(p, size), shown = tail ^ key;
     block_state state = tail_state(shown);
@@ -357,21 +374,18 @@ static uint64_t live_checked(const char *p, const size_class *size, call c, cons
 }
 
 /* Zeroed, and back to where it is kept. */
-static void give(char *p, const size_class *size, size_t asked, call c, const void *caller)
+INLINE void give(char *p, const size_class *size, size_t asked)
 {
-    heap *h = thread_heap();
+    heap *h = LIKELY(heap_is_real(my_heap)) ? my_heap : thread_heap();
     bool entered = h && heap_enter(h);
     keeper *k = h ? keeper_of(h) : NULL;
     uint64_t *at = block_tail(p, size), key = key_of(p);
     block *freed = (block *)(void *)p;
-    if (LIKELY(k && entered))
-        last_check(k, c, caller);
     tail_busy(at, key);
     memset(p, 0, asked + canary_bytes(asked, size));
     __atomic_store_n(at, tail_freed(k ? k->now : (uint32_t)os_now_ms(), k ? k->thread : os_thread()) ^ key, __ATOMIC_RELEASE);
     if (LIKELY(k && entered)) {
-        k->last = freed;
-        k->last_size = asked;
+        last_note(k, p, asked, size);
         keeper_quarantine(k, h, freed, slab_of(p)->klass);
     } else if (k) {
         keeper_late(k, freed);
@@ -380,6 +394,13 @@ static void give(char *p, const size_class *size, size_t asked, call c, const vo
     }
     if (entered)
         heap_leave(h);
+}
+
+static COLD void __attribute__((noreturn)) stop_call(const char *p, const size_class *size, uint64_t shown, call c, size_t said, const void *caller)
+{
+    misuse m = describe(p, size, *block_tail(p, size));
+    misuse_of_call(&m, c, tail_by(shown), tail_size(shown), said);
+    stop(m, p, c, m.what, caller);
 }
 
 bool hardened_free(void *p, call c, size_t said, const void *caller)
@@ -396,15 +417,11 @@ bool hardened_free(void *p, call c, size_t said, const void *caller)
         return true;
     }
     uint64_t shown = live_checked(p, size, c, caller);
-    misuse m = {.call = c};
-    if (UNLIKELY(misuse_of_call(&m, c, tail_by(shown), tail_size(shown), said))) {
-        misuse full = describe(p, size, *block_tail(p, size));
-        full.said = m.said;
-        stop(full, p, c, m.what, caller);
-    }
-    if (UNLIKELY(pm_every_call_slow))
+    if (UNLIKELY(maker_of(c) != tail_by(shown) || (said != SIZE_MAX && said != tail_size(shown))))
+        stop_call(p, size, shown, c, said, caller);
+    if (UNLIKELY(watchers_wait()))
         watch_free(p, tail_size(shown));
-    give(p, size, tail_size(shown), c, caller);
+    give(p, size, tail_size(shown));
     return true;
 }
 

@@ -5,26 +5,18 @@
 
 #include <string.h>
 
-#define KEEPERS 8192 /* threads of higher heap numbers keep nothing */
+keeper *pm_keepers[KEEPERS] RARE;
 
-static keeper *keepers[KEEPERS] RARE;
-
-static keeper *keeper_make(heap *h)
+keeper *keeper_make(heap *h)
 {
     size_t page = os_page_size(), bytes = round_up(sizeof(keeper), page);
-    char *at = os_reserve(bytes + 2 * page);
+    char *at = h->number < KEEPERS ? os_reserve(bytes + 2 * page) : NULL;
     if (!at || !os_commit(at + page, bytes))
         return NULL;
     keeper *k = (keeper *)(void *)(at + page);
     k->random = os_secret();
     k->thread = os_thread();
-    return keepers[h->number] = k;
-}
-
-keeper *keeper_of(heap *h)
-{
-    keeper *k = h->number < KEEPERS ? keepers[h->number] : NULL;
-    return LIKELY(k != NULL) || h->number >= KEEPERS ? k : keeper_make(h);
+    return pm_keepers[h->number] = k;
 }
 
 /* ---- to the slabs ---- */
@@ -153,7 +145,7 @@ void keeper_quarantine(keeper *k, heap *h, block *p, unsigned klass)
 
 void keeper_empty(heap *h, bool left)
 {
-    keeper *k = h->number < KEEPERS ? keepers[h->number] : NULL;
+    keeper *k = h->number < KEEPERS ? pm_keepers[h->number] : NULL;
     if (!k)
         return;
     k->last = NULL;

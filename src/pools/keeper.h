@@ -24,8 +24,7 @@ typedef struct keeper {
     uint64_t random;
     uint32_t now, thread; /* ms and thread id (0: not known), as of the last refill */
     uint32_t epoch;       /* of the registry, then */
-    block *last;          /* given back last, and still as it was then: see hardened.c */
-    size_t last_size;     /* bytes that had been asked for */
+    const uint64_t *last, *last_end; /* the first and last three words of the block given back last, which are zero: see hardened.c */
     size_t bytes;         /* in quarantine */
     uint32_t first, count, going_count;
     uint32_t falling;     /* blocks given back since one was taken */
@@ -38,8 +37,16 @@ typedef struct keeper {
     block *hand[CLASS_MAX][HAND_BLOCKS];
 } keeper;
 
+#define KEEPERS 8192 /* threads of higher heap numbers keep nothing */
+extern keeper *pm_keepers[KEEPERS];
+keeper *keeper_make(heap *h);
+
 /* The one of heap h, whose thread calls; NULL: no memory. */
-keeper *keeper_of(heap *h);
+INLINE keeper *keeper_of(heap *h)
+{
+    keeper *k = LIKELY(h->number < KEEPERS) ? pm_keepers[h->number] : NULL;
+    return LIKELY(k != NULL) ? k : keeper_make(h);
+}
 /* How many blocks of c one gets, and keeps, at hand. */
 INLINE size_t keeper_most(const size_class *c) { return size_min(size_max(HAND_BYTES / c->size, 4), HAND_BLOCKS); }
 

@@ -4,7 +4,7 @@
 #define WATCHERS 4
 
 const guests *pm_guests;
-bool pm_every_call_slow;
+bool pm_every_call_slow, pm_watching;
 uint64_t pm_asked;
 void *pm_samples;
 static const watcher *watchers[WATCHERS + 1]; /* constant once the pools are up; ends with NULL */
@@ -18,6 +18,7 @@ void watch_register(const watcher *w, bool all)
         i++;
     assert(i < WATCHERS);
     watchers[i] = w;
+    pm_watching |= all;
     pm_every_call_slow |= all;
 }
 

@@ -37,6 +37,9 @@ extern bool pm_every_call_slow;
 extern uint64_t pm_asked;
 extern void *pm_samples; /* what answers it; NULL until the first time */
 INLINE bool calls_watched(void) { return pm_every_call_slow || LOAD(&pm_asked) != 0; }
+/* The same, but for the hardened library, where every call is slow and mostly nobody watches. */
+extern bool pm_watching;
+INLINE bool watchers_wait(void) { return pm_watching || LOAD(&pm_asked) != 0; }
 
 /* At start, before the pools are up. all: sees every call from the start on; else while pm_asked is not 0. */
 void watch_register(const watcher *w, bool all);
@@ -48,7 +51,7 @@ size_t watch_usable(const void *p, size_t most);
 
 INLINE void *watched(void *p, size_t size)
 {
-    if (UNLIKELY(calls_watched()))
+    if (UNLIKELY(watchers_wait()))
         watch_alloc(p, size);
     return p;
 }
