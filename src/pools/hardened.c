@@ -243,18 +243,22 @@ static void keeper_look(keeper *k, heap *h)
 static NOINLINE block *refill(keeper *k, heap *h, unsigned klass)
 {
     bin *b = &h->bins[klass];
-    block *first = alloc_fill(h, b), *p;
+    block *dealt[HAND_BLOCKS / 2], *p = NULL;
+    size_t n = 0, most = keeper_most(&pm_classes[klass]) / 2;
+    if (k) {
+        keeper_look(k, h);
+        p = keeper_take(k, h, klass); /* a signal handler's */
+    }
+    if (!p)
+        p = alloc_fill(h, b);
     alloc_housekeep(h);
-    if (!k || !first)
-        return first;
-    keeper_look(k, h);
+    if (!k || !p || k->held[klass] > 0 || slab_of(p)->klass != klass)
+        return p;
     os_lock_take(&h->lock);
-    for (size_t n = keeper_most(&pm_classes[klass]) / 2; n > 1 && (p = heap_fill(h, b)) != NULL; n--)
-        keeper_add(k, h, klass, p);
+    for (; n < most && p; p = n < most ? heap_fill(h, b) : NULL)
+        dealt[n++] = p;
     heap_unlock(h);
-    if (k->held[klass] == 0 || slab_of(first)->klass != klass)
-        return first;
-    keeper_add(k, h, klass, first);
+    keeper_deal(k, h, klass, dealt, n);
     return keeper_take(k, h, klass);
 }
 

@@ -19,6 +19,27 @@ keeper *keeper_make(heap *h)
     return pm_keepers[h->number] = k;
 }
 
+static void block_swap(block **a, block **b)
+{
+    block *p = *a;
+    *a = *b;
+    *b = p;
+}
+
+void keeper_deal(keeper *k, heap *h, unsigned klass, block **blocks, size_t n)
+{
+    block **hand = k->hand[klass];
+    for (size_t i = 0; i < n; i++)
+        hand[n - 1 - i] = blocks[i];
+    if (k->deals[klass] < RANDOM_DEALS) {
+        k->deals[klass]++;
+        for (size_t i = n; i > 1; i--)
+            block_swap(&hand[i - 1], &hand[keeper_random(k, i)]);
+    }
+    k->held[klass] = (uint8_t)n;
+    h->bins[klass].room -= (int32_t)n;
+}
+
 /* ---- to the slabs ---- */
 
 /* A block of another heap's, or of none's. Its lock is taken under the registry's, so that no fork finds it held by another
@@ -107,8 +128,12 @@ void keeper_collect_late(keeper *k, heap *h)
 
 /* ---- quarantine ---- */
 
+static block **quarantine_at(keeper *k, size_t i) { return &k->quarantine[(k->first + i) % QUARANTINE_BLOCKS]; }
+
+/* One of the oldest. */
 static block *quarantine_pop(keeper *k)
 {
+    block_swap(quarantine_at(k, 0), quarantine_at(k, keeper_random(k, size_min(k->count, QUARANTINE_OLDEST))));
     block *p = k->quarantine[k->first++ % QUARANTINE_BLOCKS];
     k->count--;
     k->bytes -= pm_classes[slab_of(p)->klass].size;

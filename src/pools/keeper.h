@@ -1,5 +1,6 @@
 /* keeper.h: blocks that a thread of the hardened library keeps back from their slabs: those given back last, in the order in
- * which they came (the quarantine), and some of each class at hand, of which a random one is next. Nothing is stored in a block.
+ * which they came (the quarantine), and some of each class at hand. Which of the oldest
+ * leaves quarantine is random, and so is the order of new blocks as long as there are few. Nothing is stored in a block.
  *
  *   given back → quarantine → at hand → handed out       the heap's own blocks, as long as there is room
  *                           ↘ going → their slabs        the others */
@@ -10,6 +11,8 @@
 
 #define QUARANTINE_BLOCKS 1024
 #define QUARANTINE_BYTES (128 * KIB)
+#define QUARANTINE_OLDEST 16
+#define RANDOM_DEALS 64 /* of 16 blocks */
 #define HAND_BLOCKS 32
 #define HAND_BYTES (64 * KIB) /* of one class, but four blocks at least */
 #define GOING_BLOCKS 32
@@ -33,7 +36,7 @@ typedef struct keeper {
     block *late[LATE_BLOCKS]; /* given back by a signal handler that came while the thread was inside */
     block *quarantine[QUARANTINE_BLOCKS]; /* a ring */
     block *going[GOING_BLOCKS];
-    uint8_t held[CLASS_MAX];
+    uint8_t held[CLASS_MAX], deals[CLASS_MAX];
     block *hand[CLASS_MAX][HAND_BLOCKS];
 } keeper;
 
@@ -56,24 +59,21 @@ INLINE size_t keeper_random(keeper *k, size_t below)
     return (k->random >> 32) * below >> 32;
 }
 
-/* A random one of those at hand, or NULL. */
+/* One of those at hand, or NULL. */
 INLINE block *keeper_take(keeper *k, heap *h, unsigned klass)
 {
     size_t n = k->held[klass];
     if (UNLIKELY(n == 0))
         return NULL;
-    block **at = &k->hand[klass][keeper_random(k, n)], *p = *at;
-    *at = k->hand[klass][n - 1];
+    block *p = k->hand[klass][n - 1];
     k->held[klass] = (uint8_t)(n - 1);
     h->bins[klass].room++;
     k->falling = 0;
     return p;
 }
-INLINE void keeper_add(keeper *k, heap *h, unsigned klass, block *p)
-{
-    k->hand[klass][k->held[klass]++] = p;
-    h->bins[klass].room--;
-}
+/* Blocks of one class that lie side by side, for an empty hand. They are taken in random order, the first thousand of a class; then
+ * upwards: a list made of blocks in random order is walked at a third of the speed, and large heaps are where that counts. */
+void keeper_deal(keeper *k, heap *h, unsigned klass, block **blocks, size_t n);
 
 /* A block of klass was given back; the oldest leave quarantine for it. By the heap's thread, which is inside. */
 void keeper_quarantine(keeper *k, heap *h, block *p, unsigned klass);
