@@ -105,6 +105,7 @@ const char *os_program(void);  /* the path that exec was given, or NULL */
 uint32_t os_pid(void);
 uint32_t os_thread(void);
 bool os_readable(const void *word); /* whether 8 bytes can be read there: the kernel tries */
+uintptr_t os_interrupted(const void *context); /* where, by what a signal handler is given; 0: not known */
 /* Up to `most` return addresses on the calling thread's stack, from `first` on (0: all), innermost first: what looks like one.
  * Machines other than x86-64 know `first` alone. */
 size_t os_callers(uintptr_t *to, size_t most, uintptr_t first);

@@ -18,6 +18,7 @@
 #include <sys/sysinfo.h>
 #include <time.h>
 #include <errno.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #ifndef MAP_FIXED_NOREPLACE
@@ -343,6 +344,13 @@ static bool follows_call(uintptr_t address)
     return false;
 }
 
+static bool is_among(uintptr_t address, const uintptr_t *list, size_t n)
+{
+    while (n > 0 && list[n - 1] != address)
+        n--;
+    return n > 0;
+}
+
 __attribute__((no_sanitize("address"))) size_t os_callers(uintptr_t *to, size_t most, uintptr_t first)
 {
     const uintptr_t *at = __builtin_frame_address(0);
@@ -353,7 +361,7 @@ __attribute__((no_sanitize("address"))) size_t os_callers(uintptr_t *to, size_t 
     for (size_t i = 0; i < STACK_WORDS && n < most; i++, at++) {
         if ((i == 0 || (uintptr_t)at % os_page_size() == 0) && !os_readable(at))
             break;
-        if (found && follows_call(*at))
+        if (found && !is_among(*at, to, n) && follows_call(*at))
             to[n++] = *at;
         found |= *at == first;
     }
@@ -361,7 +369,9 @@ __attribute__((no_sanitize("address"))) size_t os_callers(uintptr_t *to, size_t 
         to[n] = 0;
     return n;
 }
+uintptr_t os_interrupted(const void *context) { return (uintptr_t)((const ucontext_t *)context)->uc_mcontext.gregs[REG_RIP]; }
 #else
+uintptr_t os_interrupted(const void *context) { return context ? 0 : 0; }
 size_t os_callers(uintptr_t *to, size_t most, uintptr_t first)
 {
     to[0] = first;

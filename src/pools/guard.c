@@ -437,10 +437,9 @@ static const char *fault_text(const record *r, const char *at)
 static void on_fault(int number, siginfo_t *info, void *context)
 {
     int saved = errno;
-    (void)context;
     const record *r = record_around(info->si_addr);
     if (r) {
-        misuse m = describe(r, info->si_addr, CALL_ACCESS, fault_text(r, info->si_addr), NULL);
+        misuse m = describe(r, info->si_addr, CALL_ACCESS, fault_text(r, info->si_addr), (const void *)os_interrupted(context));
         tell(r, &m);
     }
     sigaction(number, &before, NULL);
