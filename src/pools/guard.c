@@ -118,7 +118,7 @@ static record *record_around(const void *p)
 static bool enter(heap **h)
 {
     *h = heap_enter_mine();
-    if (!*h && heap_is_real(my_heap))
+    if (!*h && heap_is_real(heap_mine()))
         return false;
     os_lock_take(&lock);
     return true;
@@ -289,7 +289,7 @@ void *guard_alloc(size_t size, size_t align, maker by, const void *caller)
 {
     record r = {.state = RECORD_LIVE, .made_by = (uint8_t)by, .made_in = os_thread()};
     heap *h = heap_enter_mine();
-    if ((!h && heap_is_real(my_heap)) || !place(&r, size, align)) {
+    if ((!h && heap_is_real(heap_mine())) || !place(&r, size, align)) {
         heap_leave_mine(h);
         return NULL;
     }

@@ -130,10 +130,10 @@ void keeper_collect_late(keeper *k, heap *h)
 
 static block **quarantine_at(keeper *k, size_t i) { return &k->quarantine[(k->first + i) % QUARANTINE_BLOCKS]; }
 
-/* One of the oldest. */
+/* One of the oldest, never the newest. */
 static block *quarantine_pop(keeper *k)
 {
-    block_swap(quarantine_at(k, 0), quarantine_at(k, keeper_random(k, size_min(k->count, QUARANTINE_OLDEST))));
+    block_swap(quarantine_at(k, 0), quarantine_at(k, keeper_random(k, size_max(1, size_min(k->count / 2, QUARANTINE_OLDEST)))));
     block *p = k->quarantine[k->first++ % QUARANTINE_BLOCKS];
     k->count--;
     k->bytes -= pm_classes[slab_of(p)->klass].size;
