@@ -271,7 +271,8 @@ static void draw_help(void)
     static const char *const lines[] = {
         "  q          quit", "  Enter      the process in depth; Esc, Left: back to the list",
         "  Up, Down, PgUp, PgDn, Home, End    choose or scroll", "  /          show only names that hold some text; Enter keeps it, Esc shows all",
-        "  a          arguments of processes", "  w          of one process: the call stacks that hold most of what is allocated from now on", "  i          turn the order round", "",
+        "  a          arguments of processes", "  w          of one process: the call stacks that hold most of what is allocated from now on",
+        "  i          turn the order round", "",
         "  sort processes by  u in use  r resident  g growth  f forwarded  p pid  n name",
         "  sort pools by      b block size  u bytes in use  % use  r resident  g growth  n name", "",
         "  IN USE: bytes of blocks in the program's hands. RESIDENT: of pools in memory. COMMIT: what the pools hold.",

@@ -30,7 +30,8 @@ def packages_build(source, folder):
         if (source / name).exists():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / name, copy / name, follow_symlinks=False)
-    run("dpkg-buildpackage", "-us", "-uc", "-b", cwd=copy, env={**os.environ, "DEB_BUILD_OPTIONS": f"nocheck parallel={os.cpu_count()}", "DEB_BUILD_PROFILES": "nocheck"})
+    settings = {"DEB_BUILD_OPTIONS": f"nocheck parallel={os.cpu_count()}", "DEB_BUILD_PROFILES": "nocheck"}
+    run("dpkg-buildpackage", "-us", "-uc", "-b", cwd=copy, env={**os.environ, **settings})
     found = run("lintian", "--allow-root", "--display-info", "--fail-on", "error,warning,info", "--suppress-tags", ",".join(ACCEPTED),
                 *folder.glob("*.changes"))
     print(found, end="")
