@@ -120,7 +120,7 @@ class Top(Terminal):
         self.press("Enter")
         self.expect(r"1 of \d+ pools", "n name")
         self.press("?")
-        self.expect("top: keys", "turn the order round")
+        self.expect("top: keys", "choose or scroll")
         self.press("x")
         self.wait_for(lambda screen: names(screen) == ["640"], "the pool again")
         self.press("/")
