@@ -9,9 +9,13 @@
 #define PURGE_BATCH 8
 #define SLACK_BYTES (4 * MIB)
 #define REGRET_MS 100
+#define REFUSED_MS 1000 /* after the kernel refused to purge (locked memory) it is not asked again for so long */
 #define GUARDED_SLABS 8192 /* 1 GiB: each guard is two mappings of the 65,530 of a process; from there on one a unit */
 
 depot pm_depot;
+
+/* Below 0: another thread's clock was ahead. */
+static int64_t ms_since(uint32_t then, uint64_t now) { return (int32_t)((uint32_t)now - then); }
 
 static bool limit_allows(size_t more)
 {
@@ -88,7 +92,7 @@ static slab *take_clean(void)
         slab_list_remove(&d->clean, s);
         slab_unit(s)->unit_empty--;
         PROBE(slab_reuse, 0, s);
-        if (d->recent > 0 && (uint32_t)os_now_ms() - d->purged_at < REGRET_MS) {
+        if (d->recent > 0 && ms_since(d->purged_at, os_now_ms()) < REGRET_MS) {
             d->recent--;
             d->regrets++; /* as much as we just gave back is needed again, this slab or another */
         }
@@ -218,9 +222,9 @@ static bool must_purge(const slab_list *l, uint64_t now, bool all)
         return false;
     if (all)
         return true;
-    if (pm_config.purge_delay == DELAY_NEVER)
+    if (pm_config.purge_delay == DELAY_NEVER || (d->refused_at && ms_since(d->refused_at, now) < REFUSED_MS))
         return false;
-    if ((uint32_t)now - l->last->since >= pm_config.purge_delay) {
+    if (ms_since(l->last->since, now) >= pm_config.purge_delay) {
         d->regrets /= 2;
         return true;
     }
@@ -269,12 +273,13 @@ static void purged(slab *s, size_t slabs, uint64_t now)
     depot *d = &pm_depot;
     if (slabs == 0) { /* refused (locked memory): it stays dirty, and young */
         s->since = (uint32_t)now;
+        d->refused_at = (uint32_t)now | 1;
         slab_list_push(s->state == SLAB_WHOLE ? &d->whole : &d->dirty, s);
         return;
     }
     d->holding -= slabs;
     d->purges += slabs;
-    d->recent = ((uint32_t)now - d->purged_at < REGRET_MS ? d->recent : 0) + slabs;
+    d->recent = (ms_since(d->purged_at, now) < REGRET_MS ? d->recent : 0) + slabs;
     d->purged_at = (uint32_t)now;
     for (slab *each = s + slabs; each-- > s;) {
         each->state = SLAB_CLEAN;

@@ -27,6 +27,7 @@ typedef struct depot {
     uint64_t limit_hits;  /* requests for a slab refused because of the limit */
     size_t recent;        /* slabs purged one after the other within 100 ms each, and not needed again so far */
     uint32_t purged_at;   /* when the last was, ms */
+    uint32_t refused_at;  /* when the kernel last refused to purge one; 0: never */
 } depot;
 
 extern depot pm_depot;

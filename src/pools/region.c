@@ -12,6 +12,7 @@
 #define RECORD_STEP (64 * KIB) /* records of 128 MiB of slabs */
 #define BITS_STEP (64 * KIB)   /* free bits of 16 MiB of slabs */
 #define HEAPS_CEILING (8 * GIB)
+#define REFUSED_MS 1000 /* after a refusal nothing is asked for: what lies in the way mostly stays, and each call would ask again */
 
 static_assert(sizeof(control) <= CONTROL_BYTES && CONTROL_BYTES % sizeof(slab) == 0, "");
 static_assert(STEP_FIRST / SLAB_SIZE * SLAB_BITS_BYTES <= BITS_STEP && STEP_FIRST / SLAB_SIZE * sizeof(slab) < RECORD_STEP - CONTROL_BYTES, "");
@@ -37,10 +38,10 @@ static void extents_lay(char *at, size_t ceiling, size_t front)
     size_t heaps = round_up(size_min(ceiling / 16, HEAPS_CEILING), UNIT_SIZE);
     size_t records = round_up(CONTROL_BYTES + front + ceiling / SLAB_SIZE * sizeof(slab), UNIT_SIZE);
     char *middle = at + heaps + records + bits;
-    r->heaps = (extent){at + front, 0, heaps - front, false}; /* as if they followed the first ones: heap_post's outboxes */
-    r->records = (extent){at + heaps, 0, records, false};
-    r->free_bits = (extent){middle, 0, bits, true};
-    r->blocks = (extent){middle, 0, ceiling, false};
+    r->heaps = (extent){.base = at + front, .ceiling = heaps - front}; /* as if they followed the first ones: heap_post's outboxes */
+    r->records = (extent){.base = at + heaps, .ceiling = records};
+    r->free_bits = (extent){.base = middle, .ceiling = bits, .down = true};
+    r->blocks = (extent){.base = middle, .ceiling = ceiling};
     r->front = r->records.base + CONTROL_BYTES;
     r->slabs = (slab *)(r->front + front);
     r->bits_end = (uint64_t *)middle;
@@ -150,7 +151,19 @@ static size_t step_next(size_t size)
     return size < STEP_FIRST ? STEP_FIRST : size_min((size_t)1 << (63 - __builtin_clzl(size)), STEP_MOST);
 }
 
-bool region_grow(void)
+/* Its end could not be moved lately. */
+static bool extent_is_refused(const extent *e)
+{
+    return e->refused && (uint32_t)os_now_ms() - e->refused < REFUSED_MS;
+}
+
+static bool extent_note(extent *e, bool grown)
+{
+    e->refused = grown ? 0 : (uint32_t)os_now_ms() | 1;
+    return grown;
+}
+
+static bool blocks_grow(void)
 {
     region *r = &pm_region;
     for (size_t step = step_next(r->size); step >= SLAB_SIZE; step /= 2) {
@@ -165,6 +178,12 @@ bool region_grow(void)
     return false;
 }
 
+bool region_grow(void)
+{
+    extent *e = &pm_region.blocks;
+    return !extent_is_refused(e) && extent_note(e, blocks_grow());
+}
+
 void region_populate(size_t slabs)
 {
     region *r = &pm_region;
@@ -173,4 +192,8 @@ void region_populate(size_t slabs)
     os_populate(r->free_bits.base - bits, bits);
 }
 
-bool region_cover_heaps(size_t bytes, size_t step) { return extent_cover(&pm_region.heaps, bytes, step); }
+bool region_cover_heaps(size_t bytes, size_t step)
+{
+    extent *e = &pm_region.heaps;
+    return bytes <= e->size || (!extent_is_refused(e) && extent_note(e, extent_cover(e, bytes, step)));
+}

@@ -54,6 +54,7 @@ typedef struct extent {
     size_t size;    /* bytes mapped */
     size_t ceiling; /* bytes it may grow to */
     bool down;      /* towards lower addresses */
+    uint32_t refused; /* when it last could not grow, ms; 0: it could */
 } extent;
 
 /* What free() reads lies first. Before start base is 1 << 63 and size 0, so that no pointer is ours. */
