@@ -79,7 +79,7 @@ static held_block *large_find(const scan *s, uintptr_t p)
     return low < s->large_count && s->large[low].block <= p ? &s->large[low] : NULL;
 }
 
-static void block_mark(scan *s, uintptr_t p)
+static void block_reach(scan *s, uintptr_t p)
 {
     size_t index, size, number = block_number(s, p, &index, &size);
     if (number == SIZE_MAX)
@@ -99,7 +99,7 @@ static void pointer_follow(scan *s, uintptr_t p)
 {
     const region *r = s->l->view.region;
     if (p - (uintptr_t)r->blocks.base < r->size) {
-        block_mark(s, p);
+        block_reach(s, p);
         return;
     }
     held_block *large = s->large_count ? large_find(s, p) : NULL;

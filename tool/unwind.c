@@ -151,10 +151,10 @@ static const char *module_base(Dwfl_Module *module)
 static uint32_t unnamed_name(unwinder *u, Dwfl_Module *module, uint64_t pc)
 {
     char chars[NAME_BYTES], clean[NAME_BYTES];
-    Dwarf_Addr start = 0;
+    Dwarf_Addr start = 0, end = 0;
     if (module)
-        dwfl_module_info(module, NULL, &start, NULL, NULL, NULL, NULL, NULL);
-    if (module)
+        dwfl_module_info(module, NULL, &start, &end, NULL, NULL, NULL, NULL);
+    if (pc >= start && pc < end)
         snprintf(chars, sizeof chars, "%s+0x%" PRIx64, module_base(module), pc - start);
     else
         snprintf(chars, sizeof chars, "0x%" PRIx64, pc);

@@ -15,9 +15,8 @@
 static os_lock lock;  /* begins and ends; tried only */
 static bool ready;    /* set once, at start */
 
-/* A thread's way to its next sample. */
+/* A thread's way to its next sample; pm_unwatched says how far that is. */
 static __thread struct {
-    int64_t left;  /* bytes */
     uint64_t mean; /* of the step that it is on */
     uint64_t began; /* which sampling it belongs to */
     uint64_t calls, random;
@@ -48,6 +47,7 @@ static void table_clear(who_table *t)
 {
     STORE(&t->began, 0);
     os_purge((char *)t + 4 * KIB, t->bytes - 4 * KIB);
+    memset(pm_sample_marks, 0, sizeof pm_sample_marks);
 }
 
 /* Lock. A thread that is changing a record keeps us from it; one that a fork has cut off does so no longer. */
@@ -124,17 +124,9 @@ static void record_push(who_table *t, who_sample *s)
 
 /* ---- places ---- */
 
-INLINE uint64_t mixed(const void *p) { return ((uintptr_t)p >> QUANTUM_SHIFT) * 0x9E3779B97F4A7C15u >> 32; }
-
-/* How many sampled blocks have this mark: mostly none, which is all that most frees look at. */
-INLINE uint8_t *mark_of(const who_table *t, const void *p)
-{
-    return who_marks(t) + (mixed(p) & ((size_t)t->records * WHO_MARKS - 1));
-}
-
 INLINE uint64_t *line_of(const who_table *t, const void *p)
 {
-    return who_places(t) + (mixed(p) & ((size_t)t->records * WHO_PLACES / WHO_LINE - 1)) * WHO_LINE;
+    return who_places(t) + (block_hash(p) & ((size_t)t->records * WHO_PLACES / WHO_LINE - 1)) * WHO_LINE;
 }
 
 static uint64_t *place_find(const who_table *t, const void *p)
@@ -168,7 +160,7 @@ static NOINLINE void sample_drop(who_table *t, const void *p)
     uint32_t number = place ? *number_at(t, place) : t->records;
     if (number < t->records && __atomic_compare_exchange_n(place, &address, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
         __atomic_sub_fetch(&t->pages, sample_pages(who_record(t, number)), __ATOMIC_RELAXED);
-        __atomic_sub_fetch(mark_of(t, p), 1, __ATOMIC_RELAXED);
+        __atomic_sub_fetch(block_mark(p), 1, __ATOMIC_RELAXED);
         record_push(t, who_record(t, number));
     }
     __atomic_sub_fetch(&t->writers, 1, __ATOMIC_RELEASE);
@@ -213,7 +205,7 @@ static NOINLINE void sample_take(who_table *t, const void *p, size_t size, uint6
         sample_write(t, s, p, size, weight);
         *number_at(t, place) = who_number(t, s);
         __atomic_add_fetch(&t->pages, sample_pages(s), __ATOMIC_RELAXED);
-        __atomic_add_fetch(mark_of(t, p), 1, __ATOMIC_RELAXED);
+        __atomic_add_fetch(block_mark(p), 1, __ATOMIC_RELAXED);
         __atomic_store_n(place, (uintptr_t)p, __ATOMIC_RELEASE);
     } else {
         if (place)
@@ -264,9 +256,9 @@ static void step_begin(who_table *t, uint64_t word)
     step.began = t->began;
     step.mean = (uint64_t)who_word_rate(word) << rate_shift(t);
     if (first)
-        step.left = (int64_t)(random_next() % step.mean);
+        pm_unwatched = (int64_t)(random_next() % step.mean);
     else
-        step.left += (int64_t)(step.mean / 2 + random_next() % step.mean);
+        pm_unwatched += (int64_t)(step.mean / 2 + random_next() % step.mean);
 }
 
 /* Requests as large as the mean are all sampled, and stand for themselves. */
@@ -285,7 +277,7 @@ static void who_alloc(const void *p, size_t size)
     if (bytes >= step.mean) {
         sample_take(t, p, size, bytes);
         step.mean = (uint64_t)who_word_rate(word) << rate_shift(t);
-    } else if ((step.left -= (int64_t)bytes) < 0) {
+    } else if ((pm_unwatched -= (int64_t)bytes) < 0) {
         sample_take(t, p, size, step.mean);
         step_begin(t, word);
     }
@@ -295,7 +287,7 @@ static void who_free(const void *p, size_t usable)
 {
     (void)usable;
     who_table *t = session();
-    if (UNLIKELY(t && LOAD(mark_of(t, p))))
+    if (UNLIKELY(t && LOAD(block_mark(p))))
         sample_drop(t, p);
 }
 

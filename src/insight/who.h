@@ -13,7 +13,6 @@
 #define WHO_RECORDS 8192     /* samples at most; fewer where there is no address space */
 #define WHO_RECORD (16 * KIB)
 #define WHO_PLACES 4         /* in the table of addresses, for each record */
-#define WHO_MARKS 8          /* bytes for each record: counts of sampled blocks, by a hash of the address */
 #define WHO_LINE 8           /* places where a block's address may be: one line */
 #define WHO_BUSY 1u          /* in the place of an address: being written */
 
@@ -42,7 +41,7 @@ static_assert(sizeof(who_sample) <= 256, "the rest of a record is stack");
 #define WHO_STACK (WHO_RECORD - sizeof(who_sample))
 
 /* In memory of its own. Behind it, at 4 KiB: the places, WHO_PLACES a record: 0, WHO_BUSY, or the address of a sampled block
- * (released when its record is whole). Then as many numbers of records; the marks; the records. Counters are atomic, relaxed. */
+ * (released when its record is whole). Then as many numbers of records; the records. Counters are atomic, relaxed. */
 typedef struct who_table {
     char magic[8];
     uint32_t layout;   /* sizeof(who_sample) */
@@ -64,8 +63,7 @@ static_assert(sizeof(who_table) <= 4 * KIB, "");
 
 INLINE uint64_t *who_places(const who_table *t) { return (uint64_t *)((char *)t + 4 * KIB); }
 INLINE uint32_t *who_numbers(const who_table *t) { return (uint32_t *)(who_places(t) + (size_t)t->records * WHO_PLACES); }
-INLINE uint8_t *who_marks(const who_table *t) { return (uint8_t *)(who_numbers(t) + (size_t)t->records * WHO_PLACES); }
-#define WHO_FRONT(records) (4 * KIB + (size_t)(records) * (WHO_PLACES * (sizeof(uint64_t) + sizeof(uint32_t)) + WHO_MARKS))
+#define WHO_FRONT(records) (4 * KIB + (size_t)(records) * WHO_PLACES * (sizeof(uint64_t) + sizeof(uint32_t)))
 INLINE who_sample *who_record(const who_table *t, size_t i) { return (who_sample *)((char *)t + t->records_at + i * WHO_RECORD); }
 
 INLINE uint32_t who_number(const who_table *t, const who_sample *s)

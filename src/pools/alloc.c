@@ -250,8 +250,10 @@ static NOINLINE void free_odd(void *p, slab *s)
 /* What would have taken the short way, had its heap not been lent. */
 static NOINLINE void free_lent(void *p, slab *s)
 {
-    watch_free(p, block_size_of(p));
-    thread_heap();
+    if (LOAD(block_mark(p)))
+        watch_free(p, block_size_of(p));
+    if (!LOAD(&pm_asked))
+        thread_heap();
     free_to_bin(p, LOAD(&s->bin));
 }
 

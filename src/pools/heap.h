@@ -81,6 +81,7 @@ static_assert((sizeof(struct heap) + 4095) / 4096 % 2 == 1, "heap_post spreads h
 
 extern __thread heap *my_heap __attribute__((visibility("hidden")));
 extern __thread heap *pm_lent __attribute__((visibility("hidden")));
+extern __thread int64_t pm_unwatched __attribute__((visibility("hidden"))); /* bytes that it may ask for, in small requests, unseen */
 
 /* A thread lends its heap, so that each of its calls comes to a slow path, and finds there what it would have found. It gets it
  * back on the first one after pm_asked has become 0. */
@@ -108,6 +109,17 @@ INLINE void *bin_pop(bin *b)
         b->free = p->next;
         b->room++;
     }
+    return p;
+}
+
+/* What the short way would have found in the bin of a heap that is lent, if nobody is to see it; or NULL. */
+#define UNWATCHED_MOST 1024
+INLINE void *bin_pop_lent(bin *b, size_t size)
+{
+    if (size >= UNWATCHED_MOST || pm_unwatched < (int64_t)size)
+        return NULL;
+    void *p = bin_pop(b);
+    pm_unwatched -= p ? (int64_t)size : 0;
     return p;
 }
 

@@ -7,6 +7,7 @@ const guests *pm_guests;
 bool pm_every_call_slow, pm_watching;
 uint64_t pm_asked;
 void *pm_samples;
+uint8_t pm_sample_marks[SAMPLE_MARKS] RARE;
 static const watcher *watchers[WATCHERS + 1]; /* constant once the pools are up; ends with NULL */
 
 void guests_register(const guests *g) { __atomic_store_n(&pm_guests, g, __ATOMIC_RELEASE); }

@@ -36,6 +36,11 @@ extern bool pm_every_call_slow;
  * and from outside. */
 extern uint64_t pm_asked;
 extern void *pm_samples; /* what answers it; NULL until the first time */
+/* How many sampled blocks have an address with this hash: none, for most frees, and the watcher is not called. */
+#define SAMPLE_MARKS 65536
+extern uint8_t pm_sample_marks[SAMPLE_MARKS];
+INLINE uint32_t block_hash(const void *p) { return (uint32_t)(((uintptr_t)p >> QUANTUM_SHIFT) * 0x9E3779B97F4A7C15u >> 32); }
+INLINE uint8_t *block_mark(const void *p) { return &pm_sample_marks[block_hash(p) % SAMPLE_MARKS]; }
 INLINE bool calls_watched(void) { return pm_every_call_slow || LOAD(&pm_asked) != 0; }
 /* The same, but for the hardened library, where every call is slow and mostly nobody watches. */
 extern bool pm_watching;

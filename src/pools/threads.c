@@ -39,6 +39,7 @@ static heap *heap_claim(void)
 static NOINLINE heap *heap_regain(void)
 {
     my_heap = pm_lent;
+    pm_unwatched = 0;
     watch_end();
     return my_heap;
 }

@@ -72,7 +72,7 @@ INLINE void *sample(unsigned klass, size_t size)
     return watched(guard_alloc(size, QUANTUM, BY_MALLOC, CALLER), size);
 }
 
-NOINLINE void *malloc_slow(size_t size)
+NOINLINE static void *malloc_rest(size_t size)
 {
     if (UNLIKELY(!start_done()))
         return boot_or_fail(size);
@@ -87,6 +87,12 @@ NOINLINE void *malloc_slow(size_t size)
         return out_of_memory();
     forwarded(true);
     return watched(pm_next.malloc(size), size);
+}
+
+NOINLINE void *malloc_slow(size_t size)
+{
+    void *p = UNLIKELY(my_heap == HEAP_LENT) ? bin_pop_lent(bin_of_size(pm_lent, size), size) : NULL;
+    return p ? p : malloc_rest(size);
 }
 
 PM_EXPORT void *malloc(size_t size) { return allocate(size, BY_MALLOC); }

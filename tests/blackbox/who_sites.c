@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SITE __attribute__((noinline, noclone))
+#define SITE __attribute__((noinline))
 #define MIB ((size_t)1 << 20)
 
 static uint64_t seed = 88172645463325252u;
