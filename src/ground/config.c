@@ -347,7 +347,7 @@ static void complain_of_name(const char *name, size_t length, bool strict, confi
     const char *nearest = strict ? NULL : name_nearest(name, length);
     snprintf(line, sizeof line, "%s%.*s: no such setting%s%s%s", prefix, (int)size_min(length, 100), name,
              nearest ? "; did you mean " : "", nearest ? prefix : "", nearest ? nearest : "");
-    complain(line);
+    line_say(line, complain);
 }
 
 /* True when the variable is good, or none of ours. */

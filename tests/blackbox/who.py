@@ -42,7 +42,7 @@ class Who(Case):
 
     def finish(self, process):
         process.stdin.close()
-        process.wait(60)
+        process.wait(harness.PATIENCE)
         process.stdout.close()
         process.stderr.close()
 
@@ -242,7 +242,7 @@ class Attached(Who):
             process.stdin.flush()
             self.assertEqual(process.stdout.readline(), "done\n")
             tool.send_signal(signal.SIGINT)
-        out, err = tool.communicate(timeout=100)
+        out, err = tool.communicate(timeout=harness.PATIENCE)
         self.assertEqual(tool.returncode, 0, err)
         return json.loads(out)
 
@@ -269,7 +269,7 @@ class Attached(Who):
         self.assert_shares(document, 8)
         self.assertEqual(document["what"], "allocated since it began to sample, and held")
         process.stdin.close()
-        self.assertEqual((process.wait(60), process.stderr.read()), (0, ""))
+        self.assertEqual((process.wait(harness.PATIENCE), process.stderr.read()), (0, ""))
 
     def test_interpreter(self):
         python = shutil.which("python3")
@@ -321,7 +321,7 @@ int main() { shop::basket<std::string> b; puts("ready"); fflush(stdout); getchar
         process.stdout.readline()
         time.sleep(1)
         process.kill()
-        out, err = tool.communicate(timeout=50)
+        out, err = tool.communicate(timeout=harness.PATIENCE)
         self.assertEqual((tool.returncode, err), (0, ""))
         self.assertIn("the process ended meanwhile", out)
         self.assertIn("site_sixty", out)
@@ -343,7 +343,7 @@ int main() { shop::basket<std::string> b; puts("ready"); fflush(stdout); getchar
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertRegex(result.stdout, r"^\d+ samples, 0 torn\n$")
         process.stdin.close()
-        self.assertEqual((process.wait(60), process.stderr.read()), (0, ""))
+        self.assertEqual((process.wait(harness.PATIENCE), process.stderr.read()), (0, ""))
 
     def test_damaged(self):
         process = self.start(self.sites, "wait", 20, WHO="64K")
