@@ -14,10 +14,10 @@ import time
 
 PATIENCE = 1500  # seconds; what takes longer hangs
 
-PYTHON_MODULES = """test_array test_ast test_asyncio test_bytes test_capi test_codecs test_collections test_concurrent_futures
+PYTHON_MODULES = """test_array test_ast test_asyncio test_bytes test_codecs test_collections test_concurrent_futures
 test_ctypes test_decimal test_dict test_fork1 test_gc test_generators test_hashlib test_io test_itertools test_json test_list test_long
 test_marshal test_memoryview test_mmap test_multiprocessing_fork test_pickle test_posix test_queue test_re test_set test_signal
-test_socket test_sqlite3 test_ssl test_struct test_subprocess test_thread test_threading test_threading_local test_tracemalloc
+test_socket test_ssl test_struct test_subprocess test_thread test_threading test_threading_local test_tracemalloc
 test_unicode test_weakref test_zlib"""
 
 STRESSORS = """malloc:300000 fork:500 vfork:500 clone:100 brk:20000 mmap:200 mmapfork:4 pthread:500 vm:2000 bigheap:200 memfd:100 mremap:200
