@@ -76,6 +76,7 @@ typedef struct pm_stats {
      * so that capacity, used and free are bytes. */
     pm_stats_row row[PM_STATS_ROWS];
     size_t explicit_pools;   /* pm_pools there are, those without a row, too */
+    size_t kept_bytes;       /* blocks of the next allocator that were freed and are at hand for the next request */
 } pm_stats;
 
 typedef enum { PM_FORMAT_TEXT, PM_FORMAT_JSON, PM_FORMAT_PROMETHEUS } pm_format;

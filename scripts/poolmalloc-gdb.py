@@ -12,10 +12,10 @@ import struct
 
 import gdb
 
-MAGIC, LAYOUT = b"poolmalloc-live\0", 8
+MAGIC, LAYOUT = b"poolmalloc-live\0", 9
 SLAB, RECORD, BITS, BIN, CLASS, UNIT = 1 << 17, 64, 512, 32, 40, 1 << 21
 USED = 5  # states from here on: in a heap, a pool or an arena
-HEAP = {"state": 2053, "number": 2056, "pending": 2112, "out": 2152, "inbox": 2368, "pool_bins": 2376}
+HEAP = {"state": 2053, "number": 2056, "pending": 2112, "out": 2152, "inbox": 2368, "pool_bins": 5120}
 POOL = {"hand": 0, "bin_offset": 32, "shape": 40, "own": 80, "slabs": 144, "out": 168, "next": 232, "name": 277, "bytes": 320}
 OUTBOXES, OUTBOX = 8, 24
 STATES = {1: "live", 2: "idle", 3: "closed"}

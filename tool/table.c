@@ -54,7 +54,8 @@ void table_print(const view *v, const pm_stats *s, const char *command)
         heaps_print(v);
     printf("in use %s, resident %s, committed %s, address space %s\n", HUMAN_LONG(s->used_bytes), HUMAN_LONG(s->resident_bytes),
            HUMAN_LONG(s->committed_bytes), HUMAN_LONG(s->reserved_bytes));
-    printf("forwarded calls %zu (for want of pool memory %zu), served by pools ", s->forwarded_calls, s->forwarded_small_calls);
+    printf("forwarded calls %zu (for want of pool memory %zu), freed blocks of theirs at hand %s, served by pools ", s->forwarded_calls,
+           s->forwarded_small_calls, HUMAN_LONG(s->kept_bytes));
     printf(s->pool_calls ? "%zu\n" : "not counted (POOLMALLOC_STATS=full counts)\n", s->pool_calls);
     printf("heaps %zu (idle %zu, busy %zu), slabs spare %zu, empty %zu, purged %zu (so far %zu), limit hits %zu; ", s->heaps,
            s->idle_heaps, s->busy, s->spare_slabs, s->empty_slabs, s->purged_slabs, s->purges, s->limit_hits);

@@ -26,6 +26,7 @@ static const figure totals[] = {
     TOTAL(used_bytes, "used_bytes", "gauge", "Blocks in the program's hands.", ALWAYS),
     TOTAL(forwarded_calls, "forwarded_calls_total", "counter", "Allocations handed to the next allocator.", ALWAYS),
     TOTAL(forwarded_small_calls, "forwarded_small_calls_total", "counter", "Those of them for want of pool memory.", ALWAYS),
+    TOTAL(kept_bytes, "kept_bytes", "gauge", "Blocks of the next allocator, freed and at hand.", ALWAYS),
     TOTAL(pool_calls, "pool_calls_total", "counter", "Allocations served by pools (with POOLMALLOC_STATS=full).", COUNTED),
     TOTAL(heaps, "heaps", "gauge", "Heaps made.", ALWAYS),
     TOTAL(idle_heaps, "idle_heaps", "gauge", "Heaps without a thread.", ALWAYS),
@@ -183,8 +184,8 @@ static void write_text(text *t, const view *v, const pm_stats *s)
         write_text_heaps(t, v);
     text_add(t, "in use %zu, resident %zu, committed %zu, address space %zu\n", s->used_bytes, s->resident_bytes,
              s->committed_bytes, s->reserved_bytes);
-    text_add(t, "forwarded calls %zu (for want of pool memory %zu), served by pools ", s->forwarded_calls,
-             s->forwarded_small_calls);
+    text_add(t, "forwarded calls %zu (for want of pool memory %zu), freed blocks of theirs at hand %zu, served by pools ",
+             s->forwarded_calls, s->forwarded_small_calls, s->kept_bytes);
     text_add(t, v->counted ? "%zu\n" : "not counted (POOLMALLOC_STATS=full counts)\n", s->pool_calls);
     text_add(t, "heaps %zu (idle %zu, busy %zu), spare slabs %zu, empty %zu, purged %zu (so far %zu), limit hits %zu; ",
              s->heaps, s->idle_heaps, s->busy, s->spare_slabs, s->empty_slabs, s->purged_slabs, s->purges, s->limit_hits);

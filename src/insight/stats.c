@@ -29,7 +29,7 @@ AT(heap, number, 2056);
 AT(heap, pending, 2112);
 AT(heap, out, 2152);
 AT(heap, inbox, 2368);
-AT(heap, pool_bins, 2376);
+AT(heap, pool_bins, 5120);
 AT(pm_pool, hand, 0);
 AT(pm_pool, shape, 40);
 AT(pm_pool, own, 80);
@@ -156,6 +156,16 @@ static PEEKS size_t bin_held(const bin *b)
 
 static size_t less(size_t from, size_t n) { return from - size_min(from, n); }
 
+static PEEKS size_t kept_bytes(const kept_bins *k)
+{
+    size_t bytes = 0;
+    for (unsigned c = 0; c < KEPT_BINS; c++) {
+        int n = k->bin[c].limit - k->bin[c].room - k->bin[c].taken;
+        bytes += n > 0 ? (size_t)n * kept_size(c) : 0;
+    }
+    return bytes;
+}
+
 static PEEKS void heap_subtract(const heap *h, transit *t)
 {
     pm_stats *s = t->s;
@@ -164,6 +174,7 @@ static PEEKS void heap_subtract(const heap *h, transit *t)
     heap_count(t, h);
     s->forwarded_calls += h->forwarded + h->overflowed;
     s->forwarded_small_calls += h->overflowed;
+    s->kept_bytes += kept_bytes(&h->kept);
     s->remote_frees += h->blocks_sent;
     s->remote_messages += h->messages_sent;
     s->idle_heaps += h->state == HEAP_IDLE;
@@ -450,7 +461,7 @@ stats_sums stats_sum(void)
 {
     view v;
     look(&v, false);
-    stats_sums sums = {looker_stats.committed_bytes, looker_stats.used_bytes, looker_stats.empty_slabs * SLAB_SIZE};
+    stats_sums sums = {looker_stats.committed_bytes, looker_stats.used_bytes, looker_stats.empty_slabs * SLAB_SIZE + looker_stats.kept_bytes};
     os_claim_give(&looker);
     return sums;
 }

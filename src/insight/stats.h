@@ -69,7 +69,7 @@ void stats_gather(pm_stats *s);
 
 /* The few that mallinfo tells, in bytes. */
 typedef struct stats_sums {
-    size_t committed, used, empty;
+    size_t committed, used, spare; /* spare: what a trim would give back, blocks of the next allocator at hand too */
 } stats_sums;
 
 stats_sums stats_sum(void);

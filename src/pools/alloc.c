@@ -79,6 +79,8 @@ static NOINLINE void heap_tick(heap *h)
     h->spare_idle = true;
     depot_purge(false);
     heaps_visit_one(h);
+    if (pm_storer)
+        pm_storer->tick();
 }
 
 /* What is done now and then on slow paths. */
@@ -276,6 +278,7 @@ NOINLINE void free_other(void *p, slab *s)
 
 size_t pools_trim(void)
 {
+    size_t bytes = pm_storer ? pm_storer->trim() : 0;
     thread_idle();
     heap *h = heap_enter_mine();
     heaps_trim();
@@ -284,7 +287,7 @@ size_t pools_trim(void)
     h = heap_enter_mine();
     if (guests_here())
         guests_here()->shed();
-    size_t bytes = depot_purge(true);
+    bytes += depot_purge(true);
     bytes += heaps_purge();
     heap_leave_mine(h);
     return bytes;

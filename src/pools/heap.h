@@ -6,6 +6,7 @@
 #include "ground/base.h"
 #include "pools/class.h"
 #include "pools/heap_ids.h"
+#include "pools/kept.h"
 #include "ground/os.h"
 #include "pools/region.h"
 #include "pools/seams.h"
@@ -70,13 +71,17 @@ struct heap {
      * taken whole by exchange (acquire). On a line of its own: every other thread writes here. */
     _Alignas(64) block *inbox;
 
+    kept_bins kept; /* of the next allocator */
+    uint32_t grown[32]; /* realloc's: blocks to which a buffer has moved to grow, by a hash: 28 bits of the address, and how often */
+
     bin pool_bins[POOL_BINS]; /* of explicit pools; limit 0 while not in use */
+    char apart[4 * KIB];      /* never touched */
 };
 
 #define NO_HEAPS_BYTES (sizeof(heap) + 4 * HEAP_ID_BYTES) /* of pm_no_heaps */
 
-/* What a heap touches of itself in a program without explicit pools. */
-#define HEAP_TOUCHED round_up(offsetof(heap, pool_bins), 4 * KIB)
+/* What a heap touches of itself in a program without explicit pools and large blocks. */
+#define HEAP_TOUCHED round_up(offsetof(heap, kept), 4 * KIB)
 static_assert((sizeof(struct heap) + 4095) / 4096 % 2 == 1, "heap_post spreads heaps over outboxes by their addresses");
 
 extern __thread heap *my_heap __attribute__((visibility("hidden")));

@@ -85,7 +85,7 @@ typedef struct control {
 } control;
 
 #define CONTROL_MAGIC "poolmalloc-live"
-#define CONTROL_LAYOUT 8u
+#define CONTROL_LAYOUT 9u
 
 /* Finds a place and maps the control page, `front` bytes behind its head (whole pages), and the first records; false: no
  * pools. Called once, before any other thread may come here. */

@@ -5,6 +5,7 @@
 
 const guests *pm_guests;
 bool pm_every_call_slow, pm_watching;
+const storer *pm_storer;
 uint64_t pm_asked;
 void *pm_samples;
 uint8_t pm_sample_marks[SAMPLE_MARKS] RARE;

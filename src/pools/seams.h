@@ -1,5 +1,5 @@
-/* seams.h: the two tables by which pools/ calls those above it, who register themselves. No way that costs nothing today looks
- * at either. */
+/* seams.h: the three tables by which pools/ calls those above it, who register themselves. No way that costs nothing today looks
+ * at any. */
 #ifndef PM_SEAMS_H
 #define PM_SEAMS_H
 
@@ -18,6 +18,15 @@ typedef struct guests {
 extern const guests *pm_guests; /* NULL: there are none */
 INLINE const guests *guests_here(void) { return __atomic_load_n(&pm_guests, __ATOMIC_ACQUIRE); } /* guests_register releases */
 void guests_register(const guests *g);
+
+/* Who keeps blocks of the next allocator at hand, in front of the pools. Without any lock held, outside of slow paths' marks but for tick. */
+typedef struct storer {
+    void (*tick)(void);   /* now and then, on a slow path */
+    void (*idle)(heap *h); /* the calling thread, whose heap this is, ends or rests */
+    size_t (*trim)(void); /* everything goes back; bytes of that */
+} storer;
+
+extern const storer *pm_storer; /* NULL: there is none; set before the first heap exists */
 
 /* Modes that see every call: CHECK, STATS=full, PROFILE. A function that a watcher has no use for is NULL. */
 typedef struct watcher {

@@ -80,6 +80,12 @@ static void heap_drop_all(heap *h)
     heap_unlock(h);
 }
 
+static void storer_idle(heap *h)
+{
+    if (pm_storer)
+        pm_storer->idle(h);
+}
+
 void thread_exit(void *p)
 {
     heap *h = p;
@@ -87,6 +93,7 @@ void thread_exit(void *p)
         return;
     heap_drop_all(h);
     heap_leave(h);
+    storer_idle(h);
     my_heap = HEAP_GONE;
     os_lock_take(&pm_registry.lock);
     registry_idle_push(h);
@@ -100,6 +107,7 @@ void thread_idle(void)
         return;
     heap_drop_all(h);
     heap_leave(h);
+    storer_idle(h);
 }
 
 /* ---- other heaps' slabs ---- */

@@ -50,7 +50,7 @@ PM_EXPORT struct mallinfo2 mallinfo2(void)
     m.arena += s.committed;
     m.uordblks += s.used;
     m.fordblks += s.committed - size_min(s.used, s.committed);
-    m.keepcost += s.empty;
+    m.keepcost += s.spare;
     return m;
 }
 
@@ -69,8 +69,8 @@ static void info_write(FILE *stream, const char *document, const pm_stats *s)
 {
     static const char end[] = "</malloc>";
     const char *tail = document ? strstr(document, end) : NULL;
-    fprintf(stream, "%.*s<poolmalloc version=\"%s\" committed=\"%zu\" used=\"%zu\">\n", tail ? (int)(tail - document) : INT32_MAX,
-            tail ? document : "<malloc version=\"1\">\n", PM_VERSION, s->committed_bytes, s->used_bytes);
+    fprintf(stream, "%.*s<poolmalloc version=\"%s\" committed=\"%zu\" used=\"%zu\" kept=\"%zu\">\n", tail ? (int)(tail - document) : INT32_MAX,
+            tail ? document : "<malloc version=\"1\">\n", PM_VERSION, s->committed_bytes, s->used_bytes, s->kept_bytes);
     for (size_t i = 0; i < s->pools; i++)
         if (s->row[i].slabs)
             fprintf(stream, "<pool size=\"%zu\" slabs=\"%zu\" capacity=\"%zu\" used=\"%zu\"/>\n", s->row[i].block_size,

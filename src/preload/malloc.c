@@ -9,6 +9,7 @@
 #include "pools/bringup.h"
 #include "pools/guard.h"
 #include "pools/hardened.h"
+#include "preload/large.h"
 #include "preload/next.h"
 #include "preload/start.h"
 
@@ -21,7 +22,6 @@
 void forwarded(bool small)
 {
     heap *h = heap_mine();
-    next_prime();
     if (LIKELY(heap_is_real(h))) {
         *(small ? &h->overflowed : &h->forwarded) += 1;
     } else {
@@ -41,12 +41,27 @@ void *boot_or_fail(size_t size)
     return p ? p : out_of_memory();
 }
 
-NOINLINE void *malloc_forward(size_t size)
+/* Rounded up, so that it fits more than one request; where there is no memory for that, not. */
+static void *next_malloc(size_t size)
+{
+    size_t most = large_round(size);
+    void *p = pm_next.malloc(most);
+    return large_got(p || most == size ? p : pm_next.malloc(size));
+}
+
+static NOINLINE void *malloc_beyond(size_t size)
 {
     if (UNLIKELY(!start_done()))
         return boot_or_fail(size);
     forwarded(false);
-    return watched(pm_next.malloc(size), size);
+    void *p = large_more(size);
+    return p ? p : watched(next_malloc(size), size);
+}
+
+NOINLINE void *malloc_forward(size_t size)
+{
+    void *p = large_take(size);
+    return LIKELY(p != NULL) ? p : malloc_beyond(size);
 }
 
 /* May a request that a pool should have served go to the next allocator? Always, where a signal handler interrupted a
@@ -74,11 +89,13 @@ INLINE void *sample(unsigned klass, size_t size)
 
 NOINLINE static void *malloc_rest(size_t size)
 {
+    unsigned klass = class_of(size);
+    if (UNLIKELY(klass == CLASS_NONE) && size > KEPT_LEAST)
+        return malloc_forward(size);
     if (UNLIKELY(!start_done()))
         return boot_or_fail(size);
-    unsigned klass = class_of(size);
     if (UNLIKELY(!pm_pools_ready || klass == CLASS_NONE))
-        return malloc_forward(size);
+        return malloc_beyond(size);
     void *p = sample(klass, size);
     p = LIKELY(p == NULL) ? alloc_slow(klass, size) : p;
     if (LIKELY(p != NULL))
@@ -102,15 +119,23 @@ static size_t next_usable(void *p) { return pm_next.malloc_usable_size ? pm_next
 /* Bytes of a sample of POOLMALLOC_GUARD's, or SIZE_MAX: it is none. */
 static size_t guarded_size(const void *p, call c) { return UNLIKELY(LOAD(&pm_guarding)) ? guard_size(p, c, CALLER) : SIZE_MAX; }
 
-NOINLINE void free_foreign(void *p)
+static NOINLINE void free_next(void *p)
 {
-    if (!p || boot_holds(p) || UNLIKELY(pm_next.free == NULL))
+    if (UNLIKELY(pm_next.free == NULL))
         return;
     if (!PM_HARDENED && UNLIKELY(LOAD(&pm_guarding)) && guard_free(p, CALL_FREE, SIZE_MAX, CALLER))
         return;
     if (UNLIKELY(calls_watched()))
         watch_free(p, next_usable(p));
-    pm_next.free(p);
+    large_give(p);
+}
+
+NOINLINE void free_foreign(void *p)
+{
+    if (!p || boot_holds(p))
+        return;
+    if (UNLIKELY(!large_put(p)))
+        free_next(p);
 }
 
 PM_EXPORT void free(void *p) { release(p, CALL_FREE, SIZE_MAX); }
@@ -130,16 +155,24 @@ PM_EXPORT void free_aligned_sized(void *p, size_t align, size_t size)
     release(p, CALL_FREE_SIZED, size);
 }
 
+#define CALLOC_KEPT (256 * KIB) /* beyond, fresh memory is cheaper than making it zero */
+
 /* ---- calloc ---- */
 
 static NOINLINE void *calloc_forward(size_t n, size_t size)
 {
-    if (UNLIKELY(!start_done())) {
-        size_t bytes;
-        return __builtin_mul_overflow(n, size, &bytes) ? out_of_memory() : boot_or_fail(bytes); /* never used before: zero */
-    }
+    size_t bytes;
+    if (UNLIKELY(__builtin_mul_overflow(n, size, &bytes)))
+        return out_of_memory();
+    if (UNLIKELY(!start_done()))
+        return boot_or_fail(bytes); /* never used before: zero */
+    bool kept = bytes > KEPT_LEAST && bytes <= CALLOC_KEPT;
+    void *p = kept ? large_take(bytes) : NULL;
+    if (p)
+        return memset(p, 0, bytes);
     forwarded(false);
-    return watched(pm_next.calloc(n, size), n * size);
+    p = kept ? large_more(bytes) : NULL;
+    return p ? memset(p, 0, bytes) : watched(large_got(pm_next.calloc(1, large_round(bytes))), bytes);
 }
 
 static NOINLINE void *calloc_slow(size_t bytes)
@@ -184,11 +217,16 @@ static void *move(void *from, void *to, size_t bytes)
 
 void *realloc_next(void *p, size_t size)
 {
-    size_t usable = UNLIKELY(calls_watched()) ? next_usable(p) : 0;
-    void *to = pm_next.realloc(p, size);
-    if (UNLIKELY(usable > 0) && (to || size == 0))
-        watch_free(p, usable);
-    return watched(to, size);
+    size_t usable = UNLIKELY(calls_watched()) ? next_usable(p) : pm_large_size(p), most = large_round(size);
+    void *to = pm_next.realloc(p, most);
+    if (UNLIKELY(!to && most > size))
+        to = pm_next.realloc(p, size);
+    if (to || size == 0) {
+        large_gone(usable);
+        if (UNLIKELY(calls_watched()))
+            watch_free(p, usable);
+    }
+    return watched(large_got(to), size);
 }
 
 static void *realloc_foreign(void *p, size_t size)
@@ -205,6 +243,9 @@ static void *realloc_foreign(void *p, size_t size)
         guard_free(p, CALL_REALLOC, SIZE_MAX, CALLER);
         return NULL;
     }
+    size_t usable = calls_watched() ? 0 : next_usable(p);
+    if (size <= usable && size > usable / 2 && usable - size < MIB)
+        return p;
     if (size == 0 || size > BLOCK_MAX || class_of(size) == CLASS_NONE || !pm_pools_ready || !pm_next.malloc_usable_size) {
         forwarded(false);
         return realloc_next(p, size);
@@ -215,11 +256,42 @@ static void *realloc_foreign(void *p, size_t size)
     return move(p, to, size_min(pm_next.malloc_usable_size(p), size));
 }
 
+/* Of a block that was freed and handed out again the number is wrong, which costs no more than a bit of room. */
+static uint32_t *growth_slot(const void *p, uint32_t *key)
+{
+    *key = (uint32_t)((uintptr_t)p >> QUANTUM_SHIFT << 4);
+    return &my_heap->grown[*key * 0x9e3779b1u >> 27];
+}
+
+static unsigned growth_of(const void *p)
+{
+    uint32_t key, found = *growth_slot(p, &key);
+    return (found & ~15u) == key ? found & 15 : 0;
+}
+
+static void growth_note(const void *p, unsigned moves)
+{
+    uint32_t key, *slot = growth_slot(p, &key);
+    if (heap_is_real(my_heap))
+        *slot = key | (moves < 15 ? moves : 15);
+}
+
 static void *stay(void *p, size_t size)
 {
     if (UNLIKELY(pm_every_call_slow))
         watch_resize(p, size);
     return p;
+}
+
+/* A buffer that has moved twice to grow gets half as much again: it will skip a block size or two. */
+static void *grow(void *p, size_t old, size_t size)
+{
+    size_t largest = pm_classes[pm_class_count - 1].size, more = size + size / 2;
+    unsigned moves = growth_of(p);
+    void *to = moves < 2 ? NULL : allocate(more > largest && size <= largest ? largest : more, BY_MALLOC);
+    to = to ? to : allocate(size, BY_MALLOC);
+    growth_note(to, moves + 1);
+    return move(p, to, old);
 }
 
 /* Stays in place as long as at least half of the block is used. */
@@ -238,6 +310,8 @@ PM_EXPORT void *realloc(void *p, size_t size)
     size_t old = block_size_of(p);
     if (size <= old && size > old / 2)
         return stay(p, size);
+    if (size > old && !calls_watched())
+        return grow(p, old, size);
     void *to = allocate(size, BY_MALLOC);
     if (!to && size <= old)
         return stay(p, size);
@@ -282,7 +356,7 @@ static NOINLINE void *aligned_slow(size_t align, size_t size)
     void *p = aligned_from_pool(align, size);
     if (p)
         return p;
-    return aligned_refused(align, size) ? out_of_memory() : watched(pm_next.memalign(align, size_max(size, 1)), size);
+    return aligned_refused(align, size) ? out_of_memory() : watched(large_got(pm_next.memalign(align, size_max(size, 1))), size);
 }
 
 INLINE void *alloc_aligned(size_t align, size_t size)
@@ -303,7 +377,7 @@ static COLD void *aligned_odd(size_t align, size_t size)
     if (!next)
         return alloc_aligned(align, size);
     forwarded(false);
-    return watched(next(align, size), size);
+    return watched(large_got(next(align, size)), size);
 }
 
 PM_EXPORT void *aligned_alloc(size_t align, size_t size)

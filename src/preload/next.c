@@ -17,9 +17,7 @@ static char library_name[64];
 
 /* ---- the boot arena ---- */
 
-#define BOOT_BYTES (64 * KIB)
-
-static _Alignas(16) char boot_arena[BOOT_BYTES] RARE;
+_Alignas(16) char boot_arena[BOOT_BYTES] RARE;
 static size_t boot_used;
 
 /* Each piece is preceded by its size. */
@@ -34,8 +32,6 @@ void *boot_alloc(size_t size)
     memcpy(boot_arena + at, &size, sizeof size);
     return boot_arena + at + QUANTUM;
 }
-
-bool boot_holds(const void *p) { return (uintptr_t)p - (uintptr_t)boot_arena < BOOT_BYTES; }
 
 size_t boot_size(const void *p)
 {
@@ -71,17 +67,6 @@ void *next_function(const char *name)
 {
     void *f = dlsym(RTLD_NEXT, name);
     return (uintptr_t)f >= library_low && (uintptr_t)f < library_high ? f : NULL;
-}
-
-void next_prime(void)
-{
-    static bool primed;
-    if (LIKELY(LOAD(&primed)))
-        return;
-    STORE(&primed, true);
-    int saved = errno;
-    pm_next.free(pm_next.malloc(2 * MIB));
-    errno = saved;
 }
 
 /* ---- stand-ins for what a library lacks ---- */

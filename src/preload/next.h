@@ -19,16 +19,15 @@ extern next_allocator pm_next;
 
 /* Fills pm_next. False: the process has no other malloc. Calls dlsym: with no lock held. */
 bool next_find(void);
-/* On the first call: one block of 2 MiB is taken and given back. The C library learns from it (its mmap and trim
- * thresholds follow the largest block freed) to keep the top of its heap, which the small blocks that would have pinned
- * it no longer do: without it, twice the time and 28 times the page faults on sizes around 32 KiB. errno is kept. */
-void next_prime(void);
 /* A function of the next allocator's library by name, or NULL; for what is called seldom. Calls dlsym. */
 void *next_function(const char *name);
 
+#define BOOT_BYTES (64 * KIB)
+extern char boot_arena[BOOT_BYTES];
+
 /* 16-aligned memory from a fixed arena; NULL when that is used up. Never freed. */
 void *boot_alloc(size_t size);
-bool boot_holds(const void *p);
+INLINE bool boot_holds(const void *p) { return (uintptr_t)p - (uintptr_t)boot_arena < BOOT_BYTES; }
 size_t boot_size(const void *p);
 
 #endif

@@ -5,6 +5,7 @@
 #include "ground/config.h"
 #include "pools/guard.h"
 #include "pools/hardened.h"
+#include "preload/large.h"
 #include "preload/next.h"
 #include "ground/os.h"
 #include "insight/report.h"
@@ -145,6 +146,7 @@ static void start(void)
     if (!next_find())
         report_abort("no other malloc in this process to forward to");
     report_start();
+    large_init();
     if (pools && pm_config.stats.signal)
         signal_install(pm_config.stats.signal);
     if (pools && pm_config.who)

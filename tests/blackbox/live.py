@@ -379,7 +379,8 @@ class Debugger(Live):
         if "stapsdt" not in notes:
             self.skipTest("built without probes")
         found = re.findall(r"Provider: poolmalloc\s+Name: (\w+)\s.*\s+Arguments: \S+ \S+\n", notes)
-        self.assertEqual(set(found), {"slab_take", "slab_put", "slab_empty", "slab_reuse", "purge", "overflow", "remote_flush", "adopt", "strip"})
+        self.assertEqual(set(found), {"slab_take", "slab_put", "slab_empty", "slab_reuse", "purge", "overflow", "remote_flush", "adopt", "strip",
+                                      "large_keep", "large_old", "large_rob", "large_fall"})
 
     def test_a_process_without_pools(self):
         if not shutil.which("gdb"):

@@ -1,0 +1,35 @@
+/* kept.h: Where a heap has blocks of the next allocator at hand, for whoever keeps them (seams.h); the pools never look. */
+#ifndef PM_KEPT_H
+#define PM_KEPT_H
+
+#include "ground/base.h"
+
+#define KEPT_SHIFT 15 /* bins begin above 32 KiB */
+#define KEPT_LEAST ((size_t)1 << KEPT_SHIFT)
+#define KEPT_BINS 80  /* eight to a doubling, up to 32 MiB: beyond, the C library maps each block by itself */
+
+/* Blocks of at least kept_size. 0 <= room <= limit. The lists are linked by next; each is taken whole, by exchange, so that another
+ * thread can do it; all else is its thread's. */
+typedef struct kept_bin {
+    block *fresh;   /* freed since the last look */
+    block *old;     /* at hand since before that, and not needed since */
+    int16_t room;   /* limit less the blocks that came in and were not taken by the thread */
+    uint16_t taken; /* blocks that other threads took from the lists; atomic */
+    uint8_t limit;  /* blocks that may be at hand */
+    uint8_t given;  /* blocks given back since the last look: so many misses are regrets */
+    uint64_t nothing;
+} kept_bin;
+static_assert(sizeof(kept_bin) == 32, "a shift, and never on two lines");
+
+typedef struct kept_bins {
+    kept_bin bin[KEPT_BINS + 1]; /* the last one never has room: it follows the one before it */
+    uint64_t looked;  /* ms: when the last look began */
+    uint64_t seen_at; /* ms: since when other threads have seen the same `seen` here; theirs */
+    uint32_t seen;
+    uint8_t at;       /* the next bin to look at; 0: when the delay is over */
+    uint8_t until;    /* counts down by one a block; at 0 the clock is looked at */
+} kept_bins;
+
+INLINE size_t kept_size(unsigned c) { return (size_t)(c % 8 + 9) << (KEPT_SHIFT - 3 + c / 8); }
+
+#endif

@@ -1,0 +1,271 @@
+/* large.c: See large.h. */
+#include "preload/large.h"
+
+#include "ground/config.h"
+#include "ground/os.h"
+#include "pools/threads.h"
+
+#include <errno.h>
+
+#define LIMIT_MOST 64            /* blocks of one bin */
+#define ALLOWED_MOST (256 * MIB) /* of all bins */
+#define GIVEN_MOST 8             /* blocks given back at a look, and the rest of a bin */
+
+static bool keeping; /* constant after start */
+static int64_t out;     /* bytes that the next allocator has given in blocks of these sizes and not got back; atomic, relaxed */
+static int64_t allowed; /* bytes: limit * size of all bins of all heaps; atomic, relaxed */
+
+static size_t size_untold(void *p)
+{
+    (void)p;
+    return 0;
+}
+
+size_t (*pm_large_size)(void *) = size_untold;
+
+size_t large_round(size_t size)
+{
+    unsigned c = keeping && size > KEPT_LEAST ? large_class(size) : KEPT_BINS;
+    return c < KEPT_BINS ? kept_size(c) : size;
+}
+
+static int64_t allow(int64_t bytes) { return __atomic_add_fetch(&allowed, bytes, __ATOMIC_RELAXED); }
+
+/* Room is for what comes and goes, and on an average half full. */
+static int64_t allowed_most(void)
+{
+    int64_t most = LOAD(&out) / 4 * 3;
+    return most < (int64_t)ALLOWED_MOST ? most : (int64_t)ALLOWED_MOST;
+}
+
+static void out_add(size_t usable, int64_t sign)
+{
+    if (large_class_held(usable) < KEPT_BINS)
+        __atomic_add_fetch(&out, sign * (int64_t)usable, __ATOMIC_RELAXED);
+}
+
+void *large_got(void *p)
+{
+    if (p && keeping)
+        out_add(pm_large_size(p), 1);
+    return p;
+}
+
+void large_gone(size_t usable) { out_add(usable, -1); }
+
+/* ---- what goes back ---- */
+
+static size_t list_give(block *p)
+{
+    size_t bytes = 0;
+    for (block *next; p; p = next) {
+        size_t usable = pm_large_size(p);
+        next = p->next;
+        large_gone(usable);
+        pm_next.free(p);
+        bytes += usable;
+    }
+    return bytes;
+}
+
+/* All that is in the list goes to another one, aside. */
+static unsigned list_move(block **from, block **to)
+{
+    unsigned n = 0;
+    for (block *p = list_take(from), *next; p; p = next, n++) {
+        next = p->next;
+        p->next = *to;
+        *to = p;
+    }
+    return n;
+}
+
+/* The limit falls by what other threads took, who lowered `allowed` for it. */
+static void bin_settle(kept_bin *b) { b->limit = (uint8_t)(b->limit - __atomic_exchange_n(&b->taken, 0, __ATOMIC_RELAXED)); }
+
+static void bin_lower(kept_bin *b, unsigned c, unsigned blocks)
+{
+    b->limit = (uint8_t)(b->limit - blocks);
+    b->given = 0;
+    allow(-(int64_t)(blocks * kept_size(c)));
+}
+
+/* What was not needed since the last look goes, and half of the room where nothing went by; what came in since is what the next look
+ * is about. By the heap's thread, as the next one. */
+static unsigned bin_look(kept_bin *b, unsigned c, block **to)
+{
+    unsigned n = list_move(&b->old, to), unused = LOAD(&b->fresh) || b->given > 0 ? 0 : (unsigned)(b->room + 1) / 2;
+    list_put(&b->old, list_take(&b->fresh));
+    bin_settle(b);
+    b->room = (int16_t)(b->room - (int)unused);
+    bin_lower(b, c, n + unused);
+    return n;
+}
+
+/* All of it goes. After a fork there may be less than was counted. */
+static void bin_empty(kept_bin *b, unsigned c, block **to)
+{
+    list_move(&b->old, to);
+    list_move(&b->fresh, to);
+    bin_settle(b);
+    b->room = 0;
+    bin_lower(b, c, b->limit);
+}
+
+/* By any thread: the heap's own may be using it meanwhile. */
+static unsigned bin_rob(kept_bin *b, unsigned c, block **to)
+{
+    unsigned n = LOAD(&b->old) ? list_move(&b->old, to) : 0;
+    n += LOAD(&b->fresh) ? list_move(&b->fresh, to) : 0;
+    if (n > 0) {
+        __atomic_add_fetch(&b->taken, (uint16_t)n, __ATOMIC_RELAXED);
+        allow(-(int64_t)(n * kept_size(c)));
+    }
+    return n;
+}
+
+static void idle(heap *h)
+{
+    block *all = NULL;
+    for (unsigned c = 0; c < KEPT_BINS; c++)
+        bin_empty(&h->kept.bin[c], c, &all);
+    list_give(all);
+}
+
+static size_t trim(void)
+{
+    block *all = NULL;
+    for (uint32_t i = 0, n = LOAD(&pm_registry.count); i < n; i++)
+        for (unsigned c = 0; c < KEPT_BINS; c++)
+            bin_rob(&registry_heap(i)->kept.bin[c], c, &all);
+    return list_give(all);
+}
+
+/* ---- now and then ---- */
+
+/* From where the last look ended, until enough has come together. */
+static void look_here(kept_bins *k, uint64_t now)
+{
+    block *old = NULL;
+    if (k->at == 0) {
+        if (now - k->looked < pm_config.purge_delay)
+            return;
+        k->looked = now;
+    }
+    for (unsigned n = 0; k->at < KEPT_BINS && n < GIVEN_MOST; k->at++)
+        n += bin_look(&k->bin[k->at], k->at, &old);
+    k->at %= KEPT_BINS;
+    if (old)
+        PROBE(large_old, k, old);
+    list_give(old);
+}
+
+/* One heap after the other: where nothing large was asked for during the delay, it all goes. */
+static void look_elsewhere(uint64_t now)
+{
+    static uint32_t cursor;
+    heap *h = registry_heap(__atomic_fetch_add(&cursor, 1, __ATOMIC_RELAXED) % LOAD(&pm_registry.count));
+    kept_bins *k = &h->kept;
+    block *old = NULL;
+    uint32_t seen = (uint32_t)LOAD(&k->looked) << 8 | LOAD(&k->until);
+    if (h == heap_mine())
+        return;
+    if (LOAD(&k->seen) != seen) {
+        STORE(&k->seen, seen);
+        STORE(&k->seen_at, now);
+    } else if (now - LOAD(&k->seen_at) >= pm_config.purge_delay) {
+        for (unsigned c = 0, n = 0; c < KEPT_BINS && n < GIVEN_MOST; c++)
+            n += bin_rob(&k->bin[c], c, &old);
+        STORE(&k->seen_at, now);
+        if (old)
+            PROBE(large_rob, h->number, old);
+        list_give(old);
+    }
+}
+
+static void tick(void)
+{
+    if (pm_config.purge_delay == DELAY_NEVER)
+        return;
+    int saved = errno;
+    uint64_t now = os_now_ms();
+    if (heap_is_real(heap_mine()))
+        look_here(&heap_mine()->kept, now);
+    look_elsewhere(now);
+    errno = saved;
+}
+
+NOINLINE void *large_tick(void *p)
+{
+    tick();
+    if (UNLIKELY(calls_watched()))
+        heap_lend();
+    return p;
+}
+
+/* ---- misses ---- */
+
+/* A block that was given back is wanted again. */
+static void bin_learn(kept_bin *b, unsigned c)
+{
+    int64_t size = (int64_t)kept_size(c);
+    if (b->given == 0 || b->limit >= LIMIT_MOST)
+        return;
+    b->given--;
+    if (allow(size) > allowed_most()) {
+        allow(-size);
+        return;
+    }
+    b->limit++;
+    b->room++;
+    PROBE(large_keep, c, b->limit);
+}
+
+/* What large_take did not look at, or found taken away. */
+void *large_more(size_t size)
+{
+    unsigned c = size > KEPT_LEAST ? large_class(size) : KEPT_BINS;
+    heap *h = my_heap;
+    if (c >= KEPT_BINS || !heap_is_real(h))
+        return NULL;
+    kept_bin *b = &h->kept.bin[c];
+    for (kept_bin *from = b; from < b + 2; from++)
+        if (LOAD(&from->old) && !LOAD(&from->fresh)) {
+            list_put(&from->fresh, list_take(&from->old));
+            void *p = kept_bin_take(from);
+            list_put(&from->old, list_take(&from->fresh));
+            return p;
+        }
+    bin_learn(b, c);
+    return NULL;
+}
+
+void large_give(void *p)
+{
+    size_t usable = pm_large_size(p);
+    unsigned c = large_class_held(usable);
+    heap *h = c < KEPT_BINS ? thread_heap() : NULL;
+    block *all = NULL;
+    large_gone(usable);
+    pm_next.free(p);
+    if (!h)
+        return;
+    kept_bin *b = &h->kept.bin[c];
+    b->given = (uint8_t)(b->given + (b->given < UINT8_MAX));
+    if (LOAD(&allowed) > allowed_most() && b->limit > 0) { /* the program has come down */
+        bin_empty(b, c, &all);
+        PROBE(large_fall, c, all);
+        list_give(all);
+    }
+}
+
+void large_init(void)
+{
+    static const storer here = {tick, idle, trim};
+    keeping = !PM_HARDENED && pm_pools_ready && !pm_every_call_slow && !pm_watching && !pm_config.guard && !pm_config.limit &&
+              pm_config.purge_delay > 0 && pm_next.malloc_usable_size;
+    if (!keeping)
+        return;
+    pm_large_size = pm_next.malloc_usable_size;
+    pm_storer = &here;
+}

@@ -1,0 +1,176 @@
+/* Blocks beyond the pools that are at hand when they were freed: the program sees the plain malloc's contract, its memory comes down
+ * when it lets go of it, and what it wrongly uses later still faults. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "check.h"
+#include "pattern.h"
+#include "process.h"
+
+enum { LIVE = 200, ROUNDS = 8000, SMALLEST = 33000, RANGE = 230000, THREADS = 4 };
+
+typedef struct { char *bytes; size_t size; } Buffer;
+
+static void buffer_make(Buffer *b, Random *random)
+{
+    b->size = SMALLEST + random_below(random, RANGE);
+    bool zeroed = random_below(random, 4) == 0;
+    errno = 0;
+    b->bytes = zeroed ? calloc(b->size / 8 + 1, 8) : malloc(b->size);
+    CHECK(b->bytes != NULL && errno == 0 && (uintptr_t)b->bytes % 16 == 0 && malloc_usable_size(b->bytes) >= b->size);
+    CHECK(!zeroed || all_zero(b->bytes, b->size));
+    pattern_stamp(b->bytes, b->size, b->size);
+}
+
+static void buffer_grow(Buffer *b, Random *random)
+{
+    size_t size = random_below(random, 4) == 0 ? 1 + random_below(random, 60000) : b->size + random_below(random, 40000);
+    char *bytes = realloc(b->bytes, size);
+    CHECK(bytes != NULL && pattern_stamped(bytes, b->size, size < b->size ? size : b->size, b->size));
+    *b = (Buffer){bytes, size};
+    pattern_stamp(b->bytes, b->size, b->size);
+}
+
+static void buffer_end(Buffer *b)
+{
+    CHECK(!b->bytes || pattern_stamped(b->bytes, b->size, b->size, b->size));
+    errno = EDOM;
+    free(b->bytes);
+    CHECK(errno == EDOM);
+    b->bytes = NULL;
+}
+
+static Buffer shared[LIVE];
+static pthread_mutex_t locks[LIVE];
+
+/* Any thread ends or grows what any other made. */
+static void *replace(void *seed)
+{
+    Random random = {(uint64_t)(uintptr_t)seed};
+    for (int i = 0; i < ROUNDS; i++) {
+        size_t k = random_below(&random, LIVE);
+        pthread_mutex_lock(&locks[k]);
+        if (shared[k].bytes && random_below(&random, 8) == 0) {
+            buffer_grow(&shared[k], &random);
+        } else {
+            buffer_end(&shared[k]);
+            buffer_make(&shared[k], &random);
+        }
+        pthread_mutex_unlock(&locks[k]);
+    }
+    return NULL;
+}
+
+static void replace_everywhere(void)
+{
+    pthread_t threads[THREADS];
+    for (size_t i = 0; i < THREADS; i++)
+        CHECK(pthread_create(&threads[i], NULL, replace, (void *)(i + 1)) == 0);
+    for (size_t i = 0; i < THREADS; i++)
+        CHECK(pthread_join(threads[i], NULL) == 0);
+}
+
+static void end_all(void)
+{
+    for (size_t i = 0; i < LIVE; i++)
+        buffer_end(&shared[i]);
+}
+
+/* A child goes on with what is there, and may end it. */
+static void child_goes_on(void)
+{
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        replace((void *)7);
+        end_all();
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
+static void edge_stays(void)
+{
+    int moves = 0;
+    char *p = malloc(32768);
+    for (int i = 0; i < 1000; i++) {
+        char *q = realloc(p, i % 2 ? 32768 : 32784);
+        CHECK(q != NULL);
+        moves += q != p;
+        p = q;
+    }
+    free(p);
+    CHECKF(moves <= 2, "%d moves between 32768 and 32784", moves);
+}
+
+/* A buffer that grows by a quarter at a time moves less often than it grows. */
+static void growth_skips(void)
+{
+    int moves = 0, grows = 0;
+    char *p = NULL;
+    for (size_t size = 16; size < 30000; size += size / 4 + 16, grows++) {
+        char *q = realloc(p, size);
+        CHECK(q != NULL);
+        moves += q != p;
+        p = q;
+    }
+    free(p);
+    CHECKF(moves <= grows * 2 / 3, "%d moves for %d growths", moves, grows);
+}
+
+static void memory_falls(void)
+{
+    enum { N = 500, BYTES = 200 << 10 };
+    static char *blocks[N];
+    for (int i = 0; i < N; i++)
+        memset(blocks[i] = malloc(BYTES), 1, BYTES);
+    char *pin = malloc(40 << 10);
+    memset(pin, 1, 40 << 10);
+    long full = rss_kib();
+    for (int i = 0; i < N; i++)
+        free(blocks[i]);
+    long left = rss_kib() - (full - N * (BYTES >> 10));
+    free(pin);
+    CHECKF(left < 3 * 1024, "%ld KiB stay of %d", left, N * (BYTES >> 10));
+}
+
+/* In a child, which ends by it. */
+static void use_after_free_faults(void)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        signal(SIGSEGV, SIG_DFL);
+        char *volatile p = malloc(256 << 10);
+        free(p);
+        memset(p, 'A', 256 << 10);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+}
+
+/* With the C library behind us: its thresholds are as if we were not there. The argument says that it is another one. */
+int main(int argc, char **argv)
+{
+    (void)argv;
+    for (size_t i = 0; i < LIVE; i++)
+        pthread_mutex_init(&locks[i], NULL);
+    if (argc == 1) {
+        use_after_free_faults();
+        memory_falls();
+    }
+    edge_stays();
+    growth_skips();
+    replace_everywhere();
+    child_goes_on();
+    replace((void *)5);
+    malloc_trim(0);
+    replace((void *)6);
+    end_all();
+    return 0;
+}

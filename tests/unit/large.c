@@ -1,0 +1,290 @@
+/* large.c: the next allocator's blocks at hand, over a next allocator and a clock of the test's own. */
+#include "start.h"
+#include "meet.h"
+#include "preload/large.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MANY 400
+#define SIZE (100 * KIB)
+
+static uint64_t now = 1000;
+uint64_t __wrap_os_now_ms(void);
+uint64_t __wrap_os_now_ms(void) { return now; }
+
+/* ---- the next allocator: a word in front of each block says how large it is ---- */
+
+static size_t next_blocks, next_bytes, next_calls;
+
+static void *next_malloc(size_t size)
+{
+    size_t *p = malloc(size + QUANTUM);
+    *p = size;
+    next_blocks++;
+    next_calls++;
+    next_bytes += size;
+    return p + 2;
+}
+static size_t next_size(void *p) { return ((size_t *)p)[-2]; }
+static void next_free(void *p)
+{
+    errno = EINTR; /* an unkind one */
+    next_blocks--;
+    next_bytes -= next_size(p);
+    memset(p, 0xee, 64);
+    free((size_t *)p - 2);
+}
+next_allocator pm_next = {.malloc = next_malloc, .free = next_free, .malloc_usable_size = next_size};
+
+/* ---- malloc and free as malloc.c has them ---- */
+
+static void *take(size_t size)
+{
+    void *p = large_take(size);
+    p = p ? p : large_more(size);
+    return p ? p : large_got(pm_next.malloc(large_round(size)));
+}
+static void give(void *p)
+{
+    if (!large_put(p))
+        large_give(p);
+}
+
+static size_t bytes_at_hand(void)
+{
+    pm_stats s;
+    stats_gather(&s);
+    return s.kept_bytes;
+}
+
+static void *live[MANY];
+static void live_make(size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        live[i] = take(SIZE);
+}
+static void live_end(size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (live[i])
+            give(live[i]);
+        live[i] = NULL;
+    }
+}
+
+/* `n` blocks go and come until the bin has learned to keep them; what then is at hand. */
+static size_t keep(size_t n)
+{
+    void *p[MANY];
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < n; i++)
+            p[i] = take(SIZE);
+        for (size_t i = 0; i < n; i++)
+            give(p[i]);
+    }
+    return bytes_at_hand();
+}
+
+static int begin(void **state)
+{
+    (void)state;
+    pools_trim();
+    pm_storer->idle(thread_heap());
+    assert_int_equal(bytes_at_hand(), 0);
+    assert_int_equal(next_blocks, 0);
+    live_make(100);
+    return 0;
+}
+static int end(void **state)
+{
+    (void)state;
+    live_end(100);
+    pm_storer->idle(thread_heap());
+    assert_int_equal(next_blocks, 0);
+    assert_int_equal(bytes_at_hand(), 0);
+    return 0;
+}
+
+/* ---- the tests ---- */
+
+static void sizes_round_up_by_an_eighth(void **state)
+{
+    (void)state;
+    for (size_t size = KEPT_LEAST + 1; size <= 32 * MIB; size += size / 100) {
+        size_t most = large_round(size);
+        assert_true(most >= size && most - size <= size / 8);
+        assert_int_equal(large_class_held(most), large_class(size)); /* what was asked for comes back to its bin */
+        assert_int_equal(large_class_held(most - 1) + 1, large_class(size));
+        assert_int_equal(kept_size(large_class(size)), most);
+    }
+    assert_int_equal(large_round(KEPT_LEAST), KEPT_LEAST);
+    assert_int_equal(large_round(32 * MIB + 1), 32 * MIB + 1);
+    assert_true(large_class_held(0) >= KEPT_BINS && large_class_held(KEPT_LEAST) >= KEPT_BINS);
+}
+
+static void the_first_free_keeps_nothing(void **state)
+{
+    (void)state;
+    size_t before = next_blocks;
+    live_end(100);
+    assert_int_equal(next_blocks, before - 100);
+    assert_int_equal(bytes_at_hand(), 0);
+    live_make(100);
+}
+
+static void what_is_wanted_again_is_kept(void **state)
+{
+    (void)state;
+    size_t held = keep(4), calls = next_calls;
+    assert_int_equal(held, 4 * large_round(SIZE));
+    keep(4);
+    assert_int_equal(next_calls, calls); /* not one call more */
+    assert_true(meetings_with("large_keep") >= 4);
+    void *p = take(SIZE - SIZE / 9); /* a class less is served too */
+    assert_int_equal(bytes_at_hand(), held - large_round(SIZE));
+    give(p);
+}
+
+static void what_is_kept_is_bounded(void **state)
+{
+    (void)state;
+    assert_int_equal(keep(200), 64 * large_round(SIZE)); /* of one size */
+    pools_trim();
+    live_end(90); /* ten stay */
+    size_t held = keep(5);
+    assert_true(held > 0 && held <= next_blocks * large_round(SIZE) * 3 / 4);
+    assert_true(keep(100) <= next_blocks * large_round(SIZE) * 3 / 4);
+    live_make(90);
+}
+
+static void a_fall_leaves_nothing(void **state)
+{
+    (void)state;
+    assert_true(keep(50) > 0);
+    live_end(99);
+    assert_true(meetings_with("large_fall") > 0);
+    assert_true(next_blocks <= 4);
+    for (int i = 0; i < 99; i++)
+        live[i] = take(SIZE);
+}
+
+static void what_rests_goes_back(void **state)
+{
+    (void)state;
+    assert_true(keep(8) > 0);
+    errno = 0;
+    for (int i = 0; i < 100; i++) {
+        now += 600; /* the delay is 1,000 */
+        pm_storer->tick();
+    }
+    assert_int_equal(errno, 0);
+    assert_int_equal(bytes_at_hand(), 0);
+    assert_int_equal(next_blocks, 100);
+    assert_true(meetings_with("large_old") > 0);
+}
+
+static void what_is_used_stays(void **state)
+{
+    (void)state;
+    size_t held = keep(4);
+    for (int i = 0; i < 20; i++, now += 1100) {
+        pm_storer->tick();
+        assert_int_equal(keep(4), held);
+    }
+}
+
+static void a_trim_gives_it_back(void **state)
+{
+    (void)state;
+    size_t held = keep(8);
+    assert_true(pools_trim() >= held);
+    assert_int_equal(bytes_at_hand(), 0);
+    assert_int_equal(next_blocks, 100);
+    assert_int_equal(keep(8), held); /* and it learns anew */
+}
+
+static pthread_barrier_t barrier;
+
+static void *keep_and_sleep(void *ends)
+{
+    keep(8);
+    pthread_barrier_wait(&barrier);
+    if (!ends)
+        pthread_barrier_wait(&barrier);
+    return NULL;
+}
+
+static pthread_t sleeper(void *ends)
+{
+    pthread_t t;
+    pthread_barrier_init(&barrier, NULL, 2);
+    assert_int_equal(pthread_create(&t, NULL, keep_and_sleep, ends), 0);
+    pthread_barrier_wait(&barrier);
+    return t;
+}
+
+static void a_thread_that_ends_leaves_nothing(void **state)
+{
+    (void)state;
+    pthread_join(sleeper(&barrier), NULL);
+    assert_int_equal(next_blocks, 100);
+    assert_int_equal(bytes_at_hand(), 0);
+}
+
+static void a_sleeping_thread_is_robbed(void **state)
+{
+    (void)state;
+    pthread_t t = sleeper(NULL);
+    assert_true(bytes_at_hand() > 0);
+    for (int i = 0; i < 50; i++, now += 600)
+        pm_storer->tick();
+    assert_int_equal(bytes_at_hand(), 0);
+    assert_int_equal(next_blocks, 100);
+    assert_true(meetings_with("large_rob") > 0);
+    pthread_barrier_wait(&barrier);
+    pthread_join(t, NULL);
+    assert_int_equal(bytes_at_hand(), 0);
+}
+
+/* What other threads have at hand is the child's too, by looking at it. */
+static void a_child_takes_it_over(void **state)
+{
+    (void)state;
+    pthread_t t = sleeper(NULL);
+    size_t mine = keep(3), held = bytes_at_hand();
+    pid_t child = fork();
+    if (child == 0) {
+        bool good = bytes_at_hand() == held && keep(3) == held && mine > 0;
+        pools_trim();
+        _exit(good && bytes_at_hand() == 0 && next_blocks == 100 ? 0 : 1);
+    }
+    int status = -1;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    pthread_barrier_wait(&barrier);
+    pthread_join(t, NULL);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, begin, end)
+
+int main(void)
+{
+    pools_start((char *[]){NULL});
+    large_init();
+    const struct CMUnitTest tests[] = {
+        TEST(sizes_round_up_by_an_eighth), TEST(the_first_free_keeps_nothing), TEST(what_is_wanted_again_is_kept),
+        TEST(what_is_kept_is_bounded), TEST(a_fall_leaves_nothing), TEST(what_rests_goes_back), TEST(what_is_used_stays),
+        TEST(a_trim_gives_it_back), TEST(a_thread_that_ends_leaves_nothing), TEST(a_sleeping_thread_is_robbed),
+        TEST(a_child_takes_it_over),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
