@@ -5,7 +5,11 @@
 #include <malloc.h>
 #include <stdio.h>
 
-#ifndef __GLIBC__
+/* The function of the next allocator that aligned blocks come from. musl's memalign calls aligned_alloc by name: ours. */
+#ifdef __GLIBC__
+#define OS_MEMALIGN "memalign"
+#else
+#define OS_MEMALIGN "aligned_alloc"
 struct mallinfo {
     int arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost;
 };

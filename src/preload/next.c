@@ -1,6 +1,7 @@
 /* next.c: See next.h. */
 #include "preload/next.h"
 
+#include "ground/os_malloc.h"
 #include "ground/text.h"
 #include "pools/bringup.h"
 
@@ -128,7 +129,8 @@ bool next_find(void)
         return false;
     if (!FIND(calloc))
         n->calloc = calloc_by_malloc;
-    if (!FIND(memalign))
+    *(void **)&n->memalign = next_function(OS_MEMALIGN);
+    if (!n->memalign)
         n->memalign = memalign_stand_in();
     FIND(malloc_usable_size);
     pm_next = found;
