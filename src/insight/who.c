@@ -168,7 +168,7 @@ static NOINLINE void sample_drop(who_table *t, const void *p)
 
 /* ---- samples ---- */
 
-/* The stack from the caller's frame up, as far as it can be read: a page that cannot be ends it. By words, past any sanitizer. */
+/* The stack from the caller's frame up, as far as it can be read: a page that cannot be ends it. By words where a sanitizer would look on. */
 __attribute__((no_sanitize("address", "thread"))) static uint32_t stack_copy(uint64_t *to, uintptr_t from)
 {
     size_t page = os_page_size(), bytes = 0, most = size_min(WHO_STACK, os_stack_end() - from); /* other threads': far away */
@@ -176,7 +176,9 @@ __attribute__((no_sanitize("address", "thread"))) static uint32_t stack_copy(uin
         n = size_min(most - bytes, page - (from + bytes) % page);
         if (bytes > 0 && !os_readable((const void *)(from + bytes))) /* NOLINT: a register's value */
             break;
-        for (size_t i = bytes; i < bytes + n; i += sizeof *to)
+        if (!PM_SANITIZED)
+            memcpy((char *)to + bytes, (const char *)from + bytes, n); /* NOLINT */
+        for (size_t i = bytes; PM_SANITIZED && i < bytes + n; i += sizeof *to)
             to[i / sizeof *to] = *(const volatile uint64_t *)(from + i); /* NOLINT */
     }
     return (uint32_t)bytes;
