@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(sys.argv[1]).resolve()
 ALL = "--all" in sys.argv
-WIDTH = 160          # columns; most lines have 120
+WIDTH = 160          # columns; most lines have 120. Tests hold commands and programs as text:
+WIDTH_TESTS = 190
 LINES_MOST = 60      # of a function
 SAME_MOST = 8        # lines that may stand twice, one after the other
 TIDY = ["-Isrc", "-Itool", "-Iinclude", "-D_GNU_SOURCE", "-std=gnu11", '-DPOOLMALLOC_LIB_FROM_BIN=".."', '-DPOOLMALLOC_SOVERSION="0"']
@@ -38,7 +39,7 @@ def format_findings():
                 yield f"{name}:{number}: blanks at the end of the line"
             if "\t" in line:
                 yield f"{name}:{number}: a tab"
-            if len(line) > WIDTH and not name.endswith(".md") and "http" not in line and "OPTION(" not in line:
+            if len(line) > (WIDTH_TESTS if name.startswith("tests/") else WIDTH) and not name.endswith(".md") and "http" not in line and "OPTION(" not in line:
                 yield f"{name}:{number}: {len(line)} columns"
 
 
