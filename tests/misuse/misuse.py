@@ -87,6 +87,30 @@ REPORT = re.compile(r"SIGABRT poolmalloc: [\w: \[\]]+\(0x[0-9a-f]+\): .+\n"
                     r"poolmalloc: thread \d+ of process \d+, called from( 0x[0-9a-f]+)+\n")
 
 
+# What POOLMALLOC_GUARD tells in the plain library, where every block is a sample.
+SAMPLED = (
+    ("double_free", "SIGABRT poolmalloc: free", ": double free"),
+    ("free_inner", "SIGABRT poolmalloc: free", ": no block begins there"),
+    ("past_32", "SIGSEGV poolmalloc: access", ": used past its end"),
+    ("written_then_malloc", "SIGSEGV poolmalloc: access", ": used after it was given back"),
+    ("written_after_realloc", "SIGSEGV poolmalloc: access", ": used after it was given back"),
+)
+
+
+def check_samples(options, cases):
+    environment = environment_of(options.interposer, ["POOLMALLOC_GUARD=1"])
+    for name, begin, words in SAMPLED:
+        case = next(case for case in cases if case.name == name)
+        for size in SIZES[:2]:
+            got = outcome(case, size, environment)
+            first, _, rest = got.partition("\n")
+            if not (first.startswith(begin) and words in first and "made by thread" in rest):
+                yield "%s %d with GUARD: expected %s…%s, got %s" % (name, size, begin, words, got)
+    done = subprocess.run([os.path.join(options.programs, "misuse_handler")], capture_output=True, text=True, check=False, env=environment)
+    if done.returncode != 7 or ": used after it was given back\n" not in done.stderr:
+        yield "the program's own handler: exit status %d, %s" % (done.returncode, done.stderr)
+
+
 def check(options):
     cases, bad = list(cases_of(options.programs)), []
     hardened = outcomes(cases, environment_of(options.hardened))
@@ -98,6 +122,7 @@ def check(options):
     counts = [sum(map(is_stopped, outcomes(cases, environment_of(library)).values())) for library in ("none", options.interposer)]
     print("%d programs: the C library stops %d, the plain library %d, the hardened one %d" %
           (len(hardened), *counts, sum(map(is_stopped, hardened.values()))))
+    bad += check_samples(options, cases)
     print("\n".join(bad))
     return 1 if bad else 0
 
