@@ -472,6 +472,13 @@ static size_t bin_length(const bin *b, const heap *h)
     return n;
 }
 
+void heap_check_links(void)
+{
+    const heap *h = my_heap;
+    for (unsigned c = 0; heap_is_real(h) && !h->inside && c < pm_class_count; c++)
+        bin_length(&h->bins[c], h);
+}
+
 static void bin_check(const heap *h, const bin *b, bool contents)
 {
     const slab *s = b->partial;

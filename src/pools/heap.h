@@ -215,6 +215,8 @@ size_t heap_purge(slab *s);                              /* pages of a slab of h
 void heap_accept(heap *h, slab *s);                      /* a slab whose home this already is comes in, to be used next */
 slab *heap_yield(heap *h, unsigned klass, heap *to);     /* a slab with room for klass goes to another heap, or NULL */
 void heap_check(heap *h, bool bins);                     /* aborts at the first breach */
+/* At the end of a program: what was freed twice, is no block, or was written to since shows in its thread's bins. */
+void heap_check_links(void);
 void heap_ids_check(void);                               /* so does this, when a constant heap was written to; no lock */
 void heap_unlock(heap *h); /* gives the lock back, and what leaves to the depot */
 

@@ -189,6 +189,8 @@ __attribute__((destructor)) static void at_exit(void)
         return;
     if (PM_HARDENED && pm_pools_ready)
         hardened_check(CALL_EXIT);
+    else if (pm_pools_ready)
+        heap_check_links();
     if (pm_config.stats.exit)
         stats_report();
     if (pm_pools_ready)
