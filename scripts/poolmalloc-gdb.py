@@ -12,12 +12,13 @@ import struct
 
 import gdb
 
-MAGIC, LAYOUT = b"poolmalloc-live\0", 9
-SLAB, RECORD, BITS, BIN, CLASS, UNIT = 1 << 17, 64, 512, 32, 40, 1 << 21
+MAGIC, LAYOUT = b"poolmalloc-live\0", 11
+SLAB, RECORD, BITS, BIN, CLASS, UNIT = 1 << 17, 128, 512, 32, 40, 1 << 21
 USED = 5  # states from here on: in a heap, a pool or an arena
-HEAP = {"state": 2053, "number": 2056, "pending": 2112, "out": 2152, "inbox": 2368, "pool_bins": 5120}
+HEAP = {"state": 2053, "number": 2056, "runs": 2152, "pool_bins": 6464}
 POOL = {"hand": 0, "bin_offset": 32, "shape": 40, "own": 80, "slabs": 144, "out": 168, "next": 232, "name": 277, "bytes": 320}
-OUTBOXES, OUTBOX = 8, 24
+RUNS, RUN = 64, 24
+BLOCK = (1 << 48) - 1
 STATES = {1: "live", 2: "idle", 3: "closed"}
 
 
@@ -44,7 +45,7 @@ def control_page():
         if start % UNIT:
             continue
         try:
-            page = read(start, 40 + 11 * 8)
+            page = read(start, 40 + 12 * 8)
         except gdb.MemoryError:
             continue
         if page.startswith(MAGIC):
@@ -61,7 +62,7 @@ class Pools:
         layout = struct.unpack("I", page[32:36])[0]
         if layout != LAYOUT:
             raise gdb.GdbError("poolmalloc %s has layout %d; this script reads %d" % (self.version, layout, LAYOUT))
-        region, classes, class_count, _, depot, _, self.table, self.pool_home, _, _, registry = struct.unpack("11Q", page[40:])
+        region, classes, class_count, _, depot, _, self.table, self.pool_home, self.nobody, _, _, registry = struct.unpack("12Q", page[40:])
         if not registry:
             raise gdb.GdbError("poolmalloc: the pools are not up")
         self.base, _, self.records, self.bits_end = words(region, 4)
@@ -69,16 +70,24 @@ class Pools:
         self.first, self.heaps, self.stride = words(registry + 8, 3)
         self.heap_count = struct.unpack("I", read(registry + 32, 4))[0]
         count = struct.unpack("I", read(class_count, 4))[0]
-        self.classes = [struct.unpack("II4xI", read(classes + i * CLASS, 16)) for i in range(count)]  # size, per_slab, colours
+        self.classes = [struct.unpack("II4xI6xH", read(classes + i * CLASS, 24)) for i in range(count)]  # size, per_slab, colours, head
         self.slabs = read(self.records, self.fresh * RECORD) if self.fresh else b""
         self.pool_bins = struct.unpack("I", read(self.table + 4, 4))[0]
 
     def slab(self, number):
-        """home, pool, out, class, state"""
-        at = number * RECORD
-        home, = struct.unpack_from("Q", self.slabs, at + 16)
-        pool, out, _, klass, _, state = struct.unpack_from("QHHHBB", self.slabs, at + 48)
-        return home, pool, out, klass, state
+        """home, pool, blocks out there, class, state"""
+        home, left, look, back, klass, state, remote, pool = struct.unpack_from("<16xQ24xiHH4xBxBxQ8xQ", self.slabs, number * RECORD)
+        return home, pool, left + look - back - (remote >> 49), klass, state
+
+    def came_back(self, number, most):
+        """Blocks that are free, but not in the slab's bits: its own thread's, and other threads'."""
+        chain, remote = struct.unpack_from("24xQ32xQ", self.slabs, number * RECORD)
+        for block in (chain, remote & BLOCK):
+            for _ in range(most):
+                if self.slab_of(block) != number:
+                    break
+                yield block
+                block = words(block)
 
     def slab_of(self, address):
         number = (address - self.base) // SLAB
@@ -90,24 +99,13 @@ class Pools:
     def heap(self, number):
         return read(self.heap_address(number), HEAP["pool_bins"] + self.pool_bins * BIN)
 
-    def chain(self, first, most):
-        """Class of each block of a chain."""
-        while first and most and self.slab_of(first) is not None:
-            yield self.slab(self.slab_of(first))[3]
-            first = words(first)
-            most -= 1
-
     def on_their_way(self, heap):
-        for i in range(OUTBOXES):
-            _, chain, count = struct.unpack_from("QQI", heap, HEAP["out"] + i * OUTBOX)
-            yield from self.chain(chain, count)
-        for name in ("inbox", "pending"):
-            message, = struct.unpack_from("Q", heap, HEAP[name])
-            for _ in range(1 << 20):
-                if not message or self.slab_of(message) is None:
-                    break
-                yield from self.chain(message, 32)
-                message = words(message + 8)
+        """Class and number of the blocks in each run."""
+        for i in range(RUNS):
+            slab, _, _, count = struct.unpack_from("QQIH", heap, HEAP["runs"] + i * RUN)
+            number = (slab - self.records) // RECORD
+            if slab and 0 <= number < self.fresh:
+                yield self.slab(number)[3], count
 
     def pools(self):
         at = words(self.table + 8)
@@ -132,16 +130,16 @@ def malloc_rows(pools, heaps):
         home, pool, out, klass, state = pools.slab(number)
         if state >= USED and home == pools.pool_home:
             others += not pool
-        elif state >= USED and klass < len(rows) and out:
+        elif state >= USED and klass < len(rows) and home != pools.nobody:
             rows[klass][0] += 1
             rows[klass][1] += out
     for heap in heaps:
         for klass, row in enumerate(rows):
             row[1] -= held(heap, klass * BIN)
-        for klass in pools.on_their_way(heap):
+        for klass, count in pools.on_their_way(heap):
             if klass < len(rows):
-                rows[klass][1] -= 1
-    for (size, per_slab, _), (slabs, used) in zip(pools.classes, rows):
+                rows[klass][1] -= count
+    for (size, per_slab, _, _), (slabs, used) in zip(pools.classes, rows):
         if slabs:
             yield "malloc-%d" % size, size, slabs, slabs * per_slab, used
     if others:
@@ -170,9 +168,9 @@ def show_pools(pools):
     for number, heap in enumerate(heaps):
         state = STATES.get(heap[HEAP["state"]])
         if state:
-            at_hand = sum(held(heap, i * BIN) * size for i, (size, _, _) in enumerate(pools.classes))
+            at_hand = sum(held(heap, i * BIN) * size for i, (size, _, _, _) in enumerate(pools.classes))
             print("heap %-5d %s at %#x: %d bytes at hand, %d blocks on their way" %
-                  (number, state, pools.heap_address(number), at_hand, sum(1 for _ in pools.on_their_way(heap))))
+                  (number, state, pools.heap_address(number), at_hand, sum(count for _, count in pools.on_their_way(heap))))
 
 
 def show_address(pools, address):
@@ -184,19 +182,23 @@ def show_address(pools, address):
     if state < USED:
         print("%#x lies in slab %d, which is empty and nobody's" % (address, number))
         return
+    if home == pools.nobody:
+        print("%#x lies in slab %d, which is empty, and a heap's spare" % (address, number))
+        return
     if home == pools.pool_home:
         print("%#x lies in slab %d, of %s" % (address, number, "the pool at %#x" % pool if pool else "an arena"))
         return
-    size, per_slab, colours = pools.classes[klass]
-    offset = address - pools.base - number * SLAB - ((number & colours) << 6)
+    size, per_slab, colours, head = pools.classes[klass]
+    offset = address - pools.base - number * SLAB - head - ((number & colours) << 6)
     block = offset // size
     if not 0 <= block < per_slab:
         print("%#x lies in slab %d, of malloc-%d, but in no block" % (address, number, size))
         return
-    free = read(pools.bits_end - (number + 1) * BITS + block // 8, 1)[0] >> block % 8 & 1
+    bits = pools.base + number * SLAB if head else pools.bits_end - (number + 1) * BITS
+    free = read(bits + block // 8, 1)[0] >> block % 8 & 1 or address - offset % size in pools.came_back(number, per_slab)
     print("%#x lies %d bytes into block %d of slab %d, of malloc-%d; home: heap %d; %s" %
           (address, offset % size, block, number, size, struct.unpack("I", read(home + HEAP["number"], 4))[0],
-           "the block is free" if free else "the block is in use, in a bin, or on its way home"))
+           "the block is free" if free else "the block is in use, in a bin, or in a run"))
 
 
 class Command(gdb.Command):

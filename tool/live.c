@@ -304,6 +304,7 @@ static void view_fill(live *l, size_t stride)
     v->depot = &l->depot;
     v->pools = &l->pools;
     v->pool_home = l->control.pool_home;
+    v->nobody = l->control.nobody;
     v->next = l->next;
     v->pid = (uint32_t)l->pid;
     v->peek = peek_live;

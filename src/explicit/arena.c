@@ -88,7 +88,7 @@ static slab *chunk_slab(void)
     slab *s = guest_slab(h);
     heap_leave_mine(h);
     if (s) {
-        s->out = 0;
+        slab_out_set(s, 0);
         __atomic_fetch_add(&pm_pools.arena_slabs, 1, __ATOMIC_RELAXED);
     }
     return s;

@@ -49,7 +49,7 @@ void pool_shed(pm_pool *pool, size_t keep)
 {
     for (slab *s = pool->slabs.first, *next; s && pool->slabs.count > keep; s = next) {
         next = s->next;
-        if (s->out == 0)
+        if (slab_out(s) == 0)
             slab_leave(pool, s);
     }
 }
@@ -71,9 +71,9 @@ static size_t slabs_take(pm_pool *pool, block ***end, size_t most)
     size_t taken = 0;
     slab *s = pool->slabs.first;
     for (int slabs = 0; slabs < REFILL_SLABS && taken < most && pool_has_free(pool, s); slabs++, s = pool->slabs.first) {
-        size_t before = s->out;
+        size_t before = slab_out(s);
         *end = slab_take(s, c, *end, most - taken);
-        taken += s->out - before;
+        taken += slab_out(s) - before;
         pool->empty -= before == 0;
         if (slab_is_full(s, c))
             slab_to_end(pool, s);
@@ -100,12 +100,12 @@ static size_t slab_run(pm_pool *pool, block **chain, size_t count)
     slab *s = slab_of(*chain);
     bool was_full = slab_is_full(s, c);
     size_t n = slab_give(s, c, chain, count);
-    pool->empty += s->out == 0;
+    pool->empty += slab_out(s) == 0;
     if (was_full) {
         slab_list_remove(&pool->slabs, s);
         slab_list_push(&pool->slabs, s);
     }
-    if (s->out == 0 && pool->empty > pool->grow && pool->slabs.count > pool->keep)
+    if (slab_out(s) == 0 && pool->empty > pool->grow && pool->slabs.count > pool->keep)
         slab_leave(pool, s);
     return n;
 }
@@ -169,10 +169,10 @@ void pool_check(pm_pool *pool)
         bool full = slab_is_full(s, &pool->shape);
         if (s->pool != pool || s->home != HEAP_POOL || (full_before && !full))
             report_abort("check: pool %s: slab %zu is not its own, or not in its place", pool->name, slab_index(s));
-        slab_check(s, &pool->shape);
+        slab_check(s, &pool->shape, true);
         full_before |= full;
-        out += s->out;
-        empty += s->out == 0;
+        out += slab_out(s);
+        empty += slab_out(s) == 0;
     }
     for (const piece *p = pool->pieces; p; p = p->next)
         out += p->blocks - p->free;
@@ -291,27 +291,6 @@ static void shed_all(void)
     os_lock_give(&pm_pools.lock);
 }
 
-static void fork_prepare(void)
-{
-    os_lock_take(&pm_pools.lock);
-    for (pm_pool *pool = pm_pools.first; pool; pool = pool->next)
-        os_lock_take(&pool->lock);
-}
-
-static void fork_parent(void)
-{
-    for (pm_pool *pool = pm_pools.first; pool; pool = pool->next)
-        os_lock_give(&pool->lock);
-    os_lock_give(&pm_pools.lock);
-}
-
-static void fork_child(void)
-{
-    for (pm_pool *pool = pm_pools.first; pool; pool = pool->next)
-        os_lock_reset(&pool->lock);
-    os_lock_reset(&pm_pools.lock);
-}
-
 static void free_block_of(void *p, slab *s)
 {
     pm_pool *pool = LOAD(&s->pool);
@@ -322,7 +301,7 @@ static void free_block_of(void *p, slab *s)
 
 bool explicit_up(void)
 {
-    static const guests ours = {bins_empty, bins_recount, shed_all, check_all, fork_prepare, fork_parent, fork_child, free_block_of};
+    static const guests ours = {bins_empty, bins_recount, shed_all, check_all, free_block_of};
     if (!bringup_done())
         return false;
     if (UNLIKELY(!guests_here()))

@@ -426,7 +426,7 @@ static void slab_visit(const visit *v, const slab *s)
     const size_class *c = &v->pool->shape;
     char *first = slab_first(s, c);
     for (size_t i = 0; LOAD(&s->pool) == v->pool && i < s->high; i++)
-        block_visit(v, slab_bits(s), i, first + i * c->size);
+        block_visit(v, slab_bits(s, c), i, first + i * c->size);
 }
 
 void pm_pool_visit(pm_pool *pool, void (*each)(void *block, void *context), void *context)

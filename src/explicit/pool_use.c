@@ -160,10 +160,10 @@ static NOINLINE size_t take(pm_pool *pool, void **blocks, size_t n)
     size_t got = 0, crossings = 0;
     if (misuse_watched() && pool->ended)
         report_abort("pm_pool_alloc(%p): pool %s has ended", (void *)pool, pool->name);
-    if (!h || heap_enter(h)) { /* else a signal handler has come in between */
+    if (!h || !h->inside) { /* else a signal handler has come in between */
+        heap *entered = heap_enter_mine();
         got = take_locked(pool, h, blocks, n, &crossings);
-        if (h)
-            heap_leave(h);
+        heap_leave_mine(entered);
     }
     for (; crossings > 0; crossings--)
         pool->on_mark(pool, pool->context);
@@ -246,8 +246,9 @@ static void give_threads(pm_pool *pool, void **blocks, size_t n)
 {
     bin once = {.limit = 0};
     heap *h = thread_heap();
-    if (h && !heap_enter(h))
+    if (h && h->inside)
         return; /* from a signal handler within a slow path, where nobody may free: lost until reset */
+    heap *entered = heap_enter_mine();
     bin *b = h ? pool_bin(pool, h) : &once;
     size_t i = 0;
     for (; i < n && b->room > 0; i++)
@@ -260,8 +261,7 @@ static void give_threads(pm_pool *pool, void **blocks, size_t n)
             give(pool, b, blocks[i]);
         pool_unlock(pool);
     }
-    if (h)
-        heap_leave(h);
+    heap_leave_mine(entered);
 }
 
 /* LOCKED, and NONE where the hand is not used: into own, while that has room. */

@@ -84,12 +84,10 @@ void pm_meet(const char *what);
 #define CLASS_MAX 64
 #define POOL_BINS 1024                      /* pools of PM_SHARING_THREADS at once: a bin in every heap for each */
 
-/* A free block: its link lies in its own first word; a message between heaps uses the second one too. */
+/* A free block: its link lies in its own first word. */
 typedef struct block {
     struct block *next;
-    struct block *next_message;
 } block;
-static_assert(sizeof(block) <= QUANTUM, "the smallest block holds both links");
 
 typedef struct heap heap;
 typedef struct slab slab;

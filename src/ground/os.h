@@ -15,6 +15,8 @@ typedef struct os_lock {
 
 void os_lock_wait(os_lock *l);
 void os_lock_wake(os_lock *l);
+void os_wait(uint32_t *word, uint32_t value); /* until it is woken, or the word has another value; or less */
+void os_wake(uint32_t *word);                 /* one */
 
 INLINE bool os_lock_try(os_lock *l)
 {
@@ -103,12 +105,14 @@ size_t os_memory(void);        /* RAM in bytes */
 bool os_privileged(void);      /* AT_SECURE: the environment is not to be trusted */
 const char *os_program(void);  /* the path that exec was given, or NULL */
 uint32_t os_pid(void);
-uint32_t os_thread(void);
 bool os_readable(const void *word); /* whether 8 bytes can be read there: the kernel tries */
 uintptr_t os_interrupted(const void *context); /* where, by what a signal handler is given; 0: not known */
 /* Up to `most` return addresses on the calling thread's stack, from `first` on (0: all), innermost first: what looks like one.
  * Machines other than x86-64 know `first` alone. */
 size_t os_callers(uintptr_t *to, size_t most, uintptr_t first);
+uint32_t os_thread(void);                 /* its id, as the kernel counts them */
+bool os_thread_lives(uint32_t id);        /* of this process; true too where the kernel does not say */
+void os_pause(unsigned turn);             /* between looks at what another thread is about to do: yields, later sleeps */
 void os_abort(void) __attribute__((noreturn));
 
 /* What an unwinder begins with: as they are in the caller, just after the call. All zero on machines that have no such function. */

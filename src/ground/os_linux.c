@@ -63,10 +63,21 @@ void os_lock_wait(os_lock *l)
             return;
     }
     while (__atomic_exchange_n(&l->state, 2, __ATOMIC_ACQUIRE) != 0)
-        CALL4(SYS_futex, &l->state, FUTEX_WAIT_PRIVATE, 2, 0);
+        os_wait(&l->state, 2);
 }
 
-void os_lock_wake(os_lock *l) { CALL3(SYS_futex, &l->state, FUTEX_WAKE_PRIVATE, 1); }
+void os_lock_wake(os_lock *l) { os_wake(&l->state); }
+void os_wait(uint32_t *word, uint32_t value) { CALL4(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, 0); }
+void os_wake(uint32_t *word) { CALL3(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1); }
+
+void os_pause(unsigned turn)
+{
+    static const struct timespec moment = {0, 100000};
+    if (turn < 100)
+        CALL3(SYS_sched_yield, 0, 0, 0);
+    else
+        CALL3(SYS_nanosleep, &moment, NULL, 0);
+}
 
 /* ---- memory ---- */
 
@@ -317,6 +328,7 @@ size_t os_memory(void)
 bool os_is_open(int fd) { return CALL3(SYS_fcntl, fd, F_GETFD, 0) >= 0; }
 bool os_privileged(void) { return getauxval(AT_SECURE) != 0; }
 const char *os_program(void) { return (const char *)getauxval(AT_EXECFN); } /* NOLINT: as above */
+bool os_thread_lives(uint32_t id) { return CALL3(SYS_tgkill, os_pid(), id, 0) != -ESRCH; }
 uint32_t os_pid(void) { return (uint32_t)CALL3(SYS_getpid, 0, 0, 0); }
 uint32_t os_thread(void) { return (uint32_t)CALL3(SYS_gettid, 0, 0, 0); }
 void os_abort(void) { abort(); }

@@ -1,5 +1,5 @@
 /* stats.c: See stats.h.
- *   used of a malloc pool = what its slabs have out - what lies in bins - what is on its way between heaps.
+ *   used of a malloc pool = what its slabs have out, less what came back from others - what lies in bins - what is in runs.
  *   used of an explicit pool = what its slabs have out - what lies in its bins.
  * Everything read may change meanwhile, or be nonsense: every index is checked, every walk bounded. */
 #include "insight/stats.h"
@@ -7,6 +7,7 @@
 #include "ground/config.h"
 #include "ground/os.h"
 #include "ground/text.h"
+#include "pools/slab.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -15,21 +16,27 @@
  * follows, and CONTROL_LAYOUT counts up. */
 #define AT(type, field, offset) static_assert(offsetof(type, field) == (offset), "see scripts/poolmalloc-gdb.py")
 AT(control, region, 40);
-AT(control, registry, 120);
+AT(control, registry, 128);
 AT(region, slabs, 16);
 AT(region, bits_end, 24);
 AT(depot, fresh, 8);
 AT(registry, first, 8);
 AT(registry, count, 32);
-AT(slab, pool, 48);
-AT(slab, state, 63);
+AT(slab, home, 16);
+AT(slab, chain, 24);
+AT(slab, left, 48);
+AT(slab, look, 52);
+AT(slab, back, 54);
+AT(slab, klass, 60);
+AT(slab, state, 62);
+AT(slab, remote, 64);
+AT(slab, pool, 80);
 AT(size_class, colours, 12);
+AT(size_class, head, 22);
 AT(heap, state, 2053);
 AT(heap, number, 2056);
-AT(heap, pending, 2112);
-AT(heap, out, 2152);
-AT(heap, inbox, 2368);
-AT(heap, pool_bins, 5120);
+AT(heap, runs, 2152);
+AT(heap, pool_bins, 6464);
 AT(pm_pool, hand, 0);
 AT(pm_pool, shape, 40);
 AT(pm_pool, own, 80);
@@ -38,7 +45,7 @@ AT(pm_pool, out, 168);
 AT(pm_pool, next, 232);
 AT(pm_pool, name, 277);
 AT(pool_table, first, 8);
-static_assert(sizeof(size_class) == 40 && sizeof(outbox) == 24 && sizeof(pm_pool) == 320, "see scripts/poolmalloc-gdb.py");
+static_assert(sizeof(size_class) == 40 && sizeof(block_run) == 24 && sizeof(pm_pool) == 320, "see scripts/poolmalloc-gdb.py");
 
 /* ---- the view ---- */
 
@@ -81,6 +88,7 @@ PEEKS void view_here(view *v, uint64_t *slow)
         .depot = &pm_depot,
         .pools = &pm_pools,
         .pool_home = HEAP_POOL,
+        .nobody = HEAP_NOBODY,
         .forwarded = LOAD(&pm_forwarded_elsewhere),
         .next = pm_next_name,
         .pid = os_pid(),
@@ -92,58 +100,11 @@ PEEKS void view_here(view *v, uint64_t *slow)
         slow[i] = LOAD(&view_heap(v, i)->slow);
 }
 
-/* The slab that an address of the process lies in, or NULL. */
-static const slab *view_slab_of(const view *v, const void *p)
-{
-    size_t index = ((uintptr_t)p - (uintptr_t)v->region->blocks.base) >> SLAB_SHIFT;
-    return index < v->slab_count ? v->slabs + index : NULL;
-}
-
 /* The record that a link of the process leads to, or NULL. */
 static const slab *view_slab_at(const view *v, const slab *there)
 {
     size_t offset = (uintptr_t)there - (uintptr_t)v->region->slabs;
     return offset % sizeof(slab) == 0 && offset / sizeof(slab) < v->slab_count ? v->slabs + offset / sizeof(slab) : NULL;
-}
-
-/* ---- blocks on their way ---- */
-
-/* What a walk over messages does: it counts, and takes what it meets from s, where that is given. */
-typedef struct transit {
-    const view *v;
-    pm_stats *s;
-    size_t blocks;
-    size_t most; /* no more can be on the way: a list that changes meanwhile may lead in circles */
-} transit;
-
-static PEEKS void block_count(transit *t, const block *p)
-{
-    const slab *b = view_slab_of(t->v, p);
-    t->blocks++;
-    if (t->s && b && b->klass < t->v->class_count && t->s->row[b->klass].used > 0)
-        t->s->row[b->klass].used--;
-}
-
-static void chain_count(transit *t, const block *p, size_t most)
-{
-    block copy;
-    for (; most > 0 && t->blocks < t->most && p && t->v->peek(t->v, p, &copy, sizeof copy); most--, p = copy.next)
-        block_count(t, p);
-}
-
-static void messages_count(transit *t, const block *m)
-{
-    block copy;
-    for (; t->blocks < t->most && m && t->v->peek(t->v, m, &copy, sizeof copy); m = copy.next_message)
-        chain_count(t, m, OUTBOX_BLOCKS);
-}
-
-static PEEKS void heap_count(transit *t, const heap *h)
-{
-    for (unsigned i = 0; i < OUTBOXES; i++)
-        chain_count(t, h->out[i].chain, size_min(h->out[i].count, OUTBOX_BLOCKS));
-    messages_count(t, h->inbox);
-    messages_count(t, h->pending);
 }
 
 /* ---- heaps ---- */
@@ -166,17 +127,30 @@ static PEEKS size_t kept_bytes(const kept_bins *k)
     return bytes;
 }
 
-static PEEKS void heap_subtract(const heap *h, transit *t)
+/* Blocks in its runs: on their way to other heaps' slabs. */
+static PEEKS size_t heap_runs(const view *v, const heap *h, pm_stats *s)
 {
-    pm_stats *s = t->s;
-    for (unsigned c = 0; c < t->v->class_count; c++)
+    size_t blocks = 0;
+    for (const block_run *r = h->runs[0]; r < h->runs[RUN_SETS]; r++) {
+        const slab *b = r->slab ? view_slab_at(v, r->slab) : NULL;
+        size_t n = b && b->klass < v->class_count ? r->count : 0;
+        blocks += n;
+        if (s && n)
+            s->row[b->klass].used = less(s->row[b->klass].used, n);
+    }
+    return blocks;
+}
+
+static PEEKS void heap_subtract(const view *v, const heap *h, pm_stats *s)
+{
+    for (unsigned c = 0; c < v->class_count; c++)
         s->row[c].used = less(s->row[c].used, bin_held(&h->bins[c]));
-    heap_count(t, h);
+    heap_runs(v, h, s);
     s->forwarded_calls += h->forwarded + h->overflowed;
     s->forwarded_small_calls += h->overflowed;
     s->kept_bytes += kept_bytes(&h->kept);
     s->remote_frees += h->blocks_sent;
-    s->remote_messages += h->messages_sent;
+    s->remote_messages += h->runs_sent;
     s->idle_heaps += h->state == HEAP_IDLE;
     s->heaps++;
 }
@@ -206,11 +180,9 @@ static PEEKS size_t pool_bins_bytes(const view *v, const heap *h)
 PEEKS bool stats_heap(const view *v, uint32_t number, heap_stats *to)
 {
     const heap *h = view_heap(v, number);
-    transit t = {v, NULL, 0, (size_t)1 << 24};
     if (h->state == HEAP_UNUSED)
         return false;
-    heap_count(&t, h);
-    *to = (heap_stats){h->state == HEAP_LIVE, pool_bins_bytes(v, h), t.blocks};
+    *to = (heap_stats){h->state == HEAP_LIVE, pool_bins_bytes(v, h), heap_runs(v, h, NULL)};
     for (unsigned c = 0; c < v->class_count; c++)
         to->hand_bytes += bin_held(&h->bins[c]) * v->classes[c].size;
     return true;
@@ -244,16 +216,16 @@ static PEEKS void slab_add(const view *v, const slab *b, pm_stats *s)
             row_add_slab(v, arenas_row(v, s), b);
         return;
     }
-    if (b->klass >= v->class_count)
-        return;
-    if (b->out == 0) {
+    if (b->home == v->nobody) {
         s->spare_slabs++;
         return;
     }
+    if (b->klass >= v->class_count)
+        return;
     pm_stats_row *row = &s->row[b->klass];
     row_add_slab(v, row, b);
     row->capacity += v->classes[b->klass].per_slab;
-    row->used += b->out;
+    row->used += less(slab_out(b), remote_count(LOAD(&b->remote)) + b->back);
 }
 
 /* ---- explicit pools ---- */
@@ -387,22 +359,13 @@ static PEEKS void depot_add(const view *v, pm_stats *s)
     const depot *d = v->depot;
     const region *r = v->region;
     s->reserved_bytes = r->blocks.size + r->records.size + r->free_bits.size + r->heaps.size;
-    s->committed_bytes = d->holding * SLAB_SIZE + v->slab_count * (sizeof(slab) + SLAB_BITS_BYTES) + d->heap_bytes;
+    s->committed_bytes = d->holding * SLAB_SIZE + v->slab_count * (sizeof(slab) + SLAB_BITS_STEP) + d->heap_bytes;
     s->resident_bytes = view_resident(v, 0, v->slab_count);
     s->empty_slabs = d->dirty.count + d->broken.count + d->whole.count * UNIT_SLABS;
     s->purged_slabs = d->clean.count;
     s->purges = d->purges;
     s->limit_hits = d->limit_hits;
     s->demoted_pools = v->pools->demoted;
-}
-
-/* Blocks out of malloc's slabs: no more of them can be on their way. */
-static size_t rows_out(const view *v, const pm_stats *s)
-{
-    size_t out = 0;
-    for (unsigned c = 0; c < v->class_count; c++)
-        out += s->row[c].used;
-    return out;
 }
 
 PEEKS void stats_gather_sums(const view *v, pm_stats *s)
@@ -415,9 +378,8 @@ PEEKS void stats_gather_sums(const view *v, pm_stats *s)
     rows_begin(v, s);
     for (size_t i = 0; i < v->slab_count; i++)
         slab_add(v, &v->slabs[i], s);
-    transit t = {v, s, 0, rows_out(v, s)};
     for (uint32_t i = 0; i < v->heap_count; i++)
-        heap_subtract(view_heap(v, i), &t);
+        heap_subtract(v, view_heap(v, i), s);
     view quick = *v;
     quick.resident = NULL;
     stats_pools(&quick, pool_add_totals, s);

@@ -29,7 +29,7 @@ struct view {
     const depot *depot;
     bool counted;           /* POOLMALLOC_STATS=full: `counts` are counted */
     const pool_table *pools;
-    const void *pool_home;  /* what HEAP_POOL is in the process */
+    const void *pool_home, *nobody; /* what HEAP_POOL and HEAP_NOBODY are in the process */
     uint64_t forwarded;     /* calls forwarded by threads without a heap */
     const char *next;       /* name of the next allocator's file */
     uint32_t pid;
@@ -78,7 +78,7 @@ stats_sums stats_sum(void);
 typedef struct heap_stats {
     bool live;           /* a thread has it */
     size_t hand_bytes;   /* in its bins */
-    size_t way_blocks;   /* in its outboxes, and in messages to it */
+    size_t way_blocks;   /* in its runs, to other heaps */
 } heap_stats;
 
 /* False: heap `number` was never used. */

@@ -3,6 +3,7 @@
 
 #include "ground/config.h"
 #include "pools/depot.h"
+#include "pools/fork.h"
 #include "pools/seams.h"
 #include "pools/slab.h"
 #include "pools/threads.h"
@@ -61,20 +62,17 @@ static void check_now_and_then(heap *h)
     if (h->slow / 2 % 1024 != 0)
         return;
     heap_ids_check();
-    os_lock_take(&h->lock);
     heap_check(h, true);
-    os_lock_give(&h->lock);
 }
 
-/* ---- malloc ---- */
+/* ---- what is done now and then on slow paths ---- */
 
-/* Every TICK slow paths: look at the clock and at a neighbour. */
+/* Every TICK: look at the clock and at a neighbour. */
 static NOINLINE void heap_tick(heap *h)
 {
     if (h->spare_idle) {
-        os_lock_take(&h->lock);
         heap_shed(h);
-        heap_unlock(h);
+        h->grab = 1;
     }
     h->spare_idle = true;
     depot_purge(false);
@@ -83,68 +81,66 @@ static NOINLINE void heap_tick(heap *h)
         pm_storer->tick();
 }
 
-/* What is done now and then on slow paths. */
-void alloc_housekeep(heap *h)
+static NOINLINE void heap_chores(heap *h)
 {
-    uint32_t n = ++h->chores;
-    if (LIKELY(n % CALM != 0))
-        return;
-    heap_flush(h);
-    os_lock_take(&h->lock);
-    heap_calm_bin(h, &h->bins[n / CALM % pm_class_count]);
-    heap_unlock(h);
-    if (n % TICK == 0)
+    uint32_t n = h->chores / CALM;
+    heap_calm_bin(h, &h->bins[n % pm_class_count]);
+    if (n % 4 == 0)
+        heap_flush(h);
+    if (n % (TICK / CALM) == 0)
         heap_tick(h);
 }
+
+void alloc_housekeep(heap *h)
+{
+    if (UNLIKELY(++h->chores % CALM == 0))
+        heap_chores(h);
+    if (UNLIKELY(pm_config.check))
+        check_now_and_then(h);
+}
+
+/* ---- malloc ---- */
 
 /* A block of the next larger classes, at most twice the size: better than none at the limit. */
 static block *fill_larger(heap *h, unsigned klass)
 {
     block *p = NULL;
-    if (klass >= pm_class_count)
-        return NULL;
-    os_lock_take(&h->lock);
     for (unsigned c = klass + 1; !p && c < pm_class_count && pm_classes[c].size <= 2 * pm_classes[klass].size; c++)
         p = heap_fill(h, &h->bins[c]);
-    heap_unlock(h);
     return p;
 }
 
-/* An adopted slab may be gone again, emptied by who took our messages in, before we come to it: then once more. */
-static block *fill_new_slab(heap *h, bin *b)
+static NOINLINE block *fill_new_slab(heap *h, bin *b)
 {
-    for (int tries = 0; tries < 3; tries++) {
-        bool adopted = heaps_adopt(h, b->klass);
-        slab *s = adopted ? NULL : heaps_obtain(h, b->klass);
-        if (!s && !adopted)
-            break;
-        os_lock_take(&h->lock);
-        if (s)
-            heap_accept(h, s);
-        block *p = heap_fill(h, b);
-        heap_unlock(h);
-        if (p)
-            return p;
+    if (!heaps_adopt(h, b->klass)) {
+        slab *s = heaps_obtain(h, b->klass);
+        if (!s)
+            return fill_larger(h, b->klass);
+        heap_accept(h, s);
     }
-    return fill_larger(h, b->klass);
+    return heap_fill(h, b);
 }
 
 block *alloc_fill(heap *h, bin *b)
 {
-    os_lock_take(&h->lock);
-    heap_drain(h, DRAIN_BLOCKS);
     block *p = heap_fill(h, b);
-    heap_unlock(h);
     return LIKELY(p != NULL) ? p : fill_new_slab(h, b);
 }
 
-/* A block from the first heap's bins, for a thread that has no heap any more. */
+/* A block from heap 0's bins, for a thread that has no heap any more. */
 block *alloc_orphan(unsigned klass)
 {
+    block *p = NULL;
+    if (!fork_hold())
+        return NULL;
     os_lock_take(&pm_registry.gate);
     heap *h = registry_orphan();
-    block *p = alloc_fill(h, &h->bins[klass]);
+    if (heap_enter(h)) {
+        p = alloc_fill(h, &h->bins[klass]);
+        heap_leave(h);
+    }
     os_lock_give(&pm_registry.gate);
+    fork_release();
     return p;
 }
 
@@ -159,8 +155,6 @@ static NOINLINE void *alloc_refill(unsigned klass, size_t size)
             return NULL;
         p = alloc_fill(h, &h->bins[klass]);
         alloc_housekeep(h);
-        if (UNLIKELY(pm_config.check))
-            check_now_and_then(h);
         heap_leave(h);
     } else {
         p = alloc_orphan(klass);
@@ -180,9 +174,7 @@ static block *alloc_clean(unsigned klass)
     heap *h = heap_mine();
     if (!heap_is_real(h) || h->bins[klass].free || !heap_enter(h))
         return NULL;
-    os_lock_take(&h->lock);
     block *p = heap_fill_zeroed(h, &h->bins[klass]);
-    heap_unlock(h);
     heap_leave(h);
     return p;
 }
@@ -199,36 +191,36 @@ void *alloc_zeroed(unsigned klass, size_t size)
 
 /* ---- free ---- */
 
-/* This block and a part of the bin go back to their slabs under one hold of the lock. */
-NOINLINE void free_full(void *p, bin *b)
+static NOINLINE void free_look(slab *s)
 {
     heap *h = heap_mine();
-    b->room++;
     if (UNLIKELY(!heap_enter(h))) {
-        ((block *)p)->next = NULL;
-        heap_send(h, p);
+        heap_tell(s);
         return;
     }
-    os_lock_take(&h->lock);
-    heap_give(h, p);
-    heap_spill(h, b, slab_of(p));
-    heap_unlock(h);
+    heap_look(h, s);
     alloc_housekeep(h);
     heap_leave(h);
 }
 
-static void free_mine(heap *h, void *p)
+/* The block goes to its slab's chain: the slab is this thread's own. The link is written before the head, and the head before the
+ * count: who sees that all are home finds them there. */
+NOINLINE void free_full(void *p, bin *b, slab *s)
 {
-    os_lock_take(&h->lock);
-    heap_give(h, p);
-    heap_unlock(h);
-    if (pm_config.check)
-        check_now_and_then(h);
+    b->room++;
+    ((block *)p)->next = s->chain;
+    __atomic_signal_fence(__ATOMIC_RELEASE);
+    s->chain = p;
+    __atomic_signal_fence(__ATOMIC_RELEASE);
+    if (UNLIKELY(slab_out_down(s)))
+        free_look(s);
 }
+
+#define SENT_ALONE 32
 
 static NOINLINE void free_odd(void *p, slab *s)
 {
-    heap *home = LOAD(&s->home), *h = thread_heap();
+    heap *home = LOAD(&s->home), *h = my_heap == HEAP_LENT ? thread_heap() : my_heap;
     if (UNLIKELY(home == HEAP_NOBODY || home == NULL))
         report_abort("free(%p): no block is in use there: freed twice, or never handed out", p);
     if (UNLIKELY(home == HEAP_POOL)) {
@@ -237,15 +229,16 @@ static NOINLINE void free_odd(void *p, slab *s)
     }
     if (UNLIKELY(calls_watched()))
         watch_free(p, block_size_of(p));
-    if (UNLIKELY(!h || !heap_enter(h))) {
-        ((block *)p)->next = NULL;
-        heap_send(home, p);
+    if (UNLIKELY(!heap_is_real(h) || !heap_enter(h))) {
+        block_send(s, p);
+        if (h == HEAP_NONE && remote_count(LOAD(&s->remote)) >= SENT_ALONE)
+            thread_heap(); /* for the next ones: a thread that frees a few makes none */
         return;
     }
     if (home == h)
-        free_mine(h, p);
-    else
-        heap_post(h, home, p, pm_classes[s->klass].size);
+        heap_give(h, p);
+    if (home == h || run_join(h, s, p))
+        alloc_housekeep(h);
     heap_leave(h);
 }
 
@@ -256,7 +249,7 @@ static NOINLINE void free_lent(void *p, slab *s)
         watch_free(p, block_size_of(p));
     if (!LOAD(&pm_asked))
         thread_heap();
-    free_to_bin(p, LOAD(&s->bin));
+    free_to_bin(p, LOAD(&s->bin), s);
 }
 
 NOINLINE void free_other(void *p, slab *s)
@@ -266,12 +259,8 @@ NOINLINE void free_other(void *p, slab *s)
         return;
     }
     heap *home = LOAD(&s->home), *h = my_heap;
-    if (UNLIKELY(!heap_is_real(home) || !heap_is_real(h) || calls_watched() || !heap_enter(h))) {
+    if (UNLIKELY(!heap_is_real(home) || !heap_is_real(h) || calls_watched() || !heap_post(h, s, p)))
         free_odd(p, s);
-        return;
-    }
-    heap_post(h, home, p, pm_classes[LOAD(&s->klass)].size);
-    heap_leave(h);
 }
 
 /* ---- whole pools ---- */
@@ -279,16 +268,18 @@ NOINLINE void free_other(void *p, slab *s)
 size_t pools_trim(void)
 {
     size_t bytes = pm_storer ? pm_storer->trim() : 0;
-    thread_idle();
     heap *h = heap_enter_mine();
-    heaps_trim();
-    heap_leave_mine(h);
-    thread_idle(); /* what came home meanwhile */
-    h = heap_enter_mine();
+    if (h)
+        thread_drop(h);
+    heaps_trim(h);
+    if (h)
+        thread_drop(h); /* what came home meanwhile */
     if (guests_here())
         guests_here()->shed();
+    heap_leave_mine(h);
+    h = heap_enter_mine();
     bytes += depot_purge(true);
-    bytes += heaps_purge();
+    bytes += heaps_purge(h);
     heap_leave_mine(h);
     return bytes;
 }

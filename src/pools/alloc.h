@@ -21,8 +21,21 @@ void *alloc_zeroed(unsigned klass, size_t size);
 block *alloc_fill(heap *h, bin *b);
 void alloc_housekeep(heap *h);
 block *alloc_orphan(unsigned klass);
-void free_full(void *p, bin *b);   /* the bin has no room; room was counted down */
+void free_full(void *p, bin *b, slab *s); /* the bin has no room; room was counted down */
 void free_other(void *p, slab *s); /* the slab's owner is not the calling thread's heap */
+
+/* One block less is out. True: that many are left that somebody should look. On x86-64 each store is a release, and the plain one
+ * an instruction shorter. */
+INLINE bool slab_out_down(slab *s)
+{
+#if PM_SANITIZED || !defined(__x86_64__)
+    int32_t left = s->left - 1;
+    __atomic_store_n(&s->left, left, __ATOMIC_RELEASE);
+    return left == 0;
+#else
+    return --s->left == 0;
+#endif
+}
 
 INLINE void *alloc_class(unsigned klass, size_t size)
 {
@@ -31,10 +44,10 @@ INLINE void *alloc_class(unsigned klass, size_t size)
 }
 
 /* The bin has room, or free_full makes some. */
-INLINE void free_to_bin(void *p, bin *b)
+INLINE void free_to_bin(void *p, bin *b, slab *s)
 {
     if (UNLIKELY(--b->room < 0)) {
-        free_full(p, b);
+        free_full(p, b, s);
         return;
     }
     ((block *)p)->next = b->free;
@@ -50,7 +63,7 @@ INLINE void free_block(void *p)
         free_other(p, s);
         return;
     }
-    free_to_bin(p, READ(&s->bin));
+    free_to_bin(p, READ(&s->bin), s);
 }
 
 /* Empties the calling thread's bins, takes in all heaps' messages, gives back the pages of every empty slab, and pages between

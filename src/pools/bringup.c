@@ -41,6 +41,7 @@ static void tell_readers(void)
     c->config = &pm_config;
     c->pools = &pm_pools;
     c->pool_home = HEAP_POOL;
+    c->nobody = HEAP_NOBODY;
     c->forwarded = &pm_forwarded_elsewhere;
     c->next = &pm_next_name;
     c->asked = &pm_asked;

@@ -3,9 +3,12 @@
 
 #include <string.h>
 
-#define BIN_BYTES (8 * KIB)
-#define REFILL_BLOCKS 32
+#define BIN_BLOCKS 128
+#define BIN_BYTES (4 * KIB)
+#define REFILL_BLOCKS 64
 #define REFILL_BYTES (4 * KIB)
+#define RUN_BLOCKS 64
+#define RUN_BYTES (16 * KIB)
 
 size_class pm_classes[CLASS_MAX];
 uint32_t pm_class_count;
@@ -33,13 +36,15 @@ static uint16_t count_within(size_t most, size_t bytes, size_t size)
 void class_shape(size_class *c, size_t size, size_t align)
 {
     c->size = (uint32_t)size;
-    c->per_slab = (uint32_t)size_min((SLAB_SIZE - SLAB_GUARD) / size, SLAB_BLOCKS_MAX);
+    c->head = (uint16_t)(SLAB_SIZE / size > SLAB_BITS_BYTES * 8 && !PM_HARDENED ? round_up(SLAB_SIZE / size / 8, 64) : 0);
+    c->per_slab = (uint32_t)size_min((SLAB_ROOM - c->head) / size, c->head ? SLAB_BLOCKS_MAX : SLAB_BITS_BYTES * 8);
     c->inverse = (uint32_t)((((uint64_t)1 << 32) + size - 1) / size);
-    size_t tail = align > (size_t)1 << COLOUR_SHIFT || PM_HARDENED ? 0 : SLAB_SIZE - c->per_slab * size;
+    size_t tail = align > (size_t)1 << COLOUR_SHIFT || PM_HARDENED ? 0 : SLAB_SIZE - c->head - c->per_slab * size;
     unsigned doublings = 63U - (unsigned)__builtin_clzl((tail >> COLOUR_SHIFT) + 1);
     c->colours = (doublings < COLOURS_MAX_SHIFT ? 1U << doublings : COLOURS_MAX) - 1;
     c->limit = count_within(BIN_BLOCKS, BIN_BYTES, size);
     c->refill = count_within(REFILL_BLOCKS, REFILL_BYTES, size);
+    c->run = count_within(RUN_BLOCKS, RUN_BYTES, size);
 }
 
 /* Writes only where something changes. Offsets rise with the sizes: a run whose two ends are right is right. */

@@ -9,7 +9,6 @@
 #define COLOUR_SHIFT 6
 #define COLOURS_MAX_SHIFT 6
 #define COLOURS_MAX (1U << COLOURS_MAX_SHIFT)
-#define BIN_BLOCKS 192 /* that a bin keeps at first, at most */
 #define BIN_SIZE 32 /* sizeof(bin); bin c of a heap lies c * BIN_SIZE bytes into it */
 
 typedef struct size_class {
@@ -17,8 +16,10 @@ typedef struct size_class {
     uint32_t per_slab; /* blocks in a slab */
     uint32_t inverse;  /* 2^32 / size, rounded up: offset * inverse >> 32 is the number of the block that begins there */
     uint32_t colours;  /* a power of two, less 1: blocks of slab i begin (i & colours) * 64 bytes into it, within its tail */
-    uint16_t limit;    /* blocks that a bin keeps, at first: 192 or 8 KiB; at least 1 */
-    uint16_t refill;   /* blocks that a bin gets at once: 32 or 4 KiB; at least 1 */
+    uint16_t limit;    /* blocks that a bin keeps: 128 or 4 KiB; at least 1 */
+    uint16_t refill;   /* blocks that a bin gets at once from a slab's bits: 64 or 4 KiB; at least 1 */
+    uint16_t run;      /* blocks of one slab that are sent home at once: 64 or 16 KiB; at least 1 */
+    uint16_t head;     /* bytes before the first block: bits that have no room elsewhere */
     uint32_t reserved; /* slabs that pre-allocation keeps for this class; depot lock */
     uint32_t waiting_count;
     slab *waiting; /* reserved slabs not in use, linked by next; depot lock */
@@ -38,7 +39,11 @@ void class_shape(size_class *c, size_t size, size_t align);
  * the sets of the caches: without them slab i and slab j would meet in the same ones. */
 INLINE char *slab_first(const slab *s, const size_class *c)
 {
-    return slab_memory(s) + SLAB_GUARD + ((slab_index(s) & c->colours) << COLOUR_SHIFT);
+    return slab_begin(s) + c->head + ((slab_index(s) & c->colours) << COLOUR_SHIFT);
+}
+INLINE uint64_t *slab_bits(const slab *s, const size_class *c)
+{
+    return UNLIKELY(c->head != 0) ? (uint64_t *)slab_memory(s) : pm_region.bits_end - (slab_index(s) + 1) * (SLAB_BITS_STEP / 8);
 }
 
 /* The last word of a block, which in the hardened library tells its state (hardened.h). */

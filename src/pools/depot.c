@@ -19,7 +19,7 @@ static int64_t ms_since(uint32_t then, uint64_t now) { return (int32_t)((uint32_
 
 static bool limit_allows(size_t more)
 {
-    size_t bookkeeping = LOAD(&pm_depot.heap_bytes) + pm_depot.fresh * (sizeof(slab) + SLAB_BITS_BYTES);
+    size_t bookkeeping = LOAD(&pm_depot.heap_bytes) + pm_depot.fresh * (sizeof(slab) + SLAB_BITS_STEP);
     return pm_config.limit == 0 || (pm_depot.holding + more) * SLAB_SIZE + bookkeeping <= pm_config.limit;
 }
 
@@ -141,18 +141,27 @@ static slab *take_waiting(size_class *c)
     return s;
 }
 
-slab *depot_take(unsigned klass)
+static slab *take_one(unsigned klass)
 {
-    os_lock_take(&pm_depot.lock);
     slab *s = take_waiting(&pm_classes[klass]);
     if (!s)
         s = take_dirty();
     if (!s)
         s = take_clean();
     pm_depot.used += s != NULL;
-    os_lock_give(&pm_depot.lock);
     PROBE(slab_take, klass, s);
     return s;
+}
+
+slab *depot_take(unsigned klass, size_t most)
+{
+    slab *first = NULL, **end = &first;
+    os_lock_take(&pm_depot.lock);
+    for (; most > 0 && (*end = take_one(klass)) != NULL; most--)
+        end = &(*end)->next;
+    *end = NULL;
+    os_lock_give(&pm_depot.lock);
+    return first;
 }
 
 /* ---- giving back ---- */
@@ -350,7 +359,7 @@ size_t depot_reserve(unsigned klass, size_t count, bool prefault, bool *lock)
             os_populate(slab_begin(s), SLAB_ROOM);
         if (*lock && !os_mlock(slab_begin(s), SLAB_ROOM))
             *lock = false;
-        s->klass = (uint16_t)klass;
+        s->klass = (uint8_t)klass;
         s->owner = s->home = HEAP_NOBODY;
         c->reserved++;
         put_waiting(c, s);

@@ -32,9 +32,9 @@ typedef struct depot {
 
 extern depot pm_depot;
 
-/* A slab for `klass` (its own waiting ones first), or NULL at the limit or out of memory. O(1) but for growth of the
- * region. The caller opens it. */
-slab *depot_take(unsigned klass);
+/* Up to `most` slabs for `klass` (its own waiting ones first), linked by next, or NULL at the limit or out of memory. O(most) but
+ * for growth of the region. The caller opens them. */
+slab *depot_take(unsigned klass, size_t most);
 /* What the use of huge pages is decided by: a slab in use becomes full for the first time, or stops being in use, or is
  * opened. By the holder of the slab. */
 void depot_note_ripe(slab *s, int more);

@@ -117,9 +117,9 @@ static record *record_around(const void *p)
 /* A signal handler that comes here while its thread is inside may not wait for the lock. */
 static bool enter(heap **h)
 {
-    *h = heap_enter_mine();
-    if (!*h && heap_is_real(heap_mine()))
+    if (heap_is_real(heap_mine()) && heap_mine()->inside)
         return false;
+    *h = heap_enter_mine();
     os_lock_take(&lock);
     return true;
 }
@@ -357,8 +357,10 @@ bool guard_free(void *p, call c, size_t size, const void *caller)
 size_t guard_size(const void *p, call c, const void *caller)
 {
     heap *h;
-    if (!enter(&h))
-        return SIZE_MAX;
+    if (!enter(&h)) {
+        const record *found = record_of(p);
+        return found ? found->size : SIZE_MAX;
+    }
     record *r = record_checked(p, c, SIZE_MAX, caller);
     size_t size = r ? r->size : SIZE_MAX;
     leave(h);
@@ -398,8 +400,10 @@ void *guard_realloc(void *p, size_t size, const void *caller)
         os_shut(data_begin(old), data_bytes(old));
         closed_push(old);
     }
-    leave(h);
-    if (moved && record_publish(&r))
+    os_lock_give(&lock);
+    moved = moved && record_publish(&r);
+    heap_leave_mine(h);
+    if (moved)
         return r.block;
     os_unmap(r.begin, r.bytes);
     return NULL;
@@ -417,10 +421,6 @@ void guard_check(call c)
     }
     leave(h);
 }
-
-void guard_lock(void) { os_lock_take(&lock); }
-void guard_unlock(void) { os_lock_give(&lock); }
-void guard_lock_reset(void) { os_lock_reset(&lock); }
 
 /* ---- faults ---- */
 

@@ -27,11 +27,6 @@ void *guard_realloc(void *p, size_t size, const void *caller);
 /* Looks at the canaries of all of them. */
 void guard_check(call c);
 
-/* fork */
-void guard_lock(void);
-void guard_unlock(void);
-void guard_lock_reset(void);
-
 /* ---- POOLMALLOC_GUARD ---- */
 
 /* On a slow path that hands out `blocks`: is the next one to be a sample? SIGSEGV on a guard or a closed page is told, from the

@@ -254,10 +254,8 @@ static NOINLINE block *refill(keeper *k, heap *h, unsigned klass)
     alloc_housekeep(h);
     if (!k || !p || k->held[klass] > 0 || slab_of(p)->klass != klass)
         return p;
-    os_lock_take(&h->lock);
     for (; n < most && p; p = n < most ? heap_fill(h, b) : NULL)
         dealt[n++] = p;
-    heap_unlock(h);
     keeper_deal(k, h, klass, dealt, n);
     return keeper_take(k, h, klass);
 }
@@ -391,9 +389,9 @@ INLINE void give(char *p, const size_class *size, size_t asked)
     if (LIKELY(k && entered)) {
         last_note(k, p, asked, size);
         keeper_quarantine(k, h, freed, slab_of(p)->klass);
-    } else if (k) {
+    } else if (k && h->inside) {
         keeper_late(k, freed);
-    } else if (entered || !h) {
+    } else {
         keeper_pass(freed);
     }
     if (entered)

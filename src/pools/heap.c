@@ -1,10 +1,10 @@
-/* heap.c: See heap.h; the states of a slab are drawn in docs/DESIGN.md. */
+/* heap.c: see heap.h; the states of a slab are drawn in docs/DESIGN.md. */
 #include "pools/heap.h"
 
 #include "ground/config.h"
+#include "ground/text.h"
 #include "pools/depot.h"
 #include "pools/slab.h"
-#include "ground/text.h"
 
 #include <string.h>
 
@@ -20,7 +20,7 @@ extern __thread heap *pm_thread __attribute__((alias("my_heap"), visibility("def
 void heap_init(heap *h, uint32_t number)
 {
     h->number = number;
-    h->budget = BIN_BUDGET;
+    h->grab = 1;
     for (unsigned c = 0; c < pm_class_count; c++) {
         bin *b = &h->bins[c];
         b->klass = (uint8_t)c;
@@ -37,11 +37,66 @@ void heap_ids_check(void)
             report_abort("check: the constant heaps were written to, %zu bytes into them", i);
 }
 
+/* ---- the lock ---- */
+
+/* Others hold it for a bounded while, and wait for nothing meanwhile. */
+void heap_lock_wait(heap *h)
+{
+    for (;;) {
+        uint32_t state = HEAP_FREE;
+        if (__atomic_compare_exchange_n(&h->lock, &state, HEAP_MINE, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+            return;
+        if (state == HEAP_AWAITED || __atomic_compare_exchange_n(&h->lock, &state, HEAP_AWAITED, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            os_wait(&h->lock, HEAP_AWAITED);
+    }
+}
+
+slab *heap_unlock(heap *h)
+{
+    slab *leaving = h->leaving;
+    h->leaving = NULL;
+    if (UNLIKELY(__atomic_exchange_n(&h->lock, HEAP_FREE, __ATOMIC_RELEASE) == HEAP_AWAITED))
+        os_wake(&h->lock);
+    return leaving;
+}
+
+void heap_leave(heap *h)
+{
+    slab *leaving = h->leaving;
+    h->leaving = NULL;
+    __atomic_store_n(&h->lock, HEAP_FREE, __ATOMIC_RELEASE);
+    if (UNLIKELY(leaving != NULL))
+        depot_put(leaving);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    STORE(&h->slow, h->slow + 1);
+    __atomic_store_n(&h->inside, false, __ATOMIC_RELEASE); /* what was done is done for a fork that waits */
+}
+
 /* ---- slabs of a heap ---- */
+
+static size_t little(const size_class *c) { return size_max(c->per_slab / 32, 1); }
+
+/* When free() is to come here next: near the end of a slab, where what is out may be just what
+ * the bin has at hand; and when all is home, but for what others have still to tell of. */
+static size_t slab_home(const slab *s) { return remote_count(LOAD(&s->remote)) + s->back; }
+static size_t slab_near(const slab *s, const size_class *c)
+{
+    const bin *b = s->bin;
+    return slab_home(s) + size_max(little(c), (size_t)(b->limit - b->room));
+}
+
+static void look_set(slab *s, const size_class *c)
+{
+    size_t near = slab_near(s, c);
+    size_t out = slab_out(s);
+    s->look = (uint16_t)(out > near ? near : slab_home(s));
+    slab_out_set(s, out);
+}
 
 static void partial_push(bin *b, slab *s)
 {
     slab *first = b->partial;
+    s->listed = true;
     if (!first) {
         b->partial = s->next = s->prev = s;
         return;
@@ -54,6 +109,10 @@ static void partial_push(bin *b, slab *s)
 
 static void partial_remove(bin *b, slab *s)
 {
+    size_t out = slab_out(s);
+    s->listed = false;
+    s->look = (uint16_t)(out > 0 ? out - 1 : 0); /* the next block that comes home */
+    slab_out_set(s, out);
     s->prev->next = s->next;
     s->next->prev = s->prev;
     if (b->partial == s)
@@ -69,22 +128,34 @@ static void slab_settle(slab *s, heap *h, unsigned klass)
 
 void heap_open_slab(heap *h, slab *s, unsigned klass)
 {
-    STORE(&s->klass, (uint16_t)klass);
+    STORE(&s->klass, (uint8_t)klass);
     slab_open(s, &pm_classes[klass]);
     slab_settle(s, h, klass);
 }
 
-/* The last block has come home. */
+void heap_keep(heap *h, slab *s)
+{
+    STORE(&s->home, HEAP_NOBODY);
+    s->next = h->spare;
+    h->spare = s;
+    h->spares++;
+}
+
+/* All blocks are home. */
 static void slab_emptied(heap *h, slab *s)
 {
+    const size_class *c = &pm_classes[s->klass];
     partial_remove(s->bin, s);
-    slab_close(s, &pm_classes[s->klass]);
+    slab_close(s, c);
     PROBE(slab_empty, s->klass, s);
-    bool keep = h->spares < SPARES && h->state == HEAP_LIVE && !pm_classes[s->klass].reserved && pm_config.purge_delay > 0;
-    slab **to = keep ? &h->spare : &h->leaving;
-    s->next = *to;
-    *to = s;
-    h->spares += keep;
+    STORE(&s->owner, HEAP_NOBODY);
+    if (h->spares < size_max(SPARES, h->grab) && h->state == HEAP_LIVE && !c->reserved && pm_config.purge_delay > 0) {
+        heap_keep(h, s);
+        return;
+    }
+    STORE(&s->home, HEAP_NOBODY);
+    s->next = h->leaving;
+    h->leaving = s;
 }
 
 void heap_shed(heap *h)
@@ -98,20 +169,12 @@ void heap_shed(heap *h)
     h->spares = 0;
 }
 
-void heap_unlock(heap *h)
-{
-    slab *leaving = h->leaving;
-    h->leaving = NULL;
-    os_lock_give(&h->lock);
-    if (UNLIKELY(leaving != NULL))
-        depot_put(leaving);
-}
-
 void heap_accept(heap *h, slab *s)
 {
     bin *b = &h->bins[s->klass];
     partial_push(b, s);
     b->partial = s;
+    look_set(s, &pm_classes[s->klass]);
 }
 
 slab *heap_yield(heap *h, unsigned klass, heap *to)
@@ -136,177 +199,251 @@ static bool heap_open_spare(heap *h, bin *b)
     h->spares--;
     h->spare_idle = false;
     heap_open_slab(h, s, b->klass);
-    partial_push(b, s);
+    heap_accept(h, s);
     return true;
 }
 
-/* Bytes that a bin of this limit may keep beyond its class's. */
-static size_t bin_growth(const bin *b, size_t limit)
+/* Where a slab is mostly free its blocks are put in order first: that costs as much as a few instructions each, and makes what is
+ * allocated together lie together. */
+static bool order_pays(const slab *s, const size_class *c) { return 4 * (slab_chained(s, c) + s->free) > c->per_slab; }
+
+/* All that came back to an empty bin's slab, as it lies, to be touched by the program first. Its number, or 0. */
+static size_t bin_take_chain(bin *b, slab *s, const size_class *c)
 {
-    const size_class *c = &pm_classes[b->klass];
-    return (size_max(limit, c->limit) - c->limit) * c->size;
+    size_t n = slab_chained(s, c);
+    block *chain = s->chain;
+    if (chain) {
+        s->chain = NULL;
+        slab_out_set(s, slab_out(s) + n);
+        PROBE(splice_chain, s, n);
+    } else {
+        chain = slab_take_remote(s, &n);
+        if (n)
+            PROBE(splice_remote, s, n);
+    }
+    b->room -= (int32_t)n;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    b->free = chain;
+    return n;
 }
 
-/* To no less than it holds. Room beyond its class's limit comes out of the heap's budget; where too little is left it stays. */
-static void bin_resize(heap *h, bin *b, size_t limit)
+/* Fills an empty bin from one slab; returns how many. What a handler freed into it meanwhile stays. */
+static size_t bin_take(bin *b, slab *s, const size_class *c, size_t most)
 {
-    size_t had = bin_growth(b, b->limit), wants = bin_growth(b, limit);
-    if (wants > had + h->budget)
-        return;
-    h->budget = (uint32_t)(h->budget + had - wants);
-    b->room += (int32_t)limit - b->limit;
-    b->limit = (uint16_t)limit;
+    if (s->chain && order_pays(s, c)) {
+        PROBE(chain_to_bits, s, slab_chained(s, c));
+        slab_order(s, c);
+    }
+    if (UNLIKELY(pm_every_call_slow) && !s->free) /* which keep no blocks at hand */
+        slab_gather(s, c, true);
+    if (!s->free)
+        return b->free || pm_every_call_slow ? 0 : bin_take_chain(b, s, c);
+    size_t before = slab_out(s);
+    block *first = NULL, **end = &first;
+    end = slab_take(s, c, end, most);
+    size_t taken = slab_out(s) - before;
+    bin_prepend(b, first, end, taken);
+    return taken;
 }
 
-/* The bin is empty; one that was full and empty in turn grows: that would have saved both ways to the slabs. */
-static void bin_grow(heap *h, bin *b)
-{
-    b->spills = 0;
-    size_t limit = pm_classes[b->klass].limit;
-    bin_resize(h, b, size_min(size_max(2 * (size_t)b->limit, limit), BIN_GROWTH * limit));
-}
+/* Slabs that others gave back to which one slow path looks at, at most. */
+#define HEARD 64
+#define PACE_MOST 3
 
-static void bin_ungrow(heap *h, bin *b, size_t limit)
-{
-    if (b->limit > limit)
-        bin_resize(h, b, limit);
-}
+static bool slab_has_none(const slab *s) { return !s->free && !s->chain && remote_count(LOAD(&s->remote)) == 0; }
 
-/* The chain is made aside: a signal handler that comes meanwhile finds the bin empty. */
 static void bin_refill(bin *b, size_t most)
 {
     const size_class *c = &pm_classes[b->klass];
-    block *first = NULL, **end = &first;
     size_t taken = 0;
     for (int slabs = 0; slabs < REFILL_SLABS && taken < most && b->partial; slabs++) {
         slab *s = b->partial;
-        size_t before = s->out;
-        end = slab_take(s, c, end, most - taken);
-        taken += s->out - before;
-        if (slab_is_full(s, c))
+        taken += bin_take(b, s, c, most - taken);
+        if (slab_has_none(s))
             partial_remove(b, s);
+        else
+            look_set(s, c);
+        if (!s->free && !slab_has_none(s))
+            break; /* the bin is not empty: the chain waits */
     }
-    bin_prepend(b, first, end, taken);
 }
 
 block *heap_fill(heap *h, bin *b)
 {
-    if (UNLIKELY(b->spills) && b->free == NULL)
-        bin_grow(h, b);
-    if (b->free == NULL && (b->partial || heap_open_spare(h, b)))
-        bin_refill(b, pm_every_call_slow ? 1 : pm_classes[b->klass].refill);
+    if (b->free == NULL) {
+        if (UNLIKELY(LOAD(&h->inbox) != NULL || h->told))
+            heap_hear(h, HEARD);
+        if (b->partial || heap_open_spare(h, b)) {
+            const size_class *c = &pm_classes[b->klass];
+            if (UNLIKELY(b->limit != c->limit) && !pm_every_call_slow) { /* a fall has ended */
+                b->room += c->limit - b->limit;
+                b->limit = c->limit;
+            }
+            bin_refill(b, pm_every_call_slow ? 1 : (size_t)c->refill << b->pace);
+            b->pace = (uint8_t)(b->pace + (b->pace < PACE_MOST));
+        }
+    }
     return bin_pop(b);
 }
 
 block *heap_fill_zeroed(heap *h, bin *b)
 {
     slab *s = b->partial;
-    if (b->free || !s || s->state != SLAB_ZEROED)
+    if (b->free || !s || s->state != SLAB_ZEROED || s->chain || remote_count(LOAD(&s->remote)))
         return NULL;
+    const size_class *c = &pm_classes[b->klass];
     uint16_t high = s->high;
     block *p = heap_fill(h, b);
-    size_t number = (size_t)((char *)p - slab_first(s, &pm_classes[b->klass])) / pm_classes[b->klass].size;
+    if (!p || slab_of(p) != s)
+        return p ? memset(p, 0, c->size) : NULL;
+    size_t number = (size_t)((char *)p - slab_first(s, c)) / c->size;
     p->next = NULL;
-    return number >= high ? p : (block *)memset(p, 0, pm_classes[b->klass].size);
+    return number >= high ? p : (block *)memset(p, 0, c->size);
 }
 
 /* ---- blocks back to slabs ---- */
 
-/* Up to count blocks of one slab that the chain begins with. */
-static size_t give_run(heap *h, block **chain, size_t count)
+static void block_home(block *p)
 {
-    slab *s = slab_of(*chain);
+    slab *s = slab_of(p);
+    p->next = s->chain;
+    s->chain = p;
+    slab_out_set(s, slab_out(s) - 1);
+}
+
+/* A slab of this heap's that something came home to, or may have. */
+static bool slab_notice(heap *h, slab *s)
+{
     const size_class *c = &pm_classes[s->klass];
-    bool was_full = slab_is_full(s, c);
-    size_t n = slab_give(s, c, chain, count);
-    if (was_full)
+    if (!s->listed)
         partial_push(s->bin, s);
-    if (s->out == 0)
+    if (slab_is_home(s)) {
         slab_emptied(h, s);
-    return n;
+        return false;
+    }
+    look_set(s, c);
+    return true;
 }
 
-void heap_give(heap *h, block *p)
-{
-    p->next = NULL;
-    give_run(h, &p, 1);
-}
-
-/* Neighbours in the bin are often of one slab: its counters are brought up to date once for all of them. */
-void heap_give_back(heap *h, bin *b, size_t count)
+/* Blocks at hand go to their slabs. With the heap's thread. */
+static void bin_home(heap *h, bin *b, size_t count)
 {
     block *chain = bin_detach(b);
     while (count > 0 && chain) {
-        size_t n = give_run(h, &chain, count);
-        b->room += (int32_t)n;
-        count -= n;
+        slab *s = slab_of(chain);
+        do {
+            block *p = chain;
+            chain = p->next;
+            block_home(p);
+            b->room++;
+            count--;
+        } while (count > 0 && chain && slab_of(chain) == s);
+        slab_notice(h, s);
     }
     bin_attach(b, chain);
 }
 
-#define PINS_LOOK 16
-#define PINS_PART 32
-#define FULLER 16 /* blocks in a row that go to slabs four times as full as that end the end of a fall */
-static_assert(FALL_SPILLS + FULLER <= UINT8_MAX, "spills holds it");
+void heap_give(heap *h, block *p)
+{
+    slab *s = slab_of(p);
+    p->next = NULL;
+    slab_give(s, &pm_classes[s->klass], &p, 1);
+    slab_notice(h, s);
+}
 
-static size_t little(const size_class *c) { return size_max(c->per_slab / PINS_PART, 1); }
+#define PINS_LOOK 16
 
 /* Whether most blocks, by the first ones, lie each in a slab of which little else is in use: they are why it is kept. */
 static bool chain_pins(const block *p, const size_class *c)
 {
     size_t seen = 0, pins = 0;
-    const slab *last = NULL;
     for (; p && seen < PINS_LOOK; p = p->next, seen++) {
         const slab *s = slab_of(p);
-        pins += s != last && s->out <= little(c);
-        last = s;
+        pins += slab_out(s) <= slab_near(s, c);
     }
     return 2 * pins > seen;
 }
 
-static bool bin_pins(bin *b, const size_class *c)
+/* The end of a fall: what is at hand may be all that keeps slabs. It goes home, and the bin keeps nothing until the next malloc
+ * has filled it again: every free goes to its slab, which notices the last one. */
+void heap_look(heap *h, slab *s)
 {
+    if (UNLIKELY(LOAD(&s->home) != h || !slab_in_use(s)))
+        return; /* it became empty, and was taken away, before we came */
+    bin *b = s->bin;
+    const size_class *c = &pm_classes[s->klass];
+    if (!slab_notice(h, s) || b->limit == 0 || slab_out(s) > slab_near(s, c))
+        return;
     block *chain = bin_detach(b);
     bool pins = chain_pins(chain, c);
     bin_attach(b, chain);
-    return pins;
+    if (!pins)
+        return;
+    bin_home(h, b, SIZE_MAX);
+    b->room -= b->limit;
+    b->limit = 0;
+    PROBE(fall_ends, b->klass, s);
 }
 
-/* Half of the blocks; when the thread has only freed for a while all of them, and the bin gets small: each block at hand may
- * be the last one of a slab. Where most are, near the end of the fall, it keeps none, and every free comes here until the next
- * malloc has filled it, or slabs are fuller again: a program that then rests comes to no slow path again. No more at once than
- * bounds the call's work. */
-void heap_spill(heap *h, bin *b, const slab *last)
+#define SWEEP 32
+
+/* Slabs whose last blocks came from several sides at once may have become empty unnoticed. */
+static void bin_sweep(heap *h, bin *b)
 {
-    if (LIKELY(b->spills < FALL_SPILLS)) {
-        b->spills++;
-        heap_give_back(h, b, size_min(b->limit / 2, SPILL_BLOCKS));
-        return;
+    slab *s = b->partial;
+    for (int n = 0; s && n < SWEEP; n++) {
+        slab *next = s->next;
+        bool last = next == b->partial;
+        if (slab_is_home(s))
+            slab_emptied(h, s);
+        if (last)
+            break;
+        s = next;
     }
-    const size_class *c = &pm_classes[b->klass];
-    size_t keep = c->size > 128 ? c->refill : c->limit;
-    if (b->limit == 0) {
-        b->spills = last->out > 4 * little(c) ? b->spills + 1 : FALL_SPILLS;
-        if (b->spills < FALL_SPILLS + FULLER)
-            return;
-        b->spills = FALL_SPILLS;
-        bin_resize(h, b, keep);
-        return;
-    }
-    if (bin_pins(b, c))
-        keep = 0;
-    heap_give_back(h, b, BIN_BLOCKS);
-    bin_ungrow(h, b, size_max(b->limit - (size_t)b->room, keep));
 }
 
 void heap_calm_bin(heap *h, bin *b)
 {
     if (b->free && b->free == b->seen)
-        heap_give_back(h, b, BIN_BLOCKS);
-    if (!b->free)
-        bin_ungrow(h, b, pm_classes[b->klass].limit);
+        bin_home(h, b, 256);
     b->seen = b->free;
+    b->pace = (uint8_t)(b->pace - (b->pace > 0));
+    bin_sweep(h, b);
 }
+
+void heap_empty_bins(heap *h)
+{
+    for (unsigned c = 0; c < pm_class_count; c++) {
+        bin *b = &h->bins[c];
+        bin_home(h, b, SIZE_MAX);
+        if (!pm_every_call_slow)
+            b->room = b->limit = pm_classes[c].limit;
+        b->pace = 0;
+    }
+}
+
+static void each_partial(heap *h, void (*visit)(heap *, slab *))
+{
+    for (unsigned c = 0; c < pm_class_count; c++) {
+        slab *s = h->bins[c].partial, *last = s ? s->prev : NULL;
+        for (bool more = s != NULL; more;) {
+            slab *next = s->next;
+            more = s != last;
+            visit(h, s);
+            s = next;
+        }
+    }
+}
+
+static void partial_gather(heap *h, slab *s)
+{
+    if (s->chain || s->back || remote_count(LOAD(&s->remote)))
+        slab_gather(s, &pm_classes[s->klass], true);
+    if (slab_is_home(s))
+        slab_emptied(h, s);
+}
+
+void heap_gather(heap *h) { each_partial(h, partial_gather); }
 
 /* ---- pages between blocks in use ---- */
 
@@ -317,7 +454,7 @@ static PEEKS size_t slab_holds(const slab *s)
         return 0;
     if (LOAD(&s->home) == HEAP_POOL || s->state == SLAB_WAITING || s->klass >= pm_class_count)
         return SLAB_SIZE;
-    return size_min(s->out * size_max(pm_classes[s->klass].size, 4 * KIB), SLAB_SIZE);
+    return size_min((size_t)(pm_classes[s->klass].per_slab - s->free) * size_max(pm_classes[s->klass].size, 4 * KIB), SLAB_SIZE);
 }
 
 /* A guess: other heaps' slabs change meanwhile. */
@@ -329,11 +466,11 @@ static PEEKS bool unit_is_sparse(const slab *unit)
     return bytes <= UNIT_SIZE / 8;
 }
 
-/* What another thread has opened, but not accepted yet, has nothing out. */
+/* What another thread has opened, but not accepted yet, has nothing out. Only what is in the bits is known to be free for good. */
 PEEKS size_t heap_purge(slab *s)
 {
     const size_class *c = &pm_classes[s->klass];
-    if (s->out == 0 || slab_is_full(s, c) || s->trimmed || (c->reserved && (pm_config.prefault || pm_config.lock)))
+    if (s->free == c->per_slab || s->free == 0 || s->trimmed || c->head || (c->reserved && (pm_config.prefault || pm_config.lock)))
         return 0;
     slab *unit = slab_unit(s);
     if (LOAD(&unit->unit_huge)) {
@@ -346,116 +483,136 @@ PEEKS size_t heap_purge(slab *s)
     return slab_purge(s, c);
 }
 
-void heap_empty_bins(heap *h)
+static void partial_recount(heap *h, slab *s)
 {
-    os_lock_take(&h->lock);
-    for (unsigned c = 0; c < pm_class_count; c++) {
-        bin *b = &h->bins[c];
-        heap_give_back(h, b, SIZE_MAX);
-        b->spills = 0;
-        if (!pm_every_call_slow)
-            bin_resize(h, b, pm_classes[c].limit);
-    }
-    heap_unlock(h);
+    (void)h;
+    slab_recount(s, &pm_classes[s->klass]);
 }
 
-void heap_recount_bins(heap *h)
+static block *run_last(const block_run *r) { return (block *)(slab_memory(r->slab) + r->last); }
+
+static void run_recount(block_run *r)
 {
+    uint16_t n = 1;
+    for (const block *p = r->first; r->slab && p != run_last(r); p = p->next)
+        n++;
+    r->count = n;
+}
+
+void heap_recount(heap *h)
+{
+    for (block_run *r = h->runs[0]; r < h->runs[RUN_SETS]; r++)
+        run_recount(r);
     for (unsigned c = 0; c < pm_class_count; c++)
         bin_recount(&h->bins[c]);
+    each_partial(h, partial_recount);
 }
 
-/* ---- messages ---- */
+/* ---- blocks to other heaps ---- */
 
-void heap_send(heap *to, block *chain)
+void slab_tell(slab *s)
 {
-    block *head = LOAD(&to->inbox);
-    do {
-        chain->next_message = head;
-    } while (!__atomic_compare_exchange_n(&to->inbox, &head, chain, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
-}
-
-static NOINLINE void outbox_send(heap *h, outbox *o)
-{
-    PROBE(remote_flush, o->to->number, o->count);
-    heap_send(o->to, o->chain);
-    h->messages_sent++;
-    h->blocks_sent += o->count;
-    *o = (outbox){.chain = NULL};
-}
-
-/* o was changed; it is sent when full. */
-void heap_post_rest(heap *h, outbox *o, heap *to, block *p, size_t size)
-{
-    if (o->chain && o->to != to)
-        outbox_send(h, o);
-    o->to = to;
-    outbox_add(o, p, size);
-    if (!outbox_is_full(o))
+    heap *home = LOAD(&s->home);
+    if (!heap_is_real(home)) { /* it has left meanwhile, so that there is nothing to tell */
+        __atomic_fetch_and(&s->remote, ~REMOTE_TOLD, __ATOMIC_RELAXED);
         return;
-    outbox_send(h, o);
+    }
+    slab *head = LOAD(&home->inbox);
+    do {
+        s->told = head;
+    } while (!__atomic_compare_exchange_n(&home->inbox, &head, s, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+}
+
+void heap_tell(slab *s)
+{
+    if (!(__atomic_fetch_or(&s->remote, REMOTE_TOLD, __ATOMIC_RELAXED) & REMOTE_TOLD))
+        slab_tell(s);
+}
+
+void block_send(slab *s, void *p)
+{
+    if (slab_give_remote(s, p, p, 1))
+        slab_tell(s);
+}
+
+static void run_send(heap *h, block_run *r)
+{
+    slab *s = r->slab;
+    PROBE(remote_flush, s->klass, r->count);
+    STORE(&h->runs_sent, h->runs_sent + 1);
+    STORE(&h->blocks_sent, h->blocks_sent + r->count);
+    if (slab_give_remote(s, r->first, run_last(r), r->count))
+        slab_tell(s);
+    r->slab = NULL;
+}
+
+/* The run of s, or the one in whose place it begins: an empty one, else the longest. */
+static block_run *run_find(heap *h, const slab *s)
+{
+    block_run *set = runs_of(h, s), *found = set;
+    for (block_run *r = set; r < set + RUN_WAYS; r++) {
+        if (r->slab == s)
+            return r;
+        if (found->slab && (!r->slab || r->count > found->count))
+            found = r;
+    }
+    return found;
+}
+
+bool run_join(heap *h, slab *s, block *p)
+{
+    block_run *r = run_find(h, s);
+    bool sends = r->slab && (r->slab != s || r->count >= r->most);
+    if (sends)
+        run_send(h, r);
+    if (!r->slab)
+        *r = (block_run){.slab = s, .last = (uint32_t)((char *)p - slab_memory(s)), .most = pm_classes[LOAD(&s->klass)].run};
+    p->next = r->first;
+    r->first = p;
+    r->count++;
+    h->posted = true;
+    return sends;
 }
 
 void heap_flush(heap *h)
 {
-    for (outbox *o = h->out; o < h->out + OUTBOXES; o++)
-        if (o->chain)
-            outbox_send(h, o);
+    if (!h->posted)
+        return;
+    for (block_run *r = h->runs[0]; r < h->runs[RUN_SETS]; r++)
+        if (r->slab)
+            run_send(h, r);
+    h->posted = false;
 }
 
-/* By the heap's own thread, into the bin while that has room: the slab's bits and counters are not touched. */
-static void block_take(heap *h, slab *s, block *p)
+/* A slab that has moved on since it was told of is another heap's to look at. */
+static void slab_heard(heap *h, slab *s)
 {
-    bin *b = s->bin;
-    if (h == heap_mine() && LIKELY(b->room > 0))
-        bin_push(b, p);
-    else
-        heap_give(h, p);
+    if (LOAD(&s->home) != h) {
+        slab_tell(s);
+        return;
+    }
+    __atomic_fetch_and(&s->remote, ~REMOTE_TOLD, __ATOMIC_ACQUIRE);
+    slab_notice(h, s);
 }
 
-/* Every block comes home, or, when its slab has moved on since it was sent, goes on to where that is now. Returns how many
- * there were. */
-static size_t message_take(heap *h, block *message)
+void heap_hear(heap *h, size_t most)
 {
-    size_t n = 0;
-    for (block *p = message, *next; p; p = next, n++) {
-        next = p->next;
-        slab *s = slab_of(p);
-        heap *home = LOAD(&s->home);
-        if (LIKELY(home == h)) {
-            block_take(h, s, p);
-        } else {
-            p->next = NULL;
-            heap_send(home, p);
-        }
+    if (!h->told && LOAD(&h->inbox))
+        h->told = __atomic_exchange_n(&h->inbox, NULL, __ATOMIC_ACQUIRE);
+    for (; h->told && most > 0; most--) {
+        slab *s = h->told;
+        h->told = s->told;
+        slab_heard(h, s);
     }
-    return n;
-}
-
-bool heap_drain(heap *h, size_t blocks)
-{
-    if (!h->pending) {
-        if (!LOAD(&h->inbox))
-            return false;
-        h->pending = __atomic_exchange_n(&h->inbox, NULL, __ATOMIC_ACQUIRE);
-    }
-    while (h->pending && blocks > 0) {
-        block *message = h->pending;
-        h->pending = message->next_message;
-        blocks -= size_min(blocks, message_take(h, message));
-    }
-    return true;
 }
 
 /* ---- check ---- */
 
-static void partial_check(const slab *s, const heap *h, const bin *b)
+static void partial_check(const slab *s, const heap *h, const bin *b, bool mine)
 {
-    if (LOAD(&s->home) != h || s->bin != b || s->klass != b->klass || !slab_in_use(s))
+    if (LOAD(&s->home) != h || s->bin != b || s->klass != b->klass || !slab_in_use(s) || !s->listed)
         report_abort("check: slab %zu is on a list of heap %u, but is not its own", slab_index(s), h->number);
-    slab_check(s, &pm_classes[s->klass]);
-    if (s->out == 0 || slab_is_full(s, &pm_classes[s->klass]))
-        report_abort("check: slab %zu is on a partial list with %u blocks out", slab_index(s), s->out);
+    slab_check(s, &pm_classes[s->klass], mine);
 }
 
 static size_t bin_length(const bin *b, const heap *h)
@@ -479,31 +636,26 @@ void heap_check_links(void)
         bin_length(&h->bins[c], h);
 }
 
-static void bin_check(const heap *h, const bin *b, bool contents)
+static void bin_check(const heap *h, const bin *b, bool mine)
 {
     const slab *s = b->partial;
     for (size_t n = 0; s && (n == 0 || s != b->partial); s = s->next, n++) {
-        partial_check(s, h, b);
+        partial_check(s, h, b, mine);
         if (s->prev->next != s)
             report_abort("check: the partial list of heap %u is broken at slab %zu", h->number, slab_index(s));
     }
-    if (contents && !PM_HARDENED && (int32_t)bin_length(b, h) != b->limit - b->room)
+    if (mine && !PM_HARDENED && (int32_t)bin_length(b, h) != b->limit - b->room)
         report_abort("check: heap %u, %u-byte bin: room is %d of %u, but that is not what it holds", h->number,
                      pm_classes[b->klass].size, b->room, b->limit);
 }
 
-void heap_check(heap *h, bool bins)
+void heap_check(heap *h, bool mine)
 {
     uint32_t spares = 0;
-    size_t budget = h->budget;
-    for (unsigned c = 0; c < pm_class_count; c++) {
-        bin_check(h, &h->bins[c], bins);
-        budget += bin_growth(&h->bins[c], h->bins[c].limit);
-    }
-    if (budget != BIN_BUDGET)
-        report_abort("check: heap %u: its bins and its budget come to %zu bytes", h->number, budget);
+    for (unsigned c = 0; c < pm_class_count; c++)
+        bin_check(h, &h->bins[c], mine);
     for (const slab *s = h->spare; s; s = s->next, spares++)
-        if (s->out != 0 || LOAD(&s->home) != h)
+        if (LOAD(&s->home) != HEAP_NOBODY || !slab_in_use(s))
             report_abort("check: slab %zu is a spare of heap %u, but not empty", slab_index(s), h->number);
     if (spares != h->spares)
         report_abort("check: heap %u: %u spares, %u counted", h->number, spares, h->spares);

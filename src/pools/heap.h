@@ -1,88 +1,88 @@
-/* heap.h: One thread's view of all pools: bins, slabs, messages to and from other heaps.
+/* heap.h: one thread's view of all pools: bins, slabs, runs of blocks on their way to other heaps.
  * malloc and free touch my_heap and one bin of it; all else happens on the slow paths of heap.c. */
 #ifndef PM_HEAP_H
 #define PM_HEAP_H
 
 #include "ground/base.h"
+#include "ground/os.h"
 #include "pools/class.h"
 #include "pools/heap_ids.h"
 #include "pools/kept.h"
-#include "ground/os.h"
 #include "pools/region.h"
 #include "pools/seams.h"
 
 /* Blocks of one class at hand. free and room belong to the thread alone; partial to the holder of heap.lock.
- *   blocks in the bin = limit - room;  0 <= room <= limit, but for the moment in which free() finds it full. */
+ *   blocks in the bin = limit - room;  room <= limit. Below zero, when it was filled with all that came back to a slab: then, too,
+ *   free() goes on to the slab's chain. */
 struct bin {
     block *free;
     int32_t room;
-    uint16_t limit;   /* 0 at the end of a fall, in a pool's bin until it is used, and always in modes that count every call */
+    uint16_t limit;   /* 0 at the end of a fall, in a guest's bin until it is used, and always in modes that see every call */
     uint8_t klass;
-    uint8_t spills;   /* how often it was full since a refill found it empty, up to FALL_SPILLS; more: see heap_spill */
+    uint8_t pace;     /* doublings of what it gets at once from a slab: one more with each refill, one less with each look at it */
     slab *partial;    /* a ring of slabs with free blocks; the first is taken from, one that gets its first goes last */
     block *seen;      /* the first block at the last look: the same at the next one means that the bin is at rest */
 };
 static_assert(sizeof(bin) == BIN_SIZE && BIN_SIZE == HEAP_ID_BYTES, "");
 
-/* Blocks of other heaps, on their way: one chain, sent as one message. */
-typedef struct outbox {
-    heap *to;
-    block *chain;
-    uint32_t count, bytes;
-} outbox;
+/* Blocks of one slab of another heap's, on their way: one chain, given back at once. */
+typedef struct block_run {
+    slab *slab; /* NULL: none */
+    block *first;
+    uint32_t last; /* where that block lies in the slab, in bytes */
+    uint16_t count, most; /* blocks; most: that are collected */
+} block_run;
 
-#define BIN_GROWTH 4             /* times its class's limit that a bin may come to keep */
-#define BIN_BUDGET (176 * KIB)   /* for all bins of a heap: with their 410 KiB of limits, below 600 KiB for a thread that filled all */
-#define SPILL_BLOCKS 96          /* that a full bin gives back at most, as long as its thread allocates too */
-#define FALL_SPILLS 32           /* in a row, after which it gives back up to BIN_BLOCKS and keeps little: the thread only frees */
-static_assert(FALL_SPILLS <= UINT8_MAX && BIN_GROWTH * BIN_BLOCKS <= UINT16_MAX, "spills and limit hold them");
-#define OUTBOXES 8
-#define OUTBOX_BLOCKS 32
-#define OUTBOX_BYTES (16 * KIB)
-#define DRAIN_BLOCKS 64  /* what a slow path takes in, and one message more: twice what it hands out */
-#define SPARES 2         /* empty slabs that a heap keeps for its next need */
-#define TICK 256         /* slow paths between two looks at the clock */
-#define CALM 16          /* slow paths between two looks at a bin, one after the other: blocks at rest pin slabs */
+#define RUN_SETS 16   /* by the slab's number; a set has RUN_WAYS */
+#define RUN_WAYS 4
+#define SPARES 2      /* empty slabs that a heap keeps for its next need, at least */
+#define SPARES_MOST 32
+#define TICK 256      /* slow paths between two looks at the clock */
+#define CALM 16       /* slow paths between two looks at a bin, one after the other: blocks at rest pin slabs */
 
 typedef enum { HEAP_UNUSED, HEAP_LIVE, HEAP_IDLE, HEAP_CLOSED } heap_state;
+
+/* heap.lock. Its thread takes it on each slow path and need not look back when it gives it; all others only try. */
+enum { HEAP_FREE, HEAP_MINE, HEAP_OTHERS, HEAP_AWAITED /* others', and its thread sleeps */ };
 
 struct heap {
     bin bins[CLASS_MAX]; /* malloc's; first: the table of bin offsets counts from here */
 
-    os_lock lock;    /* guards the bins' partial, pending, spare, leaving, and the slabs whose home this is */
-    bool inside;     /* the thread is on a slow path: a signal handler that comes here must not */
+    uint32_t lock;   /* guards the bins' partial, told, spare, leaving, and what slab.h says of the slabs whose home this is */
+    bool inside;     /* the thread is on a slow path: a signal handler that comes here must not, and a fork waits */
     uint8_t state;   /* heap_state; registry lock */
+    bool spare_idle; /* no spare was used since the last tick */
+    bool posted;     /* some run may not be empty */
     uint32_t number; /* index in the registry */
     uint32_t epoch;  /* fork generation in which the thread lived */
+    uint32_t thread; /* its id, by which it is found to have ended */
+    uint32_t chores; /* slow paths of malloc and free: what is done now and then counts by them */
     heap *next_idle; /* registry lock */
     uint64_t slow;   /* slow paths begun and ended: odd while inside; tells the live view a quiet heap from a busy one */
     uint64_t forwarded, overflowed; /* calls handed to the next allocator: too large; for want of pool memory */
-    uint64_t messages_sent, blocks_sent; /* atomic exchanges made, blocks they carried */
-    block *pending;  /* messages taken from the inbox, not yet looked at */
+    uint64_t runs_sent, blocks_sent; /* to other heaps */
+    slab *told;      /* taken from the inbox, not yet looked at */
     slab *spare;     /* empty slabs, linked by next */
     slab *leaving;   /* empty slabs that go to the depot when the lock is given back */
     uint32_t spares;
-    uint32_t budget; /* bytes by which bins may still grow beyond their classes' limits */
-    bool spare_idle; /* no spare was used since the last tick */
-    uint32_t chores; /* slow paths of malloc and free: what is done now and then counts by them */
-    outbox out[OUTBOXES];
+    uint32_t grab;   /* slabs that are got from the depot at once: doubles with each time, falls to 1 with a tick without need */
+    block_run runs[RUN_SETS][RUN_WAYS];
 
-    /* Messages from other threads: chains linked by next, chained by next_message. Push by compare-and-swap (release),
-     * taken whole by exchange (acquire). On a line of its own: every other thread writes here. */
-    _Alignas(64) block *inbox;
+    /* Slabs to which blocks came back from other threads, linked by told. Push by compare-and-swap (release), taken whole by
+     * exchange (acquire). On a line of its own: every other thread writes here. */
+    _Alignas(64) slab *inbox;
 
     kept_bins kept; /* of the next allocator */
     uint32_t grown[32]; /* realloc's: blocks to which a buffer has moved to grow, by a hash: 28 bits of the address, and how often */
 
     bin pool_bins[POOL_BINS]; /* of explicit pools; limit 0 while not in use */
-    char apart[4 * KIB];      /* never touched */
 };
 
 #define NO_HEAPS_BYTES (sizeof(heap) + 4 * HEAP_ID_BYTES) /* of pm_no_heaps */
 
 /* What a heap touches of itself in a program without explicit pools and large blocks. */
 #define HEAP_TOUCHED round_up(offsetof(heap, kept), 4 * KIB)
-static_assert((sizeof(struct heap) + 4095) / 4096 % 2 == 1, "heap_post spreads heaps over outboxes by their addresses");
+static_assert(offsetof(heap, kept) <= 4 * KIB, "one page");
 
 extern __thread heap *my_heap __attribute__((visibility("hidden")));
 extern __thread heap *pm_lent __attribute__((visibility("hidden")));
@@ -170,84 +170,96 @@ INLINE void bin_recount(bin *b)
         b->room--;
 }
 
-/* Marks the thread as being on a slow path; false: it is on one already, and a signal handler has come in between. */
-INLINE bool heap_enter(heap *h)
+/* ---- the lock ---- */
+
+void heap_lock_wait(heap *h);
+void heap_lock_wake(heap *h);
+
+/* Another thread's. False: it is held. */
+INLINE bool heap_lock_try(heap *h)
 {
-    if (UNLIKELY(h->inside))
-        return false;
-    h->inside = true;
-    STORE(&h->slow, h->slow + 1);
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    return true;
-}
-INLINE void heap_leave(heap *h)
-{
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    STORE(&h->slow, h->slow + 1);
-    h->inside = false;
+    uint32_t free = HEAP_FREE;
+    return __atomic_compare_exchange_n(&h->lock, &free, HEAP_OTHERS, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
-/* For what takes shared locks outside of malloc and free: the calling thread's heap, marked, or NULL: it has none, or is
- * marked already. */
-INLINE heap *heap_enter_mine(void)
+/* Threads in the midst of a fork: see fork.h. Here because each slow path looks at it. */
+extern uint32_t pm_forking;
+bool heap_enter_forking(heap *h); /* h is entered already; false: it is left again */
+
+/* The calling thread begins a slow path: its heap is locked. False: it is on one already, and a signal handler has come in
+ * between; or another thread forks. The lock's exchange stands before the look at pm_forking, as a forking thread's stands before
+ * its look at `inside`: one of the two sees the other. */
+INLINE bool heap_enter(heap *h)
 {
-    heap *h = heap_mine();
-    return heap_is_real(h) && heap_enter(h) ? h : NULL;
+    uint32_t free = HEAP_FREE;
+    if (UNLIKELY(h->inside))
+        return false;
+    STORE(&h->inside, true);
+    STORE(&h->slow, h->slow + 1);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    if (UNLIKELY(!__atomic_compare_exchange_n(&h->lock, &free, HEAP_MINE, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)))
+        heap_lock_wait(h);
+    return LIKELY(__atomic_load_n(&pm_forking, __ATOMIC_SEQ_CST) == 0) || heap_enter_forking(h);
 }
-INLINE void heap_leave_mine(heap *h)
-{
-    if (h)
-        heap_leave(h);
-}
+void heap_leave(heap *h); /* and what leaves goes to the depot */
+
+/* For what takes shared locks outside of malloc and free: the calling thread's heap, entered, or NULL: it has none, or is inside
+ * already. Waits for a fork, for ten seconds at most (fork.h). In pairs, one within the other. */
+heap *heap_enter_mine(void);
+void heap_leave_mine(heap *h);
 
 void heap_init(heap *h, uint32_t number);
 
-/* With h->lock held. */
-block *heap_fill(heap *h, bin *b); /* a block, with more left in the bin; NULL: the heap has none of this class */
-block *heap_fill_zeroed(heap *h, bin *b);                /* a block that reads as zero, or NULL */
-void heap_give(heap *h, block *p);                       /* one block of this heap goes to its slab */
-void heap_give_back(heap *h, bin *b, size_t count);      /* up to count blocks of the bin go to their slabs */
-void heap_spill(heap *h, bin *b, const slab *last);      /* a part of a full bin's blocks; last: what was given back just now */
-void heap_calm_bin(heap *h, bin *b);                     /* some, when the bin has not been used for a while */
-bool heap_drain(heap *h, size_t blocks);                 /* takes in so many and the rest of the message; false: none came */
-void heap_shed(heap *h);                                 /* all spares leave */
-size_t heap_purge(slab *s);                              /* pages of a slab of h without a block in use go back; bytes of those */
-void heap_accept(heap *h, slab *s);                      /* a slab whose home this already is comes in, to be used next */
-slab *heap_yield(heap *h, unsigned klass, heap *to);     /* a slab with room for klass goes to another heap, or NULL */
-void heap_check(heap *h, bool bins);                     /* aborts at the first breach */
+/* With the lock, by the heap's thread. */
+block *heap_fill(heap *h, bin *b);        /* a block, with more left in the bin; NULL: the heap has none of this class */
+block *heap_fill_zeroed(heap *h, bin *b); /* a block that reads as zero, or NULL */
+void heap_give(heap *h, block *p);        /* one block of this heap goes to its slab's bits */
+void heap_look(heap *h, slab *s);         /* a block came home to s: it may have to be listed, or may be empty, or nearly */
+void heap_calm_bin(heap *h, bin *b);      /* blocks at rest go home, and what became empty unnoticed is found */
+void heap_empty_bins(heap *h);
+void heap_gather(heap *h);                /* all that came home to any slab is in its bits */
+void heap_recount(heap *h);               /* after a fork: bins and slabs */
+
+/* With the lock, by any thread. */
+void heap_hear(heap *h, size_t most); /* what the inbox tells of, at most so many slabs */
+void heap_shed(heap *h);              /* all spares leave */
+slab *heap_unlock(heap *h); /* by another thread than the heap's; what leaves, for the depot, or NULL */
+size_t heap_purge(slab *s); /* pages of a slab of h without a block in use go back; bytes of those */
+void heap_accept(heap *h, slab *s);                   /* an open slab whose home this is comes in, to be used next */
+void heap_keep(heap *h, slab *s);                     /* an empty slab of nobody's becomes a spare */
+slab *heap_yield(heap *h, unsigned klass, heap *to);  /* takes a slab with free blocks out and settles it in `to`; or NULL */
+void heap_open_slab(heap *h, slab *s, unsigned klass); /* an empty slab of nobody's becomes this heap's */
+void heap_check(heap *h, bool mine);
 /* At the end of a program: what was freed twice, is no block, or was written to since shows in its thread's bins. */
 void heap_check_links(void);
-void heap_ids_check(void);                               /* so does this, when a constant heap was written to; no lock */
-void heap_unlock(heap *h); /* gives the lock back, and what leaves to the depot */
 
-/* Without it. */
-void heap_open_slab(heap *h, slab *s, unsigned klass); /* a slab that nobody else knows starts anew as h's */
-void heap_empty_bins(heap *h); /* all blocks go to their slabs; by the heap's own thread, or after that has gone */
-void heap_recount_bins(heap *h); /* after a fork: room from the blocks that are there */
-void heap_flush(heap *h);      /* sends what the outboxes hold */
-void heap_send(heap *to, block *chain); /* one message; any thread, any time */
+/* ---- blocks to other heaps; by the heap's thread ---- */
 
-INLINE void outbox_add(outbox *o, block *p, size_t size)
+/* With the lock: p joins a run of its slab, or begins one; true: one that was full, or in the way, was sent. */
+bool run_join(heap *h, slab *s, block *p);
+void heap_flush(heap *h); /* sends all runs */
+/* One block, from a thread that has no heap or must not touch it now. */
+void block_send(slab *s, void *p);
+/* Its heap is to look at a slab. Whoever has set its REMOTE_TOLD. */
+void slab_tell(slab *s);
+void heap_tell(slab *s); /* the same, from whoever has not; nothing when it is being told of already */
+
+INLINE block_run *runs_of(heap *h, const slab *s) { return h->runs[slab_index(s) % RUN_SETS]; }
+
+/* A block of another heap's slab joins its run, without the lock. False: there is none, or it is full. */
+INLINE bool heap_post(heap *h, slab *s, void *p)
 {
-    p->next = o->chain;
-    o->chain = p;
-    o->count++;
-    o->bytes += (uint32_t)size;
-}
-INLINE bool outbox_is_full(const outbox *o) { return o->count >= OUTBOX_BLOCKS || o->bytes >= OUTBOX_BYTES; }
-
-void heap_post_rest(heap *h, outbox *o, heap *to, block *p, size_t size);
-
-/* Into an outbox, which is sent when full. Which one says the heap's address (heaps are an odd number of pages apart, the
- * first two aside from the rest but in step with them): looking into the other heap would fetch the line that its thread
- * writes on every slow path. */
-INLINE void heap_post(heap *h, heap *to, block *p, size_t size)
-{
-    outbox *o = &h->out[((uintptr_t)to >> 12) % OUTBOXES];
-    if (LIKELY(o->to == to && o->count < OUTBOX_BLOCKS - 1 && o->bytes + size < OUTBOX_BYTES))
-        outbox_add(o, p, size);
-    else
-        heap_post_rest(h, o, to, p, size);
+    block_run *r = runs_of(h, s);
+    for (int way = 1; UNLIKELY(r->slab != s); way++, r++)
+        if (way == RUN_WAYS)
+            return false;
+    if (UNLIKELY(r->count >= r->most))
+        return false;
+    ((block *)p)->next = r->first;
+    __atomic_signal_fence(__ATOMIC_RELEASE);
+    r->first = p;
+    r->count++;
+    return true;
 }
 
 #endif

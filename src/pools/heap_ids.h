@@ -14,6 +14,8 @@ extern char pm_no_heaps[]; /* not const, so that it takes no memory; heap_ids_ch
 #define HEAP_POOL ((heap *)(pm_no_heaps + 3 * HEAP_ID_BYTES))   /* home of a slab of a pm_pool or pm_arena */
 #define HEAP_LENT ((heap *)(pm_no_heaps + 4 * HEAP_ID_BYTES))   /* my_heap of a thread whose calls are sampled: its heap is pm_lent */
 
+void heap_ids_check(void); /* aborts when they were written to */
+
 INLINE bool heap_is_real(const heap *h)
 {
     return (uintptr_t)h - (uintptr_t)pm_no_heaps > 4 * HEAP_ID_BYTES;

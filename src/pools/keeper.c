@@ -2,6 +2,7 @@
 #include "pools/keeper.h"
 
 #include "ground/os.h"
+#include "pools/slab.h"
 
 #include <string.h>
 
@@ -42,53 +43,20 @@ void keeper_deal(keeper *k, heap *h, unsigned klass, block **blocks, size_t n)
 
 /* ---- to the slabs ---- */
 
-/* A block of another heap's, or of none's. Its lock is taken under the registry's, so that no fork finds it held by another
- * thread than its own; where one did, the heap is as good as closed, and the block is lost. Registry lock. */
-static void give_other(block *p)
-{
-    heap *home = LOAD(&slab_of(p)->home);
-    bool left = home->epoch != pm_registry.epoch && home->number != 0;
-    if (home->state == HEAP_CLOSED || (left && os_lock_held(&home->lock)))
-        return;
-    os_lock_take(&home->lock);
-    heap_give(home, p);
-    heap_unlock(home);
-}
+void keeper_pass(block *p) { block_send(slab_of(p), p); }
 
-void keeper_pass(block *p)
+/* h is locked. */
+static void going_give(keeper *k, heap *h)
 {
-    os_lock_take(&pm_registry.lock);
-    give_other(p);
-    os_lock_give(&pm_registry.lock);
-}
-
-static void give_mine(keeper *k, heap *h)
-{
-    os_lock_take(&h->lock);
-    for (uint32_t i = k->going_count; i-- > 0;) {
-        block *p = k->going[i];
-        if (LOAD(&slab_of(p)->home) != h)
-            continue;
-        heap_give(h, p);
-        k->going[i] = k->going[--k->going_count];
+    for (uint32_t i = 0; i < k->going_count; i++) {
+        slab *s = slab_of(k->going[i]);
+        h->bins[s->klass].room++;
+        if (LOAD(&s->home) == h)
+            heap_give(h, k->going[i]);
+        else
+            block_send(s, k->going[i]);
     }
-    heap_unlock(h);
-}
-
-static void going_give(keeper *k, heap *h, bool left)
-{
-    for (uint32_t i = 0; i < k->going_count; i++)
-        h->bins[slab_of(k->going[i])->klass].room++;
-    give_mine(k, h);
-    if (k->going_count == 0)
-        return;
-    if (!left)
-        os_lock_take(&pm_registry.lock);
-    for (uint32_t i = 0; i < k->going_count; i++)
-        give_other(k->going[i]);
     k->going_count = 0;
-    if (!left)
-        os_lock_give(&pm_registry.lock);
 }
 
 /* In a fall what is at hand goes too, a class at a time. */
@@ -99,11 +67,11 @@ static void hand_let(keeper *k)
         k->going[k->going_count++] = k->hand[c][--k->held[c]];
 }
 
-static void going_add(keeper *k, heap *h, block *p, bool left)
+static void going_add(keeper *k, heap *h, block *p)
 {
     k->going[k->going_count++] = p;
     if (k->going_count >= (k->falling < FALL_BLOCKS ? GOING_BLOCKS : FALL_GOING))
-        going_give(k, h, left);
+        going_give(k, h);
 }
 
 /* The handler may be interrupted by another one, and the thread by either: the count changes last, and by one. */
@@ -148,7 +116,7 @@ static void quarantine_let(keeper *k, heap *h)
     unsigned klass = s->klass;
     bool falls = k->falling >= FALL_BLOCKS;
     if (falls || LOAD(&s->home) != h || k->held[klass] >= keeper_most(&pm_classes[klass])) {
-        going_add(k, h, p, false);
+        going_add(k, h, p);
         if (falls && k->going_count == 0)
             hand_let(k);
         return;
@@ -168,7 +136,7 @@ void keeper_quarantine(keeper *k, heap *h, block *p, unsigned klass)
         quarantine_let(k, h);
 }
 
-void keeper_empty(heap *h, bool left)
+void keeper_empty(heap *h)
 {
     keeper *k = h->number < KEEPERS ? pm_keepers[h->number] : NULL;
     if (!k)
@@ -177,9 +145,9 @@ void keeper_empty(heap *h, bool left)
     k->thread = 0;
     keeper_collect_late(k, h);
     while (k->count)
-        going_add(k, h, quarantine_pop(k), left);
+        going_add(k, h, quarantine_pop(k));
     for (unsigned c = 0; c < pm_class_count; c++)
         while (k->held[c])
-            going_add(k, h, k->hand[c][--k->held[c]], left);
-    going_give(k, h, left);
+            going_add(k, h, k->hand[c][--k->held[c]]);
+    going_give(k, h);
 }

@@ -82,7 +82,7 @@ void keeper_late(keeper *k, block *p);
 void keeper_collect_late(keeper *k, heap *h); /* by the thread, now inside */
 /* Of a thread without a keeper, and not inside. */
 void keeper_pass(block *p);
-/* All of it goes to its slabs; by the heap's thread, or after that has gone: then `left` is true, and the registry's lock held. */
-void keeper_empty(heap *h, bool left);
+/* All of it goes to its slabs; by the heap's thread, or after that has gone. The heap is locked. */
+void keeper_empty(heap *h);
 
 #endif

@@ -15,7 +15,7 @@
 #define REFUSED_MS 1000 /* after a refusal nothing is asked for: what lies in the way mostly stays, and each call would ask again */
 
 static_assert(sizeof(control) <= CONTROL_BYTES && CONTROL_BYTES % sizeof(slab) == 0, "");
-static_assert(STEP_FIRST / SLAB_SIZE * SLAB_BITS_BYTES <= BITS_STEP && STEP_FIRST / SLAB_SIZE * sizeof(slab) < RECORD_STEP - CONTROL_BYTES, "");
+static_assert(STEP_FIRST / SLAB_SIZE * SLAB_BITS_STEP <= BITS_STEP && STEP_FIRST / SLAB_SIZE * sizeof(slab) < RECORD_STEP - CONTROL_BYTES, "");
 static_assert(STEP_FIRST % SLAB_SIZE == 0 && STEP_MOST % UNIT_SIZE == 0, "");
 
 region pm_region = {.base = (uintptr_t)1 << 63};
@@ -34,7 +34,7 @@ static bool extent_grow(extent *e, size_t bytes)
 static void extents_lay(char *at, size_t ceiling, size_t front)
 {
     region *r = &pm_region;
-    size_t bits = round_up(ceiling / SLAB_SIZE * SLAB_BITS_BYTES, UNIT_SIZE);
+    size_t bits = round_up(ceiling / SLAB_SIZE * SLAB_BITS_STEP, UNIT_SIZE);
     size_t heaps = round_up(size_min(ceiling / 16, HEAPS_CEILING), UNIT_SIZE);
     size_t records = round_up(CONTROL_BYTES + front + ceiling / SLAB_SIZE * sizeof(slab), UNIT_SIZE);
     char *middle = at + heaps + records + bits;
@@ -120,7 +120,7 @@ static bool records_cover(size_t slabs)
 {
     region *r = &pm_region;
     return extent_cover(&r->records, records_end(slabs), RECORD_STEP) &&
-           extent_cover(&r->free_bits, slabs * SLAB_BITS_BYTES, BITS_STEP);
+           extent_cover(&r->free_bits, slabs * SLAB_BITS_STEP, BITS_STEP);
 }
 
 /* The first slabs and the first free bits: one call to the kernel. */
@@ -188,7 +188,7 @@ void region_populate(size_t slabs)
 {
     region *r = &pm_region;
     os_populate(r->records.base, size_min(r->records.size, round_up(records_end(slabs), RECORD_STEP)));
-    size_t bits = size_min(r->free_bits.size, round_up(slabs * SLAB_BITS_BYTES, BITS_STEP));
+    size_t bits = size_min(r->free_bits.size, round_up(slabs * SLAB_BITS_STEP, BITS_STEP));
     os_populate(r->free_bits.base - bits, bits);
 }
 

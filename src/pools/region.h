@@ -19,34 +19,48 @@ typedef enum {
     SLAB_ZEROED   /* as USED, and what was not handed out yet reads as zero */
 } slab_state;
 
-/* One record a slab, outside the slab. Which of its blocks are free say its bits: one a block, set when free.
- *   blocks in use, in bins or under way = out;  bits set = per_slab - out.
- *   On its bin's partial list exactly when out < per_slab; empty, and about to leave its heap, exactly when out == 0.
- *   No bit is set in a word before hint. Blocks from high on have never been handed out since the slab was opened.
- * A pool's slabs are on its one list, those with free blocks first.
- * Written by the holder of home's lock (depot lock while in the depot); owner, bin, home, pool, klass may be read any time. */
+/* One record a slab, outside the slab. A block of it is in one of four places:
+ *   bits    one a block, set when free; in order, but dear to look up             heap lock
+ *   chain   came back by the owner's hand, newest first                           the owner's thread alone
+ *   remote  came back from other threads                                          atomic
+ *   out there: in the program's hands, in a bin, or in a run on its way
+ * Equations: free = bits set;  chain's length = per_slab - out - free + back;  out there = out - back - remote's count.
+ * On its bin's partial list exactly when `listed`; with anything in bits, chain or remote it is, but for the moment until its heap
+ * hears of it. No bit is set in a word before hint. Blocks from high on have never been handed out since the slab was opened.
+ * A guest's slabs know bits only, and are on its one list, those with free blocks first.
+ * A heap without a thread has its lock's holder for its thread. owner, bin, home, pool, klass may be read any time. */
 struct slab {
-    heap *owner;        /* the heap whose free() may take the short way; the constant nobody in modes that count calls */
+    heap *owner;        /* the heap whose free() may take the short way; the constant nobody in modes that see every call */
     bin *bin;           /* home's bin of this class */
     heap *home;         /* the heap it belongs to; nobody while in the depot */
+    block *chain;       /* the owner's thread */
+    slab *next, *prev;  /* neighbours on the one list it is on */
+    int32_t left;       /* the owner's thread; release, for who asks whether all are home. out = left + look: one count, kept so that */
+    uint16_t look;      /* free() sees by its zero that out has come down to look, and goes the long way; heap lock */
+    uint16_t back;      /* blocks that others moved from remote to bits and that out still counts; heap lock */
+    uint16_t free;      /* bits set; heap lock */
+    uint16_t high;
+    uint8_t klass;
+    uint8_t hint;
+    uint8_t state; /* slab_state */
+    bool listed;
+
+    _Alignas(64) uint64_t remote; /* count, told, newest block: see slab.h. Writers release, who takes the blocks acquires */
+    slab *told;         /* the next one that its home is told of; whoever holds `told` */
+    pm_pool *pool;      /* whose it is, when home is HEAP_POOL; NULL: an arena's. NULL in all other slabs */
     uint32_t since;     /* in the depot: when it became empty, ms; wraps after 49 days */
     uint8_t unit_empty; /* in a unit's first record: how many of its slabs are in the depot; depot lock */
     bool unit_huge;     /* there too: huge pages were asked for; depot lock, but read by who opens or trims a slab */
     bool unripe;        /* counted in depot.unripe */
     bool trimmed;       /* its free pages went back, and no block has come home since */
-    slab *next, *prev;  /* neighbours on the one list it is on */
-    pm_pool *pool;      /* whose it is, when home is HEAP_POOL; NULL: an arena's. NULL in all other slabs */
-    uint16_t out;
-    uint16_t high;
-    uint16_t klass;
-    uint8_t hint;
-    uint8_t state; /* slab_state */
 };
-static_assert(sizeof(slab) == 64, "one line a slab");
+static_assert(sizeof(slab) == 128, "two lines a slab: what its owner's thread writes, and the rest");
 
-/* 512 bytes of free bits a slab: 0.4 % of the memory they describe. 16-byte blocks fill only half of a slab. */
-#define SLAB_BLOCKS_MAX 4096
-#define SLAB_BITS_BYTES (SLAB_BLOCKS_MAX / 8)
+/* 512 bytes of free bits a slab: 0.4 % of the memory they describe. More blocks than that have their bits in the slab itself. */
+#define SLAB_BLOCKS_MAX 8192
+#define SLAB_BITS_BYTES ((size_t)512)
+/* The hardened library has bits for what came back from other threads, too: it stores nothing in a free block. */
+#define SLAB_BITS_STEP (PM_HARDENED ? 2 * SLAB_BITS_BYTES : SLAB_BITS_BYTES)
 static_assert(SLAB_BLOCKS_MAX / 64 <= UINT8_MAX, "hint is the number of a word");
 
 typedef struct extent {
@@ -77,7 +91,7 @@ typedef struct control {
     uint32_t pid;
     const region *region;
     const void *classes, *class_count, *class_counts, *depot, *config, *pools;
-    const void *pool_home;   /* HEAP_POOL */
+    const void *pool_home, *nobody; /* HEAP_POOL, HEAP_NOBODY */
     const void *forwarded;   /* pm_forwarded_elsewhere */
     const void *next;        /* pm_next_name: a pointer to a string */
     const void *registry;    /* set last, when the pools are up; NULL until then */
@@ -85,7 +99,7 @@ typedef struct control {
 } control;
 
 #define CONTROL_MAGIC "poolmalloc-live"
-#define CONTROL_LAYOUT 9u
+#define CONTROL_LAYOUT 11u
 
 /* Finds a place and maps the control page, `front` bytes behind its head (whole pages), and the first records; false: no
  * pools. Called once, before any other thread may come here. */
@@ -108,8 +122,9 @@ INLINE char *slab_memory(const slab *s) { return pm_region.blocks.base + (slab_i
 /* What blocks may lie in. */
 INLINE char *slab_begin(const slab *s) { return slab_memory(s) + SLAB_GUARD; }
 #define SLAB_ROOM (SLAB_SIZE - SLAB_GUARD)
-INLINE uint64_t *slab_bits(const slab *s) { return pm_region.bits_end - (slab_index(s) + 1) * (SLAB_BITS_BYTES / 8); }
 INLINE slab *slab_unit(const slab *s) { return &pm_region.slabs[slab_index(s) / UNIT_SLABS * UNIT_SLABS]; }
+INLINE size_t slab_out(const slab *s) { return (size_t)(__atomic_load_n(&s->left, __ATOMIC_ACQUIRE) + LOAD(&s->look)); }
+INLINE void slab_out_set(slab *s, size_t out) { __atomic_store_n(&s->left, (int32_t)out - s->look, __ATOMIC_RELEASE); }
 INLINE bool slab_in_use(const slab *s) { return s->state >= SLAB_USED; }
 
 /* Asks for (or refuses) huge pages behind the unit that begins with this slab. */

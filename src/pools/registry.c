@@ -73,3 +73,10 @@ heap *registry_idle_pop(void)
     }
     return h;
 }
+
+heap *registry_visit(void)
+{
+    registry *r = &pm_registry;
+    r->cursor = r->cursor + 1 < r->count ? r->cursor + 1 : 0;
+    return registry_heap(r->cursor);
+}

@@ -40,5 +40,6 @@ heap *registry_orphan(void); /* gate held */
 heap *registry_add(void);       /* one heap more, begun, or NULL */
 void registry_idle_push(heap *h); /* its thread is gone, its bins are empty */
 heap *registry_idle_pop(void);
+heap *registry_visit(void); /* one after the other */
 
 #endif

@@ -11,7 +11,6 @@ typedef struct guests {
     void (*bins_recount)(heap *h);  /* after a fork: room from the blocks that are there */
     void (*shed)(void);             /* empty slabs that are not kept go to the depot */
     void (*check)(void);            /* aborts at the first breach */
-    void (*fork_prepare)(void), (*fork_parent)(void), (*fork_child)(void);
     void (*free)(void *p, slab *s); /* plain free() of a block whose slab is a guest's */
 } guests;
 

@@ -5,10 +5,11 @@
 #include "pools/fork.h"
 #include "pools/keeper.h"
 #include "pools/seams.h"
+#include "pools/slab.h"
 
 #include <pthread.h>
 
-#define VISIT_BLOCKS 512
+#define VISIT_SLABS 64 /* that a heap was told of */
 
 static pthread_key_t key;
 
@@ -19,18 +20,44 @@ void threads_unload(void) { pthread_key_delete(key); }
 
 /* ---- a thread's heap ---- */
 
+/* Its thread has ended without giving it back: its first call came in the last round of the C library's destructors, or it was
+ * made by other means than pthread_create. */
+static void dead_collect(void)
+{
+    registry *r = &pm_registry;
+    for (unsigned i = 0; i < VISITS && i < r->count && !r->idle; i++) {
+        heap *h = registry_visit();
+        if (h->state != HEAP_LIVE || h->epoch != r->epoch || h->number == 0 || os_thread_lives(h->thread) || !heap_lock_try(h))
+            continue;
+        heap_retire(h);
+        slab *leaving = heap_unlock(h);
+        if (leaving)
+            depot_put(leaving);
+        PROBE(dead_found, h->number, 0);
+    }
+}
+
+/* Registry lock. */
+static heap *heap_find(void)
+{
+    registry *r = &pm_registry;
+    if (!r->idle && fork_left_heaps())
+        fork_collect_some(VISITS);
+    if (!r->idle)
+        dead_collect();
+    heap *h = registry_idle_pop();
+    return h ? h : registry_add();
+}
+
 static heap *heap_claim(void)
 {
     registry *r = &pm_registry;
     os_lock_take(&r->lock);
-    if (!r->idle && fork_left_heaps())
-        fork_collect_some(VISITS);
-    heap *h = registry_idle_pop();
-    if (!h)
-        h = registry_add();
+    heap *h = heap_find();
     if (h) {
         h->state = HEAP_LIVE;
         h->epoch = r->epoch;
+        h->thread = os_thread();
     }
     os_lock_give(&r->lock);
     return h;
@@ -44,40 +71,31 @@ static NOINLINE heap *heap_regain(void)
     return my_heap;
 }
 
-static NOINLINE heap *heap_begin(void)
+NOINLINE heap *thread_begin(void)
 {
-    heap *h = heap_claim();
-    if (!h) {
-        my_heap = HEAP_GONE;
+    if (my_heap == HEAP_LENT)
+        return LOAD(&pm_asked) ? pm_lent : heap_regain();
+    if (my_heap == HEAP_GONE || !fork_hold())
         return NULL;
-    }
-    my_heap = h; /* first: pthread_setspecific may allocate */
-    if (pthread_setspecific(key, h) != 0)
+    heap *h = heap_claim();
+    fork_release();
+    my_heap = h ? h : HEAP_GONE; /* first: pthread_setspecific may allocate */
+    if (h && pthread_setspecific(key, h) != 0)
         thread_exit(h);
     return heap_is_real(my_heap) ? my_heap : NULL;
 }
 
-heap *thread_heap(void)
-{
-    heap *h = my_heap;
-    if (LIKELY(heap_is_real(h)))
-        return h;
-    if (h == HEAP_LENT)
-        return LOAD(&pm_asked) ? pm_lent : heap_regain();
-    return h == HEAP_GONE ? NULL : heap_begin();
-}
-
-static void heap_drop_all(heap *h)
+void thread_drop(heap *h)
 {
     heap_flush(h);
     if (PM_HARDENED)
-        keeper_empty(h, false);
+        keeper_empty(h);
+    heap_hear(h, SIZE_MAX);
     heap_empty_bins(h);
     if (guests_here())
         guests_here()->bins_empty(h);
-    os_lock_take(&h->lock);
+    heap_gather(h);
     heap_shed(h);
-    heap_unlock(h);
 }
 
 static void storer_idle(heap *h)
@@ -86,18 +104,22 @@ static void storer_idle(heap *h)
         pm_storer->idle(h);
 }
 
+/* Where the thread was on a slow path, or another one forks, the heap stays as it is, and is found later. */
 void thread_exit(void *p)
 {
     heap *h = p;
-    if (h != heap_mine() || !heap_enter(h)) /* a handler that ends the thread from within a slow path: the heap stays as it is */
+    if (h != heap_mine() || !heap_enter(h))
         return;
-    heap_drop_all(h);
+    thread_drop(h);
     heap_leave(h);
     storer_idle(h);
     my_heap = HEAP_GONE;
+    if (!fork_hold())
+        return;
     os_lock_take(&pm_registry.lock);
     registry_idle_push(h);
     os_lock_give(&pm_registry.lock);
+    fork_release();
 }
 
 void thread_idle(void)
@@ -105,44 +127,41 @@ void thread_idle(void)
     heap *h = heap_mine();
     if (!heap_is_real(h) || !heap_enter(h))
         return;
-    heap_drop_all(h);
+    thread_drop(h);
     heap_leave(h);
     storer_idle(h);
 }
 
 /* ---- other heaps' slabs ---- */
 
-/* Takes in a part of a heap's inbox and sends its empty slabs to the depot. Not for one's own heap. Registry lock. */
-static bool heap_strip(heap *h, size_t blocks)
+static void slabs_leave(heap *h)
 {
-    if (h->state == HEAP_UNUSED || h->state == HEAP_CLOSED || !os_lock_try(&h->lock))
+    slab *leaving = heap_unlock(h);
+    if (leaving)
+        depot_put(leaving);
+}
+
+/* What a heap's inbox tells of is looked at, and its empty slabs go to the depot. Not for one's own heap. Registry lock. */
+static bool heap_strip(heap *h, size_t most)
+{
+    if (h->state == HEAP_UNUSED || !heap_lock_try(h))
         return false;
-    heap_drain(h, blocks);
+    heap_hear(h, most);
     heap_shed(h);
-    heap_unlock(h);
-    PROBE(strip, h->number, blocks);
+    PROBE(strip, h->number, most);
+    slabs_leave(h);
     return true;
 }
 
-static heap *visit_next(void)
-{
-    registry *r = &pm_registry;
-    r->cursor = r->cursor + 1 < r->count ? r->cursor + 1 : 0;
-    return registry_heap(r->cursor);
-}
-
-/* Hands a slab over under both locks: from the moment that its home is `mine`, messages for it may be taken in by who
- * strips that heap, and then it must be on its list. Whoever holds another heap's lock holds the registry's too, so
- * this waits for nobody. */
+/* From a heap without a thread. Both locks are held. */
 static bool heap_hand_over(heap *from, heap *mine, unsigned klass)
 {
-    os_lock_take(&from->lock);
-    os_lock_take(&mine->lock);
+    if (!heap_lock_try(from))
+        return false;
     slab *s = heap_yield(from, klass, mine);
     if (s)
         heap_accept(mine, s);
-    os_lock_give(&mine->lock);
-    heap_unlock(from);
+    slabs_leave(from);
     return s != NULL;
 }
 
@@ -156,8 +175,8 @@ bool heaps_adopt(heap *mine, unsigned klass)
     if (fork_left_heaps())
         fork_collect_some(VISITS);
     for (unsigned i = 0; i < VISITS && i < r->count && !adopted; i++) {
-        heap *h = visit_next();
-        if (h->state == HEAP_IDLE && heap_strip(h, VISIT_BLOCKS))
+        heap *h = registry_visit();
+        if (h != mine && h->state == HEAP_IDLE && heap_strip(h, VISIT_SLABS))
             adopted = heap_hand_over(h, mine, klass);
     }
     os_lock_give(&r->lock);
@@ -166,31 +185,35 @@ bool heaps_adopt(heap *mine, unsigned klass)
     return adopted;
 }
 
-/* At the limit: empty slabs of threads that are busy or asleep. All of their messages are taken in, however many: the
+/* At the limit: empty slabs of threads that are busy or asleep. All that they are told of is looked at, however much: the
  * one place where a call is not bounded, since nothing that was freed may be out of reach. */
 static void strip_others(heap *mine)
 {
     registry *r = &pm_registry;
     os_lock_take(&r->lock);
     for (unsigned i = 0; i < VISITS && i < r->count; i++) {
-        heap *h = visit_next();
+        heap *h = registry_visit();
         if (h != mine)
             heap_strip(h, SIZE_MAX);
     }
     os_lock_give(&r->lock);
 }
 
+/* At the limit too, by its own thread: what is at hand in spares. */
 static void strip_mine(heap *mine)
 {
-    os_lock_take(&mine->lock);
-    heap_drain(mine, VISIT_BLOCKS);
+    heap_hear(mine, VISIT_SLABS);
+    heap_gather(mine);
     heap_shed(mine);
-    heap_unlock(mine);
+    slab *leaving = mine->leaving;
+    mine->leaving = NULL;
+    if (leaving)
+        depot_put(leaving);
 }
 
 slab *slab_for_guest(void)
 {
-    slab *s = depot_take(CLASS_NONE);
+    slab *s = depot_take(CLASS_NONE, 1);
     if (s) {
         s->klass = CLASS_NONE;
         STORE(&s->home, HEAP_POOL);
@@ -212,12 +235,27 @@ slab *guest_slab(heap *mine)
     return s;
 }
 
+/* A heap that comes again and again gets more at once, but not at the limit, where each may be another one's need. */
+static slab *slabs_take(heap *mine, unsigned klass)
+{
+    slab *s = depot_take(klass, mine->grab), *more = s ? s->next : NULL;
+    for (slab *next; more; more = next) {
+        next = more->next;
+        heap_keep(mine, more);
+    }
+    if (!pm_config.limit && !pm_classes[klass].reserved)
+        mine->grab = (uint32_t)size_min(2 * (size_t)mine->grab, SPARES_MOST);
+    mine->spare_idle = false;
+    return s;
+}
+
 slab *heaps_obtain(heap *mine, unsigned klass)
 {
-    slab *s = depot_take(klass);
+    slab *s = slabs_take(mine, klass);
     if (!s) {
+        strip_mine(mine);
         strip_others(mine);
-        s = depot_take(klass);
+        s = slabs_take(mine, klass);
     }
     if (s)
         heap_open_slab(mine, s, klass);
@@ -229,58 +267,67 @@ void heaps_visit_one(heap *mine)
     registry *r = &pm_registry;
     if (!os_lock_try(&r->lock))
         return;
-    heap *h = visit_next();
+    heap *h = registry_visit();
     if (h != mine)
-        heap_strip(h, VISIT_BLOCKS);
+        heap_strip(h, VISIT_SLABS);
     os_lock_give(&r->lock);
 }
 
-void heaps_trim(void)
+void heaps_trim(heap *mine)
 {
     registry *r = &pm_registry;
     fork_collect();
     os_lock_take(&r->lock);
     for (uint32_t i = 0; i < r->count; i++)
-        heap_strip(registry_heap(i), SIZE_MAX);
+        if (registry_heap(i) != mine)
+            heap_strip(registry_heap(i), SIZE_MAX);
     os_lock_give(&r->lock);
 }
 
-static size_t purge_between_blocks(slab *s)
+static size_t purge_between_blocks(slab *s, heap *mine)
 {
     heap *h = LOAD(&s->home);
     size_t bytes = 0;
     if (!h || !heap_is_real(h))
         return 0;
+    if (h == mine)
+        return heap_purge(s);
     os_lock_take(&pm_registry.lock);
-    if (h->state != HEAP_CLOSED && os_lock_try(&h->lock)) {
+    if (heap_lock_try(h)) {
+        if (LOAD(&s->home) == h && s->listed)
+            slab_gather(s, &pm_classes[s->klass], h->state == HEAP_IDLE);
         if (LOAD(&s->home) == h)
             bytes = heap_purge(s);
-        heap_unlock(h);
+        slabs_leave(h);
     }
     os_lock_give(&pm_registry.lock);
     return bytes;
 }
 
 /* The locks are held for one slab at a time. */
-PEEKS size_t heaps_purge(void)
+PEEKS size_t heaps_purge(heap *mine)
 {
     size_t bytes = 0;
     for (size_t i = 0, n = LOAD(&pm_depot.fresh); i < n; i++)
-        bytes += purge_between_blocks(&pm_region.slabs[i]);
+        bytes += purge_between_blocks(&pm_region.slabs[i], mine);
     return bytes;
 }
 
 void heaps_check(void)
 {
     registry *r = &pm_registry;
+    heap *mine = heap_enter_mine();
     heap_ids_check();
     os_lock_take(&r->lock);
     for (uint32_t i = 0; i < r->count; i++) {
         heap *h = registry_heap(i);
-        if (h->state == HEAP_UNUSED || h->state == HEAP_CLOSED || !os_lock_try(&h->lock))
-            continue;
-        heap_check(h, h == heap_mine() || h->state == HEAP_IDLE);
-        os_lock_give(&h->lock);
+        if (h == mine)
+            heap_check(h, true);
+        else if (h->state != HEAP_UNUSED && heap_lock_try(h)) {
+            heap_check(h, h->state == HEAP_IDLE);
+            slabs_leave(h);
+        }
     }
     os_lock_give(&r->lock);
+    heap_leave_mine(mine);
 }

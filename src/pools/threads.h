@@ -9,9 +9,16 @@ bool threads_init(void); /* the registry is up */
 void threads_unload(void); /* threads that end from now on leave their heaps as they are */
 
 /* The calling thread's heap, made or taken over if need be; NULL when it has none and gets none any more. */
-heap *thread_heap(void);
+heap *thread_begin(void);
+INLINE heap *thread_heap(void)
+{
+    heap *h = my_heap;
+    return LIKELY(heap_is_real(h)) ? h : thread_begin();
+}
 /* Ends the calling thread's heap: its blocks go home, its slabs wait for another thread. */
 void thread_exit(void *heap);
+/* All that the calling thread's heap, or one without a thread, has at hand goes home, and its empty slabs leave. With its lock. */
+void thread_drop(heap *h);
 void thread_idle(void); /* gives back what the calling thread's bins and outboxes hold */
 
 /* A slab with free blocks of klass changes from an idle heap to the calling thread's; false: none was found. */
@@ -32,9 +39,9 @@ INLINE void slab_disown(slab *s) /* a guest's slab may go to the depot */
  * owner that sleeps does not hold memory for ever. */
 void heaps_visit_one(heap *mine);
 /* The same for every heap that is not locked, and all of its messages. O(heaps + messages). */
-void heaps_trim(void);
+void heaps_trim(heap *mine);
 /* Pages without a block in use, of slabs of heaps that are not locked, go back. Bytes of those. O(slabs + blocks in use). */
-size_t heaps_purge(void);
+size_t heaps_purge(heap *mine);
 void heaps_check(void);
 
 #endif

@@ -133,11 +133,11 @@ class Quiet(Live):
         self.assertGreater(pools, anonymous - 2 * 2 ** 20)
 
     def test_heaps(self):
-        """Threads that ended leave idle heaps; blocks freed by them lie in the first thread's messages."""
+        """Threads that ended leave idle heaps; blocks freed by them lie with their slabs."""
         seen = self.document(self.start(self.program("known_blocks"), "quiet"))
         self.assertEqual([heap["live"] for heap in seen["heaps"]], [True, False])
         self.assertGreater(seen["heaps"][0]["hand_bytes"], 0)
-        self.assertGreater(seen["heaps"][0]["way_blocks"], 0)
+        self.assertEqual([heap["way_blocks"] for heap in seen["heaps"]], [0, 0])
         self.assertEqual(seen["heaps"][1]["hand_bytes"], 0)
 
     def test_a_child_after_fork(self):
@@ -353,7 +353,7 @@ class Debugger(Live):
             row = re.search(r"(?m)^malloc-%d .*$" % BLOCK_SIZES[size], text)
             self.assertTrue(row, text)
             self.assertEqual(row.group().split()[4], str(count), text)
-        self.assertRegex(text, r"heap 1 +live at 0x\w+: \d+ bytes at hand, [1-9]\d* blocks on their way")
+        self.assertRegex(text, r"heap 1 +live at 0x\w+: \d+ bytes at hand, \d+ blocks on their way")
 
     def test_process_and_core(self):
         if not shutil.which("gdb"):
@@ -380,6 +380,7 @@ class Debugger(Live):
             self.skipTest("built without probes")
         found = re.findall(r"Provider: poolmalloc\s+Name: (\w+)\s.*\s+Arguments: \S+ \S+\n", notes)
         self.assertEqual(set(found), {"slab_take", "slab_put", "slab_empty", "slab_reuse", "purge", "overflow", "remote_flush", "adopt", "strip",
+                                      "splice_chain", "splice_remote", "chain_to_bits", "fall_ends", "dead_found",
                                       "large_keep", "large_old", "large_rob", "large_fall"})
 
     def test_a_process_without_pools(self):
@@ -410,8 +411,8 @@ class Errors(Live):
         self.assertEqual(at, 0x300000000000)
         self.addCleanup(libc.munmap, at, 65536)
         version, layout = changes.get("version", b"0.1.0"), changes.get("layout", LAYOUT)
-        pointers = changes.get("pointers", [0] * 11)
-        page = struct.pack("16s16sII11Q", b"poolmalloc-live", version, layout, os.getpid(), *pointers)
+        pointers = changes.get("pointers", [0] * 12)
+        page = struct.pack("16s16sII12Q", b"poolmalloc-live", version, layout, os.getpid(), *pointers)
         ctypes.memmove(at, page, len(page))
         return os.getpid()
 
@@ -459,7 +460,7 @@ class Errors(Live):
 
     def test_nonsense_is_survived(self):
         """Pointers into nowhere, and into memory that holds anything: one line, no crash."""
-        self.assert_one_line(self.stat(self.control_page(pointers=[0x1000] * 11)), "being read", status=1)
+        self.assert_one_line(self.stat(self.control_page(pointers=[0x1000] * 12)), "being read", status=1)
 
 
 class Iovec(ctypes.Structure):
@@ -486,18 +487,18 @@ class Corrupt(Live):
         with open("/proc/%d/maps" % pid, encoding="ascii") as file:
             starts = [int(line.split("-")[0], 16) for line in file if " rw-p " in line]
         for start in starts:
-            page = self.read(pid, start, 40 + 11 * 8) if start % 2 ** 21 == 0 else b""
+            page = self.read(pid, start, 40 + 12 * 8) if start % 2 ** 21 == 0 else b""
             if page.startswith(b"poolmalloc-live"):
-                return start, struct.unpack("11Q", page[40:])
+                return start, struct.unpack("12Q", page[40:])
         self.fail("no control page")
 
     def test_any_word(self):
         process = self.start(self.program("known_blocks"), "quiet", CHECK=0)
         start, pointers = self.control_page(process.pid)
-        region, registry, depot, pools = (pointers[i] for i in (0, 10, 4, 6))
-        heaps, more, slabs = (struct.unpack("Q", self.read(process.pid, at, 8))[0] for at in (registry + 8, registry + 16, region + 16))
-        places = [(region, 176), (registry, 64), (depot, 200), (pools, 64), (heaps, 2816), (heaps + 36864, 2816),
-                  (more, 2816), (start + 40, 88), (slabs, 4096), (pointers[1], 2560)]
+        region, registry, depot, pools = (pointers[i] for i in (0, 11, 4, 6))
+        heaps, slabs = (struct.unpack("Q", self.read(process.pid, at, 8))[0] for at in (registry + 8, region + 16))
+        places = [(region, 176), (registry, 64), (depot, 200), (pools, 64), (heaps, 3800), (heaps + 36864, 3800),
+                  (start + 40, 96), (slabs, 4096), (pointers[1], 2560)]
         random.seed(6)
         for _ in range(ROUNDS):
             place, span = random.choice(places)

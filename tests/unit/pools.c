@@ -83,18 +83,6 @@ static void aligned_blocks_are_aligned(void **state)
     pools_check();
 }
 
-/* A thread that frees for several others by turns must not send each block alone. */
-static void neighbours_have_outboxes_of_their_own(void **state)
-{
-    (void)state;
-    unsigned taken = 0;
-    if (sysconf(_SC_PAGESIZE) != 4096)
-        skip(); /* heaps are whole pages */
-    for (uint32_t i = 0; i < OUTBOXES; i++)
-        taken |= 1U << ((uintptr_t)registry_heap(i) >> 12) % OUTBOXES;
-    assert_int_equal(taken, (1U << OUTBOXES) - 1);
-}
-
 /* The first blocks of large classes do not all fall into the same sets of a cache. */
 static void slabs_have_colours(void **state)
 {
@@ -142,12 +130,6 @@ static void a_slab_fills_and_empties(void **state)
     assert_true(meetings_with("slab_empty") >= emptied + 2);
 }
 
-static size_t at_hand(size_t size)
-{
-    const bin *b = &my_heap->bins[class_of(size)];
-    return (size_t)(b->limit - b->room);
-}
-
 static void take_and_give(size_t size, int n)
 {
     static void *p[8000];
@@ -158,28 +140,46 @@ static void take_and_give(size_t size, int n)
     pools_check();
 }
 
-/* Full and empty in turn: more room, as far as the heap's budget goes. Only frees: little stays at hand, where blocks are large. */
-static void bins_grow_and_shrink(void **state)
+/* What a bin has no room for goes to the slab's chain, and comes back from there as it lies, or in order. */
+static void a_full_bin_passes_on(void **state)
 {
     (void)state;
-    static const struct { size_t size; bool large; } sizes[] = {{128, false}, {160, true}, {512, true}};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        size_t size = sizes[i].size;
-        const size_class *c = &pm_classes[class_of(size)];
-        thread_idle(); /* no bin is larger than its class's limit */
-        const bin *b = &my_heap->bins[class_of(size)];
-        for (int round = 0; round < 4; round++)
-            take_and_give(size, 6 * c->limit);
-        assert_int_equal(b->limit, BIN_GROWTH * c->limit);
-        assert_int_equal(my_heap->budget, BIN_BUDGET - (BIN_GROWTH - 1u) * c->limit * size);
-        take_and_give(size, 8000);
-        assert_int_equal(b->limit, sizes[i].large ? c->refill : c->limit);
-        assert_true(at_hand(size) <= b->limit);
-        assert_int_equal(my_heap->budget, BIN_BUDGET);
-        take_and_give(size, 2 * c->limit);
-        assert_true(b->limit > c->refill);
-        assert_int_equal(used_of(size), 0);
-    }
+    static void *p[4000];
+    thread_idle();
+    const bin *b = &my_heap->bins[class_of(208)];
+    int n = 0;
+    do
+        p[n] = take(208);
+    while (++n < 40 || b->partial || b->free);
+    uint64_t spliced = meetings_with("splice_chain"), ordered = meetings_with("chain_to_bits");
+    for (int i = 0; i < 40; i++)
+        give(p[i]);
+    assert_true(b->room == 0 && slab_of(p[39])->chain == p[39]);
+    for (int i = 0; i < 40; i++)
+        p[i] = take(208);
+    assert_true(meetings_with("splice_chain") > spliced);
+    for (int i = 0; i < n - 40; i++)
+        give(p[i]);
+    for (int i = 0; i < n - 40; i++)
+        p[i] = take(208);
+    assert_true(meetings_with("chain_to_bits") > ordered);
+    for (int i = 0; i < n; i++)
+        give(p[i]);
+    assert_int_equal(used_of(208), 0);
+}
+
+/* Each refill gets twice as much as the one before, a thread at rest begins anew. */
+static void refills_gather_pace(void **state)
+{
+    (void)state;
+    const bin *b = &my_heap->bins[class_of(160)];
+    thread_idle();
+    assert_int_equal(b->pace, 0);
+    take_and_give(160, 4000);
+    assert_int_equal(b->pace, 3);
+    thread_idle();
+    assert_int_equal(b->pace, 0);
+    assert_int_equal(used_of(160), 0);
 }
 
 static void zeroed_is_zero(void **state)
@@ -226,6 +226,46 @@ static void another_thread_frees(void **state)
         give(p[i]);
 }
 
+enum { PRODUCERS = 32, EACH = 2000 };
+static void *made[PRODUCERS][EACH];
+static pthread_barrier_t all_made, all_freed;
+
+static void *produce(void *number)
+{
+    for (int i = 0; i < EACH; i++)
+        made[(uintptr_t)number][i] = take_class(class_of(64));
+    pthread_barrier_wait(&all_made);
+    pthread_barrier_wait(&all_freed);
+    return NULL;
+}
+
+/* A thread that frees for many others by turns does not send each block alone. */
+static void runs_are_collected_for_many_at_once(void **state)
+{
+    (void)state;
+    pthread_t t[PRODUCERS];
+    pthread_barrier_init(&all_made, NULL, PRODUCERS + 1);
+    pthread_barrier_init(&all_freed, NULL, PRODUCERS + 1);
+    for (uintptr_t i = 0; i < PRODUCERS; i++)
+        assert_int_equal(pthread_create(&t[i], NULL, produce, (void *)i), 0);
+    pthread_barrier_wait(&all_made);
+    uint64_t blocks = my_heap->blocks_sent, runs = my_heap->runs_sent;
+    for (int i = 0; i < EACH; i++)
+        for (int n = 0; n < PRODUCERS; n++)
+            free_block(made[n][i]);
+    heap_enter(my_heap);
+    heap_flush(my_heap);
+    heap_leave(my_heap);
+    blocks = my_heap->blocks_sent - blocks;
+    assert_int_equal(blocks, PRODUCERS * EACH);
+    assert_in_range(blocks / (my_heap->runs_sent - runs), 16, 64);
+    pthread_barrier_wait(&all_freed);
+    for (int i = 0; i < PRODUCERS; i++)
+        pthread_join(t[i], NULL);
+    pools_check();
+    assert_int_equal(used_of(64), 0);
+}
+
 static void *take_many(void *unused)
 {
     (void)unused;
@@ -243,7 +283,7 @@ static void an_idle_heap_is_adopted(void **state)
     void *p;
     pthread_create(&t, NULL, take_many, NULL);
     pthread_join(t, &p);
-    free_all(p);
+    free_all((void **)p + 500); /* the others keep the slabs */
     thread_idle();
     uint64_t adoptions = meetings_with("adopt");
     void *q[400];
@@ -252,6 +292,8 @@ static void an_idle_heap_is_adopted(void **state)
     assert_true(meetings_with("adopt") > adoptions);
     for (int i = 0; i < 400; i++)
         give(q[i]);
+    ((void **)p)[500] = NULL;
+    free_all(p);
     free(p);
 }
 
@@ -330,43 +372,6 @@ static void the_end_of_a_fall_leaves_nothing_at_hand(void **state)
     void *p = take(300); /* it is used again: all is as before */
     assert_int_equal(b->limit, pm_classes[class_of(300)].limit);
     give(p);
-}
-
-/* A bin that keeps nothing does so again when blocks come home to fuller slabs, without any malloc. */
-static void a_fall_after_a_fall_has_a_bin(void **state)
-{
-    (void)state;
-    static void *others[FALL];
-    for (int i = 0; i < FALL; i++)
-        others[i] = take_class(class_of(300));
-    fall_at_random();
-    const bin *b = &my_heap->bins[class_of(300)];
-    assert_int_equal(b->limit, 0);
-    int slow = 0;
-    for (int i = 0; i < FALL; i++) {
-        slow += b->limit == 0;
-        free_block(others[i]);
-    }
-    assert_in_range(slow, 1, FALL / 20);
-    pools_check();
-}
-
-/* Freed as they lie, they empty one slab after the other: frees need not go the long way. */
-static void a_fall_in_order_keeps_the_bin(void **state)
-{
-    (void)state;
-    rise();
-    const bin *b = &my_heap->bins[class_of(300)];
-    for (int i = 0; i < FALL; i++) {
-        free_block(fallen[i]);
-        assert_int_not_equal(b->limit, 0);
-    }
-    rise();
-    for (int i = FALL - 1; i >= 0; i--) {
-        free_block(fallen[i]);
-        assert_int_not_equal(b->limit, 0);
-    }
-    pools_check();
 }
 
 static void idleness_ends_a_fall(void **state)
@@ -454,6 +459,14 @@ static bool all_clean(const slab *unit)
     return n == UNIT_SLABS;
 }
 
+static size_t huge_units_in_use(void)
+{
+    size_t n = 0;
+    for (size_t i = 0; i + UNIT_SLABS <= pm_depot.fresh; i += UNIT_SLABS)
+        n += pm_region.slabs[i].unit_huge && !all_clean(&pm_region.slabs[i]);
+    return n;
+}
+
 /* Purged slab by slab, in any order, a unit is as good as fresh once all of it is: its slabs are taken together, in order, and
  * it may have huge pages again. */
 static void a_purged_unit_begins_anew(void **state)
@@ -506,7 +519,7 @@ static void trim_splits_only_sparse_units(void **state)
         if (i % 64)
             free_block(p[i]);
     pools_trim();
-    assert_true(huge_units() < huge / 4);
+    assert_true(huge_units_in_use() < huge / 4);
     for (int i = 0; i < 16384; i += 64)
         free_block(p[i]);
     pools_trim();
@@ -555,14 +568,12 @@ int main(void)
         cmocka_unit_test(every_size_has_its_class),
         cmocka_unit_test(aligned_classes_are_aligned),
         cmocka_unit_test(aligned_blocks_are_aligned),
-        cmocka_unit_test(neighbours_have_outboxes_of_their_own),
         cmocka_unit_test(slabs_have_colours),
         cmocka_unit_test(last_freed_comes_first),
         cmocka_unit_test(a_slab_fills_and_empties),
-        cmocka_unit_test(bins_grow_and_shrink),
+        cmocka_unit_test(a_full_bin_passes_on),
+        cmocka_unit_test(refills_gather_pace),
         cmocka_unit_test(the_end_of_a_fall_leaves_nothing_at_hand),
-        cmocka_unit_test(a_fall_after_a_fall_has_a_bin),
-        cmocka_unit_test(a_fall_in_order_keeps_the_bin),
         cmocka_unit_test(idleness_ends_a_fall),
         cmocka_unit_test(zeroed_is_zero),
         cmocka_unit_test(another_thread_frees),
@@ -570,6 +581,7 @@ int main(void)
         cmocka_unit_test(threads_share_heaps_one_after_another),
         cmocka_unit_test(trim_gives_pages_back),
         cmocka_unit_test(trim_gives_pages_between_blocks_back),
+        cmocka_unit_test(runs_are_collected_for_many_at_once),
         cmocka_unit_test(a_thread_without_heap_is_served),
         cmocka_unit_test(constant_heaps_are_checked),
         cmocka_unit_test(regrets_are_counted_by_amount),
