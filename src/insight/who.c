@@ -18,8 +18,9 @@ static bool ready;    /* set once, at start */
 /* A thread's way to its next sample; pm_unwatched says how far that is. */
 static __thread struct {
     uint64_t mean; /* of the step that it is on */
-    uint64_t began; /* which sampling it belongs to */
-    uint64_t calls, random;
+    uint64_t random;
+    uint32_t began; /* which sampling it belongs to, by the low half of its number */
+    uint32_t calls;
 } step;
 
 /* ---- begin and end ---- */
@@ -254,8 +255,8 @@ static uint64_t random_next(void)
  * times. The first one may end at once. */
 static void step_begin(who_table *t, uint64_t word)
 {
-    bool first = step.began != t->began;
-    step.began = t->began;
+    bool first = step.began != (uint32_t)t->began;
+    step.began = (uint32_t)t->began;
     step.mean = (uint64_t)who_word_rate(word) << rate_shift(t);
     if (first)
         pm_unwatched = (int64_t)(random_next() % step.mean);
@@ -273,7 +274,7 @@ static void who_alloc(const void *p, size_t size)
     heap_lend();
     if (UNLIKELY(++step.calls % LOOKS == 0))
         session_expire(word);
-    if (UNLIKELY(step.began != t->began))
+    if (UNLIKELY(step.began != (uint32_t)t->began))
         step_begin(t, word);
     uint64_t bytes = size_max(size, 1);
     if (bytes >= step.mean) {

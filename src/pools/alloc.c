@@ -268,9 +268,8 @@ NOINLINE void free_other(void *p, slab *s)
 size_t pools_trim(void)
 {
     size_t bytes = pm_storer ? pm_storer->trim() : 0;
+    thread_idle();
     heap *h = heap_enter_mine();
-    if (h)
-        thread_drop(h);
     heaps_trim(h);
     if (h)
         thread_drop(h); /* what came home meanwhile */

@@ -16,9 +16,9 @@ static bool lost;          /* this is such a child */
 static uint32_t holders;   /* threads between fork_hold and fork_release */
 static uint32_t intruders; /* calls on explicit pools that have waited for the end of a fork in vain */
 static __thread struct {
-    uint32_t forks; /* of this thread's under way, one within the other */
-    uint32_t holds;
-    uint32_t guests; /* calls of heap_enter_mine under way, one within the other, for which there was no heap to enter */
+    uint16_t forks; /* of this thread's under way, one within the other */
+    uint16_t holds;
+    uint16_t guests; /* calls of heap_enter_mine under way, one within the other, for which there was no heap to enter */
     bool held;       /* they hold */
     bool whole;      /* no other thread was on a slow path */
 } mine;
