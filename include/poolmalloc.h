@@ -50,6 +50,7 @@ typedef struct pm_stats_row {
     size_t waiting_slabs;         /* pre-allocated slabs not in use yet */
     size_t allocations, peak;     /* exact, with POOLMALLOC_STATS=full; else 0. A pm_pool's peak is always there */
     size_t slab_tail_bytes;       /* of these slabs, what is too small for one more block */
+    size_t learned;               /* 1: POOLMALLOC_BLOCK_SIZES=auto has added it for what the program asks for; else 0 */
 } pm_stats_row;
 
 /* Some 15 KiB: no struct for a small stack. */

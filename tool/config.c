@@ -72,6 +72,10 @@ static void print_stats(const stats_wish *field)
 
 static void print_block_sizes(const size_list *field)
 {
+    if (field->learn) {
+        printf("auto");
+        return;
+    }
     for (uint32_t i = 0; i < field->length; i++) {
         printf("%s%u", i ? "," : "", field->at[i].size);
         if (field->at[i].count)

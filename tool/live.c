@@ -234,6 +234,7 @@ static live_result heads_read(live *l)
         {c->classes, l->classes, sizeof l->classes},
         {c->class_counts, l->counts, sizeof l->counts},
         {c->class_count, &l->class_count, sizeof l->class_count},
+        {(const char *)c->config + offsetof(config, sizes.length), &l->class_fixed, sizeof l->class_fixed},
         {c->forwarded, &l->view.forwarded, sizeof l->view.forwarded},
         {c->next, &next, sizeof next},
         {(const char *)c->config + offsetof(config, stats), &l->wish, sizeof l->wish},
@@ -299,6 +300,7 @@ static void view_fill(live *l, size_t stride)
     v->slow = l->slow.at;
     v->classes = l->classes;
     v->class_count = l->class_count;
+    v->class_fixed = l->class_fixed;
     v->counts = l->counts;
     v->counted = l->wish.full;
     v->depot = &l->depot;

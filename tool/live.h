@@ -45,7 +45,7 @@ typedef struct live {
     pool_table pools;
     size_class classes[CLASS_MAX];
     class_count counts[CLASS_MAX];
-    uint32_t class_count;
+    uint32_t class_count, class_fixed;
     stats_wish wish;
     char next[64];
     buffer slabs, heaps, slow;

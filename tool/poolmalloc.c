@@ -161,15 +161,52 @@ static void print_classes(const config *c)
     printf("sizes in bytes; a slab is %zu\n", SLAB_SIZE);
 }
 
+/* The sizes of a process, those that it has learned in their places. */
+static void print_learned(const view *v)
+{
+    static pm_stats s;
+    const char *before = "POOLMALLOC_BLOCK_SIZES=";
+    stats_gather_from(v, &s);
+    for (const pm_stats_row *r = s.row; r < s.row + v->class_count; r++, before = ",")
+        printf("%s%zu", before, r->block_size);
+    putchar('\n');
+}
+
+static int config_learned(char **process)
+{
+    static live l;
+    pid_t pid;
+    if (pids_find("config", process, 1, &pid, 1) == 0)
+        return EXIT_USAGE;
+    live_result result = live_open(&l, pid);
+    if (result == LIVE_FOUND)
+        result = live_take(&l);
+    if (result != LIVE_FOUND)
+        return live_error("config", pid, &l.control, result);
+    bool any = l.view.class_count > l.view.class_fixed;
+    if (any)
+        print_learned(&l.view);
+    else
+        fprintf(stderr, "poolmalloc: config: process %d has learned no block sizes\n", (int)pid);
+    live_close(&l);
+    return any ? 0 : EXIT_NOT_SO;
+}
+
 static int config_command(int argc, char **argv)
 {
     config c;
     if (argc > 1 && help_asked(argv[1])) {
-        puts("Usage: poolmalloc config\nPrints the effective settings and the table of block sizes; exit status 2 when one is bad.\n");
+        puts("Usage: poolmalloc config\n       poolmalloc config --learned PROCESS\n"
+             "Prints the effective settings and the table of block sizes; exit status 2 when one is bad.\n\n"
+             "  --learned PROCESS  the block sizes of a running process (a process id, or a name), with those it has learned, as one\n"
+             "                     line to set; exit status 1 when it has learned none\n");
         config_help();
-        puts("\nExamples:\n  poolmalloc config\n  POOLMALLOC_BLOCK_SIZES=48,200:1000 poolmalloc config");
+        puts("\nExamples:\n  poolmalloc config\n  POOLMALLOC_BLOCK_SIZES=48,200:1000 poolmalloc config\n"
+             "  poolmalloc config --learned redis-server");
         return 0;
     }
+    if (argc == 3 && strcmp(argv[1], "--learned") == 0)
+        return config_learned(argv + 2);
     if (argc > 1) {
         fprintf(stderr, "poolmalloc: config: takes no argument '%s'\n", argv[1]);
         return usage_error("config");

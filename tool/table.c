@@ -30,7 +30,9 @@ static void rows_print(const pm_stats *s)
     for (const pm_stats_row *r = s->row; r < s->row + s->pools; r++)
         if (row_shows(r)) {
             row_print(r, (int)width);
-            printf(counts ? " %12zu %10zu\n" : "\n", r->allocations, r->peak);
+            if (counts)
+                printf(" %12zu %10zu", r->allocations, r->peak);
+            puts(r->learned ? "  learned" : "");
         }
 }
 

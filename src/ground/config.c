@@ -224,8 +224,10 @@ static bool parse_block_sizes(token t, size_list *field, badness *bad)
 {
     size_list list = {.length = 0};
     token part, whole = t;
-    if (token_is(t, "default")) {
+    bool learn = token_is(t, "auto");
+    if (learn || token_is(t, "default")) {
         sizes_default(field);
+        field->learn = learn;
         return true;
     }
     while (token_next(&t, ',', &part)) {

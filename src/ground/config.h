@@ -20,6 +20,7 @@ typedef struct block_size {
 
 typedef struct size_list {
     uint32_t length;
+    bool learn;     /* only to begin with: auto */
     block_size at[CLASS_MALLOC_MAX]; /* ascending, no size twice */
 } size_list;
 

@@ -52,6 +52,7 @@ static const figure row_figures[] = {
     OF_ROW(resident_bytes, "pool_resident_bytes", "gauge", "Bytes of these slabs in memory.", ALWAYS),
     OF_ROW(waiting_slabs, "waiting_slabs", "gauge", "Pre-allocated slabs not in use yet.", ALWAYS),
     OF_ROW(slab_tail_bytes, "slab_tail_bytes", "gauge", "Bytes of these slabs too few for one more block.", ALWAYS),
+    OF_ROW(learned, "learned", "gauge", "Whether the block size was learned from the program's requests (1).", ALWAYS),
     OF_ROW(allocations, "allocations_total", "counter", "Allocations served (with POOLMALLOC_STATS=full).", COUNTED),
     OF_ROW(peak, "peak_blocks", "gauge", "Most blocks in use at once (malloc's: with POOLMALLOC_STATS=full).", PEAK),
 };
@@ -144,7 +145,7 @@ static void write_text_row(row_sink *to, const pm_stats_row *r, const pool_row *
              r->slabs + r->waiting_slabs, r->capacity, r->used, r->free, use, r->slab_tail_bytes, r->resident_bytes);
     if (to->v->counted && !pool)
         text_add(t, " %12zu %10zu", r->allocations, r->peak);
-    text_add(t, "\n");
+    text_add(t, r->learned ? "  learned\n" : "\n");
 }
 
 static void write_text_rows(text *t, const view *v, const pm_stats *s)

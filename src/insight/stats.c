@@ -82,7 +82,8 @@ PEEKS void view_here(view *v, uint64_t *slow)
         .heap_count = LOAD(&pm_registry.count),
         .slow = slow,
         .classes = pm_classes,
-        .class_count = pm_class_count,
+        .class_count = LOAD(&pm_class_count),
+        .class_fixed = pm_class_fixed,
         .counts = pm_class_counts,
         .counted = pm_config.stats.full,
         .depot = &pm_depot,
@@ -335,7 +336,8 @@ static PEEKS void rows_begin(const view *v, pm_stats *s)
     s->pools = v->class_count;
     for (unsigned c = 0; c < v->class_count; c++) {
         pm_stats_row *row = &s->row[c];
-        row->block_size = v->classes[c].size;
+        row->block_size = LOAD(&v->classes[c].size);
+        row->learned = c >= v->class_fixed;
         row->waiting_slabs = v->classes[c].waiting_count;
         row->capacity = row->waiting_slabs * v->classes[c].per_slab;
         row->allocations = LOAD(&v->counts[c].allocations);
@@ -344,12 +346,24 @@ static PEEKS void rows_begin(const view *v, pm_stats *s)
     }
 }
 
+/* What was learned comes behind what is fixed. */
+static void rows_sort(pm_stats_row *rows, size_t count)
+{
+    for (size_t i = 1; i < count; i++)
+        for (size_t k = i; k > 0 && rows[k].block_size < rows[k - 1].block_size; k--) {
+            pm_stats_row row = rows[k];
+            rows[k] = rows[k - 1];
+            rows[k - 1] = row;
+        }
+}
+
 static void rows_end(const view *v, pm_stats *s)
 {
     for (unsigned c = 0; c < v->class_count; c++) {
         s->used_bytes += s->row[c].used * s->row[c].block_size;
         s->pool_calls += s->row[c].allocations;
     }
+    rows_sort(s->row, v->class_count);
     for (pm_stats_row *row = s->row; row < s->row + s->pools; row++)
         row_end(row);
 }

@@ -24,7 +24,7 @@ struct view {
     uint32_t watched;       /* heaps whose `slow` was read at another time than the heap itself: */
     const uint64_t *slow;   /* the same both times, and even: no slow path ran between the two */
     const size_class *classes;
-    uint32_t class_count;
+    uint32_t class_count, class_fixed; /* from class_fixed on they were learned */
     const class_count *counts;
     const depot *depot;
     bool counted;           /* POOLMALLOC_STATS=full: `counts` are counted */

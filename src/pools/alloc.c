@@ -4,6 +4,7 @@
 #include "ground/config.h"
 #include "pools/depot.h"
 #include "pools/fork.h"
+#include "pools/learn.h"
 #include "pools/seams.h"
 #include "pools/slab.h"
 #include "pools/threads.h"
@@ -84,7 +85,7 @@ static NOINLINE void heap_tick(heap *h)
 static NOINLINE void heap_chores(heap *h)
 {
     uint32_t n = h->chores / CALM;
-    heap_calm_bin(h, &h->bins[n % pm_class_count]);
+    heap_calm_bin(h, &h->bins[n % LOAD(&pm_class_count)]);
     if (n % 4 == 0)
         heap_flush(h);
     if (n % (TICK / CALM) == 0)
@@ -99,20 +100,57 @@ void alloc_housekeep(heap *h)
         check_now_and_then(h);
 }
 
+/* Of malloc's slow paths: one that is a sample. */
+static NOINLINE void heap_sample(heap *h, block *p, size_t size)
+{
+    h->chores += CALM;
+    h->fills = (uint16_t)(CALM - 4 + h->chores / CALM * 5 % 9); /* no beat that a program could be in step with */
+    heap_chores(h);
+    if (p)
+        learn_note(slab_of(p), size, LOAD(&pm_registry.count) - LOAD(&pm_registry.idle_count) - 1);
+}
+
+INLINE void housekeep_filled(heap *h, block *p, size_t size)
+{
+    if (UNLIKELY(--h->fills == 0))
+        heap_sample(h, p, size);
+    if (UNLIKELY(pm_config.check))
+        check_now_and_then(h);
+}
+
 /* ---- malloc ---- */
+
+#define SURPLUS_LEAST KIB /* below it, what could be saved is less than what a slow path for each block costs */
 
 /* A block of the next larger classes, at most twice the size: better than none at the limit. */
 static block *fill_larger(heap *h, unsigned klass)
 {
     block *p = NULL;
-    for (unsigned c = klass + 1; !p && c < pm_class_count && pm_classes[c].size <= 2 * pm_classes[klass].size; c++)
+    unsigned c = klass;
+    while (!p && (c = class_above(c)) != CLASS_NONE && LOAD(&pm_classes[c].size) <= 2 * LOAD(&pm_classes[klass].size))
         p = heap_fill(h, &h->bins[c]);
     return p;
 }
 
+/* Rather than begin a slab: a block of the next larger classes, up to four thirds of the size, where these have come to have a slab's worth
+ * of them too many. What one class has needed at one time then serves another one later. */
+static block *fill_surplus(heap *h, unsigned klass)
+{
+    size_t size = LOAD(&pm_classes[klass].size);
+    if (size < SURPLUS_LEAST || PM_HARDENED)
+        return NULL;
+    for (unsigned c = class_above(klass); c != CLASS_NONE && 3 * LOAD(&pm_classes[c].size) <= 4 * size; c = class_above(c))
+        if (bin_has_surplus(&h->bins[c]) && (!LOAD(&pm_classes_aligned) || class_lies(&pm_classes[c]) >= class_lies(&pm_classes[klass])))
+            return heap_fill(h, &h->bins[c]);
+    return NULL;
+}
+
 static NOINLINE block *fill_new_slab(heap *h, bin *b)
 {
-    if (!heaps_adopt(h, b->klass)) {
+    block *p = fill_surplus(h, b->klass);
+    if (p)
+        return p;
+    if (!heap_open_spare(h, b) && !heaps_adopt(h, b->klass)) {
         slab *s = heaps_obtain(h, b->klass);
         if (!s)
             return fill_larger(h, b->klass);
@@ -146,7 +184,7 @@ block *alloc_orphan(unsigned klass)
 
 static NOINLINE void *alloc_refill(unsigned klass, size_t size)
 {
-    if (UNLIKELY(!pm_pools_ready || klass >= pm_class_count)) /* none are malloc's where only explicit pools were wanted */
+    if (UNLIKELY(!pm_pools_ready || klass >= LOAD(&pm_class_count))) /* none are malloc's where only explicit pools were wanted */
         return NULL;
     heap *h = thread_heap();
     block *p;
@@ -154,7 +192,7 @@ static NOINLINE void *alloc_refill(unsigned klass, size_t size)
         if (UNLIKELY(!heap_enter(h)))
             return NULL;
         p = alloc_fill(h, &h->bins[klass]);
-        alloc_housekeep(h);
+        housekeep_filled(h, p, size);
         heap_leave(h);
     } else {
         p = alloc_orphan(klass);
@@ -169,24 +207,25 @@ NOINLINE void *alloc_slow(unsigned klass, size_t size)
 }
 
 /* A block that was never handed out, of a slab that reads as zero: no memset, where that would touch a page and more. */
-static block *alloc_clean(unsigned klass)
+static block *alloc_clean(unsigned klass, size_t size)
 {
     heap *h = heap_mine();
     if (!heap_is_real(h) || h->bins[klass].free || !heap_enter(h))
         return NULL;
     block *p = heap_fill_zeroed(h, &h->bins[klass]);
+    if (p)
+        housekeep_filled(h, p, size);
     heap_leave(h);
     return p;
 }
 
 void *alloc_zeroed(unsigned klass, size_t size)
 {
-    size_t bytes = pm_classes[klass].size;
-    block *p = bytes >= 4 * KIB && !pm_every_call_slow ? alloc_clean(klass) : NULL;
+    block *p = size >= 4 * KIB && !pm_every_call_slow ? alloc_clean(klass, size) : NULL;
     if (p)
         return watched(p, size);
     p = alloc_class(klass, size);
-    return p ? memset(p, 0, bytes) : NULL;
+    return p ? memset(p, 0, size) : NULL;
 }
 
 /* ---- free ---- */

@@ -6,6 +6,7 @@
 #include "ground/text.h"
 #include "pools/depot.h"
 #include "pools/fork.h"
+#include "pools/learn.h"
 #include "pools/seams.h"
 #include "pools/threads.h"
 
@@ -57,6 +58,7 @@ bool pools_init(void)
     tried = true;
     fork_register();
     classes_init(&pm_config.sizes);
+    learn_init(&pm_config.sizes);
     alloc_watch();
     if (pm_config.limit && pm_config.limit < LIMIT_SMALLEST)
         report("POOLMALLOC_LIMIT: '%zu' is below 8M: it is obeyed, but a slab of 128 KiB for each block size soon fills it",
@@ -85,7 +87,7 @@ static void settings_load(void)
         if (!os_privileged())
             config_load(&pm_config, environ, false, complain);
     }
-    pm_config.sizes.length = 0;
+    pm_config.sizes = (size_list){.length = 0};
 }
 
 bool bringup_now(void)

@@ -11,7 +11,7 @@
 #define RUN_BYTES (16 * KIB)
 
 size_class pm_classes[CLASS_MAX];
-uint32_t pm_class_count;
+uint32_t pm_class_count, pm_class_fixed;
 
 /* As the default sizes have it, so that most processes share these pages with the file. */
 #define STEPS(c, below, size) [(below) / QUANTUM + 1 ...(size) / QUANTUM] = (c) * BIN_SIZE
@@ -24,6 +24,7 @@ uint16_t pm_bin_offset[BLOCK_MAX / QUANTUM + 1] = {
     DOUBLING(32, 8192),  DOUBLING(36, 16384), STEPS(CLASS_NONE, 32768, BLOCK_MAX),
 };
 uint8_t pm_aligned_class[CLASS_MAX][ALIGN_SHIFTS];
+bool pm_classes_aligned;
 
 static_assert(CLASS_MAX * BIN_SIZE <= UINT16_MAX, "bin offsets fit the table");
 static_assert((uint64_t)SLAB_SIZE * BLOCK_MAX <= (uint64_t)1 << 33 && SLAB_SIZE < (uint64_t)1 << 32, "inverse is exact");
@@ -35,7 +36,7 @@ static uint16_t count_within(size_t most, size_t bytes, size_t size)
 
 void class_shape(size_class *c, size_t size, size_t align)
 {
-    c->size = (uint32_t)size;
+    STORE(&c->size, (uint32_t)size);
     c->head = (uint16_t)(SLAB_SIZE / size > SLAB_BITS_BYTES * 8 && !PM_HARDENED ? round_up(SLAB_SIZE / size / 8, 64) : 0);
     c->per_slab = (uint32_t)size_min((SLAB_ROOM - c->head) / size, c->head ? SLAB_BLOCKS_MAX : SLAB_BITS_BYTES * 8);
     c->inverse = (uint32_t)((((uint64_t)1 << 32) + size - 1) / size);
@@ -68,7 +69,7 @@ void classes_init(const size_list *sizes)
     }
     if (done <= BLOCK_MAX / QUANTUM)
         offsets_fill(done, BLOCK_MAX / QUANTUM + 1, CLASS_NONE);
-    pm_class_count = sizes->length;
+    pm_class_count = pm_class_fixed = sizes->length;
 }
 
 /* From the largest class down: a class that lies so serves itself and, within twice their size, those below it. The sizes
@@ -76,19 +77,29 @@ void classes_init(const size_list *sizes)
  * that are here at once write the same. */
 void classes_align(void)
 {
-    static bool done;
     uint8_t above[ALIGN_SHIFTS];
-    if (LIKELY(__atomic_load_n(&done, __ATOMIC_ACQUIRE)))
+    if (LIKELY(__atomic_load_n(&pm_classes_aligned, __ATOMIC_ACQUIRE)))
         return;
     memset(above, CLASS_NONE, sizeof above);
-    for (unsigned c = pm_class_count; c-- > 0;) {
-        unsigned lies = (unsigned)__builtin_ctz(pm_classes[c].size);
-        if (pm_classes[c].colours != 0 && lies > COLOUR_SHIFT)
-            lies = COLOUR_SHIFT;
+    for (unsigned c = pm_class_fixed; c-- > 0;) {
+        unsigned lies = class_lies(&pm_classes[c]);
         for (unsigned shift = 0; shift < ALIGN_SHIFTS && shift + QUANTUM_SHIFT <= lies; shift++)
             above[shift] = (uint8_t)c;
         for (unsigned shift = 0; shift < ALIGN_SHIFTS && pm_classes[above[shift]].size <= 2 * pm_classes[c].size; shift++)
             STORE(&pm_aligned_class[c][shift], above[shift] ^ CLASS_NONE);
     }
-    __atomic_store_n(&done, true, __ATOMIC_RELEASE);
+    __atomic_store_n(&pm_classes_aligned, true, __ATOMIC_RELEASE);
+    for (unsigned c = pm_class_fixed; c < LOAD(&pm_class_count); c++)
+        class_align_learned(c);
+}
+
+void class_align_learned(unsigned klass)
+{
+    unsigned larger = klass;
+    if (!__atomic_load_n(&pm_classes_aligned, __ATOMIC_ACQUIRE))
+        return;
+    while (larger >= pm_class_fixed)
+        larger = class_above(larger);
+    for (unsigned shift = 0; shift < ALIGN_SHIFTS; shift++)
+        STORE(&pm_aligned_class[klass][shift], LOAD(&pm_aligned_class[larger][shift]));
 }

@@ -26,7 +26,8 @@ typedef struct size_class {
 } size_class;
 
 extern size_class pm_classes[CLASS_MAX];
-extern uint32_t pm_class_count; /* malloc's classes: 0 … count - 1, sizes ascending */
+extern uint32_t pm_class_count; /* malloc's classes: 0 … count - 1; sizes ascend up to where the fixed ones end */
+extern uint32_t pm_class_fixed; /* those that the settings name; the rest were learned */
 
 /* Requests by (size + 15) / 16 → byte offset of their bin in a heap; the none-bin beyond the largest class. */
 extern uint16_t pm_bin_offset[BLOCK_MAX / QUANTUM + 1];
@@ -52,7 +53,14 @@ INLINE uint64_t *block_tail(const void *p, const size_class *c)
     return (uint64_t *)((uintptr_t)p + c->size - sizeof(uint64_t));
 }
 
-INLINE unsigned class_of(size_t size) { return pm_bin_offset[(size + QUANTUM - 1) / QUANTUM] / BIN_SIZE; }
+INLINE unsigned class_of(size_t size) { return READ(&pm_bin_offset[(size + QUANTUM - 1) / QUANTUM]) / BIN_SIZE; }
+
+/* The next larger one that requests lead to, or CLASS_NONE. */
+INLINE unsigned class_above(unsigned klass)
+{
+    size_t size = LOAD(&pm_classes[klass].size);
+    return size < BLOCK_MAX ? class_of(size + 1) : CLASS_NONE;
+}
 
 /* By class of the size and alignment (16, 32, … 4096): the class that serves both, or CLASS_NONE: its blocks are
  * at most twice as large as the size's own class's, beyond that the next allocator does better. Above an alignment of 64 only
@@ -63,6 +71,15 @@ extern uint8_t pm_aligned_class[CLASS_MAX][ALIGN_SHIFTS];
 
 /* Fills the table, once: most programs never ask for anything aligned. Any thread, any time after classes_init. */
 void classes_align(void);
+extern bool pm_classes_aligned; /* it is filled; releases */
+/* A learned class: aligned requests that would have led to it have its next larger fixed one. */
+void class_align_learned(unsigned klass);
+/* How all of a class's blocks lie: log2. */
+INLINE unsigned class_lies(const size_class *c)
+{
+    unsigned lies = (unsigned)__builtin_ctz(c->size);
+    return c->colours != 0 && lies > COLOUR_SHIFT ? COLOUR_SHIFT : lies;
+}
 
 /* size <= BLOCK_MAX; align a power of two <= ALIGN_POOLED. CLASS_NONE too while the table is empty: zero stands for it. */
 INLINE unsigned class_aligned(size_t size, size_t align)

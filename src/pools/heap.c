@@ -4,6 +4,7 @@
 #include "ground/config.h"
 #include "ground/text.h"
 #include "pools/depot.h"
+#include "pools/learn.h"
 #include "pools/slab.h"
 
 #include <string.h>
@@ -21,7 +22,8 @@ void heap_init(heap *h, uint32_t number)
 {
     h->number = number;
     h->grab = 1;
-    for (unsigned c = 0; c < pm_class_count; c++) {
+    h->fills = CALM;
+    for (unsigned c = 0; c < CLASS_NONE; c++) {
         bin *b = &h->bins[c];
         b->klass = (uint8_t)c;
         uint16_t limit = pm_every_call_slow ? 0 : pm_classes[c].limit;
@@ -128,6 +130,7 @@ static void slab_settle(slab *s, heap *h, unsigned klass)
 
 void heap_open_slab(heap *h, slab *s, unsigned klass)
 {
+    learn_open(s, klass);
     STORE(&s->klass, (uint8_t)klass);
     slab_open(s, &pm_classes[klass]);
     slab_settle(s, h, klass);
@@ -147,6 +150,7 @@ static void slab_emptied(heap *h, slab *s)
     const size_class *c = &pm_classes[s->klass];
     partial_remove(s->bin, s);
     slab_close(s, c);
+    learn_close(s);
     PROBE(slab_empty, s->klass, s);
     STORE(&s->owner, HEAP_NOBODY);
     if (h->spares < size_max(SPARES, h->grab) && h->state == HEAP_LIVE && !c->reserved && pm_config.purge_delay > 0) {
@@ -190,7 +194,7 @@ slab *heap_yield(heap *h, unsigned klass, heap *to)
 
 /* ---- blocks from slabs to bins ---- */
 
-static bool heap_open_spare(heap *h, bin *b)
+bool heap_open_spare(heap *h, bin *b)
 {
     slab *s = h->spare;
     if (!s)
@@ -268,12 +272,27 @@ static void bin_refill(bin *b, size_t most)
     }
 }
 
+#define SURPLUS_SLABS 32
+
+/* Whether its slabs have as many free blocks as a whole one. O(32 slabs). */
+bool bin_has_surplus(const bin *b)
+{
+    const size_class *c = &pm_classes[b->klass];
+    const slab *s = b->partial;
+    size_t free = 0;
+    for (int n = 0; s && n < SURPLUS_SLABS && free < c->per_slab; n++) {
+        free += c->per_slab - size_min(slab_out(s), c->per_slab);
+        s = s->next == b->partial ? NULL : s->next;
+    }
+    return free >= c->per_slab;
+}
+
 block *heap_fill(heap *h, bin *b)
 {
     if (b->free == NULL) {
         if (UNLIKELY(LOAD(&h->inbox) != NULL || h->told))
             heap_hear(h, HEARD);
-        if (b->partial || heap_open_spare(h, b)) {
+        if (b->partial) {
             const size_class *c = &pm_classes[b->klass];
             if (UNLIKELY(b->limit != c->limit) && !pm_every_call_slow) { /* a fall has ended */
                 b->room += c->limit - b->limit;
@@ -413,7 +432,7 @@ void heap_calm_bin(heap *h, bin *b)
 
 void heap_empty_bins(heap *h)
 {
-    for (unsigned c = 0; c < pm_class_count; c++) {
+    for (unsigned c = 0; c < LOAD(&pm_class_count); c++) {
         bin *b = &h->bins[c];
         bin_home(h, b, SIZE_MAX);
         if (!pm_every_call_slow)
@@ -424,7 +443,7 @@ void heap_empty_bins(heap *h)
 
 static void each_partial(heap *h, void (*visit)(heap *, slab *))
 {
-    for (unsigned c = 0; c < pm_class_count; c++) {
+    for (unsigned c = 0; c < LOAD(&pm_class_count); c++) {
         slab *s = h->bins[c].partial, *last = s ? s->prev : NULL;
         for (bool more = s != NULL; more;) {
             slab *next = s->next;
@@ -452,7 +471,7 @@ static PEEKS size_t slab_holds(const slab *s)
 {
     if (!slab_in_use(s) && s->state != SLAB_WAITING)
         return 0;
-    if (LOAD(&s->home) == HEAP_POOL || s->state == SLAB_WAITING || s->klass >= pm_class_count)
+    if (LOAD(&s->home) == HEAP_POOL || s->state == SLAB_WAITING || s->klass >= LOAD(&pm_class_count))
         return SLAB_SIZE;
     return size_min((size_t)(pm_classes[s->klass].per_slab - s->free) * size_max(pm_classes[s->klass].size, 4 * KIB), SLAB_SIZE);
 }
@@ -503,7 +522,7 @@ void heap_recount(heap *h)
 {
     for (block_run *r = h->runs[0]; r < h->runs[RUN_SETS]; r++)
         run_recount(r);
-    for (unsigned c = 0; c < pm_class_count; c++)
+    for (unsigned c = 0; c < LOAD(&pm_class_count); c++)
         bin_recount(&h->bins[c]);
     each_partial(h, partial_recount);
 }
@@ -652,7 +671,7 @@ static void bin_check(const heap *h, const bin *b, bool mine)
 void heap_check(heap *h, bool mine)
 {
     uint32_t spares = 0;
-    for (unsigned c = 0; c < pm_class_count; c++)
+    for (unsigned c = 0; c < LOAD(&pm_class_count); c++)
         bin_check(h, &h->bins[c], mine);
     for (const slab *s = h->spare; s; s = s->next, spares++)
         if (LOAD(&s->home) != HEAP_NOBODY || !slab_in_use(s))

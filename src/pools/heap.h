@@ -38,7 +38,7 @@ typedef struct block_run {
 #define SPARES 2      /* empty slabs that a heap keeps for its next need, at least */
 #define SPARES_MOST 32
 #define TICK 256      /* slow paths between two looks at the clock */
-#define CALM 16       /* slow paths between two looks at a bin, one after the other: blocks at rest pin slabs */
+#define CALM 16       /* slow paths between two looks at a bin, one after the other: blocks at rest pin slabs; and between two samples */
 
 typedef enum { HEAP_UNUSED, HEAP_LIVE, HEAP_IDLE, HEAP_CLOSED } heap_state;
 
@@ -56,7 +56,7 @@ struct heap {
     uint32_t number; /* index in the registry */
     uint32_t epoch;  /* fork generation in which the thread lived */
     uint32_t thread; /* its id, by which it is found to have ended */
-    uint32_t chores; /* slow paths of malloc and free: what is done now and then counts by them */
+    uint32_t chores; /* slow paths of free, and CALM for each CALM of malloc: what is done now and then counts by them */
     heap *next_idle; /* registry lock */
     uint64_t slow;   /* slow paths begun and ended: odd while inside; tells the live view a quiet heap from a busy one */
     uint64_t forwarded, overflowed; /* calls handed to the next allocator: too large; for want of pool memory */
@@ -64,7 +64,8 @@ struct heap {
     slab *told;      /* taken from the inbox, not yet looked at */
     slab *spare;     /* empty slabs, linked by next */
     slab *leaving;   /* empty slabs that go to the depot when the lock is given back */
-    uint32_t spares;
+    uint16_t spares;
+    uint16_t fills;  /* slow paths of malloc until the next sample */
     uint32_t grab;   /* slabs that are got from the depot at once: doubles with each time, falls to 1 with a tick without need */
     block_run runs[RUN_SETS][RUN_WAYS];
 
@@ -102,7 +103,7 @@ INLINE void heap_lend(void)
 
 INLINE bin *bin_of_size(heap *h, size_t size)
 {
-    return (bin *)((char *)h + pm_bin_offset[(size + QUANTUM - 1) / QUANTUM]);
+    return (bin *)((char *)h + READ(&pm_bin_offset[(size + QUANTUM - 1) / QUANTUM]));
 }
 
 /* The link is read before the head moves, and written before it (in free): whoever sees only a part of these stores,
@@ -211,7 +212,9 @@ void heap_leave_mine(heap *h);
 void heap_init(heap *h, uint32_t number);
 
 /* With the lock, by the heap's thread. */
-block *heap_fill(heap *h, bin *b);        /* a block, with more left in the bin; NULL: the heap has none of this class */
+block *heap_fill(heap *h, bin *b);        /* a block, with more left in the bin; NULL: no slab of the heap's has one */
+bool heap_open_spare(heap *h, bin *b);    /* an empty slab that is kept becomes the bin's; false: there is none */
+bool bin_has_surplus(const bin *b);       /* as many free blocks as a slab has */
 block *heap_fill_zeroed(heap *h, bin *b); /* a block that reads as zero, or NULL */
 void heap_give(heap *h, block *p);        /* one block of this heap goes to its slab's bits */
 void heap_look(heap *h, slab *s);         /* a block came home to s: it may have to be listed, or may be empty, or nearly */

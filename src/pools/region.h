@@ -52,6 +52,7 @@ struct slab {
     uint8_t unit_empty; /* in a unit's first record: how many of its slabs are in the depot; depot lock */
     bool unit_huge;     /* there too: huge pages were asked for; depot lock, but read by who opens or trims a slab */
     bool unripe;        /* counted in depot.unripe */
+    uint16_t asked;     /* (size + 15) / 16 of the last request that was seen to be served from it, or 0; heap lock */
     bool trimmed;       /* its free pages went back, and no block has come home since */
 };
 static_assert(sizeof(slab) == 128, "two lines a slab: what its owner's thread writes, and the rest");

@@ -26,7 +26,7 @@ TOTALS = ("reserved_bytes", "committed_bytes", "used_bytes", "forwarded_calls", 
 class Live(Case):
     def start(self, *command, preload=None, **settings):
         """A program that prints a line when it is ready, and ends when its stdin does."""
-        environment = harness.clean_environment(LD_PRELOAD=preload or built.interposer)
+        environment = harness.clean_environment(LD_PRELOAD=preload or built.interposer, POOLMALLOC_BLOCK_SIZES="default")
         environment.update({"POOLMALLOC_" + name: str(value) for name, value in settings.items()})
         process = subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.addCleanup(self.finish, process)
@@ -381,7 +381,7 @@ class Debugger(Live):
         found = re.findall(r"Provider: poolmalloc\s+Name: (\w+)\s.*\s+Arguments: \S+ \S+\n", notes)
         self.assertEqual(set(found), {"slab_take", "slab_put", "slab_empty", "slab_reuse", "purge", "overflow", "remote_flush", "adopt", "strip",
                                       "splice_chain", "splice_remote", "chain_to_bits", "fall_ends", "dead_found",
-                                      "large_keep", "large_old", "large_rob", "large_fall"})
+                                      "learn", "unlearn", "large_keep", "large_old", "large_rob", "large_fall"})
 
     def test_a_process_without_pools(self):
         if not shutil.which("gdb"):

@@ -6,7 +6,7 @@ from harness import Case, built
 
 # variable: (what is used instead, the values that must be refused, with the token that must be named)
 MALFORMED = {
-    "BLOCK_SIZES": ("default", {"64,abc": "abc", "0": "0", "65537": "65537", "64,128K": "128K", "64:x": "x", "-5": "-5",
+    "BLOCK_SIZES": ("auto", {"64,abc": "abc", "0": "0", "65537": "65537", "64,128K": "128K", "64:x": "x", "-5": "-5",
                                 "64;128": "64;128", "16:10:20": "16:10:20", "1e3": "1e3", "64:-1": "-1"}),
     "PREFAULT": ("0", {"maybe": "maybe", "2": "2", "01x": "01x"}),
     "LOCK": ("0", {"maybe": "maybe", "-1": "-1"}),
@@ -23,7 +23,7 @@ MALFORMED = {
 }
 
 WELL_FORMED = {
-    "BLOCK_SIZES": ["default", "64", "1", "65536", "17,33,64:100,32:5", "64,64,64", "1K,2K,64K", "4096:10"],
+    "BLOCK_SIZES": ["auto", "default", "64", "1", "65536", "17,33,64:100,32:5", "64,64,64", "1K,2K,64K", "4096:10"],
     "PREFAULT": ["0", "1"],
     "LOCK": ["0"],
     "LIMIT": ["none", "64M", "1G", "8388608", "100000K"],

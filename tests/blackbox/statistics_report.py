@@ -42,14 +42,14 @@ class Document(Case):
         for statistics in ("exit", "exit,full", "full,exit"):
             for size, block_size, count in ((60, 64, 12345), (1500, 1536, 7000), (9000, 10240, 333), (32768, 32768, 100)):
                 with self.subTest(size=size, statistics=statistics):
-                    _, report = self.run_with_statistics("take_blocks", size, count, STATS=statistics)
+                    _, report = self.run_with_statistics("take_blocks", size, count, STATS=statistics, BLOCK_SIZES="default")
                     self.check_document(report)
                     self.assertEqual(self.pool(report, block_size)["used"], count)
 
     def test_counts_after_free(self):
         for how in ("free", "thread-free"):
             for statistics in ("exit", "exit,full"):
-                _, report = self.run_with_statistics("take_blocks", 1500, 7000, how, STATS=statistics)
+                _, report = self.run_with_statistics("take_blocks", 1500, 7000, how, STATS=statistics, BLOCK_SIZES="default")
                 self.check_document(report)
                 self.assertEqual(self.pool(report, 1536)["used"], 0, how)
 
@@ -82,7 +82,7 @@ class Document(Case):
 
     def test_text(self):
         """One row per pool in use: sizes as plain bytes, the exact count among the row's figures."""
-        result = self.run_preloaded("take_blocks", 1500, 4321, STATS="exit")
+        result = self.run_preloaded("take_blocks", 1500, 4321, STATS="exit", BLOCK_SIZES="default")
         self.assertEqual(result.returncode, 0)
         rows = [line.split() for line in result.stderr.splitlines()]
         row = [fields for fields in rows if fields and fields[0] in ("1536", "malloc-1536")]

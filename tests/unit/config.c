@@ -112,7 +112,7 @@ static void bad_token_is_named(void **state)
     (void)state;
     load("POOLMALLOC_BLOCK_SIZES=16,3x2,64", 1);
     assert_non_null(strstr(complaints[0], "'3x2'"));
-    assert_non_null(strstr(complaints[0], "using default"));
+    assert_non_null(strstr(complaints[0], "using auto"));
 }
 
 static void too_many_or_too_long(void **state)

@@ -1,7 +1,8 @@
 /* model.c: random allocation, reallocation and release on several threads against a shadow table.
- * Usage: model OPERATIONS [check|limit] [SEED]. Every block carries its size and a pattern; threads end and are replaced,
+ * Usage: model OPERATIONS [check|limit|learn|learn-check] [SEED]. Every block carries its size and a pattern; threads end and are replaced,
  * free each other's blocks, and the process forks now and then. Prints what was met; each thing must be. */
 #include "meet.h"
+#include "pools/learn.h"
 #include "start.h"
 
 #include <pthread.h>
@@ -23,7 +24,7 @@ typedef struct slot {
 
 static slot shared[SHARED];
 static uint32_t shared_lock[SHARED];
-static unsigned long operations, done, seed, refused, limited;
+static unsigned long operations, done, seed, refused, limited, drifts;
 
 static uint64_t next_random(uint64_t *s)
 {
@@ -54,8 +55,21 @@ static void slot_verify(const slot *s)
         die("block too small", s);
 }
 
+#define DRIFT 8000 /* operations, after which most requests are of another size */
+
+/* Changes of sizes are bounded, but not here. */
+static void learn_on(void)
+{
+    os_lock_take(&pm_learn.lock);
+    pm_learn.changes = 0;
+    os_lock_give(&pm_learn.lock);
+}
+
 static uint32_t size_random(uint64_t r)
 {
+    uint64_t turn = LOAD(&done) / DRIFT * 0x9E3779B97F4A7C15u;
+    if (drifts && r % 8)
+        return (uint32_t)(turn >> 40) % 24000 + 500;
     uint32_t top = 1u << (4 + r % 12);
     return (uint32_t)((r >> 8) % top) + 1;
 }
@@ -70,7 +84,7 @@ static void slot_take(slot *s, uint64_t r)
         align = 16;
     }
     bool zeroed = (r >> 50) % 4 == 0;
-    s->p = zeroed ? take_zeroed(klass) : take_class(klass);
+    s->p = zeroed ? alloc_zeroed(klass, s->size) : alloc_class(klass, s->size);
     if (!s->p) {
         __atomic_add_fetch(&refused, 1, __ATOMIC_RELAXED);
         return;
@@ -174,6 +188,7 @@ static void run_generations(void)
     for (int i = 0; i < THREADS; i++)
         pthread_create(&t[i], NULL, work, (void *)next++);
     for (unsigned turn = 0; LOAD(&done) < operations; turn++) {
+        learn_on();
         pthread_join(t[turn % THREADS], NULL);
         pthread_create(&t[turn % THREADS], NULL, work, (void *)next++);
     }
@@ -191,6 +206,7 @@ static void *fork_among(void *unused)
             step(own, next_random(&r));
         fork_and_go_on(own, r);
         pools_trim();
+        learn_on();
         usleep(2000);
     }
     slots_release(own, SLOTS);
@@ -254,6 +270,8 @@ static bool report_met(void)
     bool all = true;
     for (size_t i = 0; i < n; i++)
         all &= met(ways[i], meetings_with(ways[i]));
+    if (drifts)
+        all &= met("learn", meetings_with("learn")) & (met("unlearn", meetings_with("unlearn")) | (operations < 2000000));
     if (limited) {
         all &= met("limit hit", pm_depot.limit_hits);
         all &= met("request refused", refused);
@@ -269,7 +287,8 @@ int main(int argc, char **argv)
     operations = argc > 1 ? strtoul(argv[1], NULL, 10) : 1000000;
     seed = argc > 3 ? strtoul(argv[3], NULL, 10) : (unsigned long)time(NULL);
     limited = strcmp(mode, "limit") == 0;
-    settings[0] = limited ? limit : strcmp(mode, "check") == 0 ? check : NULL;
+    drifts = strncmp(mode, "learn", 5) == 0;
+    settings[0] = limited ? limit : strstr(mode, "check") ? check : NULL;
     pools_start(settings);
     printf("model: %lu operations, %d threads, seed %lu %s\n", operations, THREADS, seed, mode);
     pthread_t forker;
