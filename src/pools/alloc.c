@@ -118,6 +118,37 @@ INLINE void housekeep_filled(heap *h, block *p, size_t size)
         check_now_and_then(h);
 }
 
+/* ---- shortage: at the limit, or out of memory, forwarding goes on for a while before all is searched again ---- */
+
+#define SHORTAGE_LEAST 32 /* requests; twice as many after each search in vain */
+#define SHORTAGE_MOST 1024
+
+static bool shortage_lasts(heap *h, unsigned klass)
+{
+    shortage *s = &h->shortage;
+    if (LIKELY((s->classes >> klass & 1) == 0))
+        return false;
+    if (s->news != LOAD(&pm_depot.news) || h->bins[klass].partial || LOAD(&h->inbox))
+        *s = (shortage){0};
+    else if (s->left-- > 0)
+        return true;
+    s->classes = 0;
+    return false;
+}
+
+static void shortage_note(heap *h, unsigned klass)
+{
+    shortage *s = &h->shortage;
+    if (pm_config.overflow != OVERFLOW_FORWARD) /* a request that fails must have been looked for */
+        return;
+    if (s->classes == 0) {
+        s->wait = (uint16_t)size_min(size_max(SHORTAGE_LEAST, (size_t)2 * s->wait), SHORTAGE_MOST);
+        s->left = s->wait;
+        s->news = LOAD(&pm_depot.news);
+    }
+    s->classes |= (uint64_t)1 << klass;
+}
+
 /* ---- malloc ---- */
 
 #define SURPLUS_LEAST KIB /* below it, what could be saved is less than what a slow path for each block costs */
@@ -189,9 +220,11 @@ static NOINLINE void *alloc_refill(unsigned klass, size_t size)
     heap *h = thread_heap();
     block *p;
     if (LIKELY(h != NULL)) {
-        if (UNLIKELY(!heap_enter(h)))
+        if (UNLIKELY(shortage_lasts(h, klass) || !heap_enter(h)))
             return NULL;
         p = alloc_fill(h, &h->bins[klass]);
+        if (UNLIKELY(!p))
+            shortage_note(h, klass);
         housekeep_filled(h, p, size);
         heap_leave(h);
     } else {

@@ -197,6 +197,7 @@ static void put_one(slab *s, uint64_t now)
 {
     size_class *c = &pm_classes[s->klass];
     pm_depot.used--;
+    depot_tell_news();
     PROBE(slab_put, s->klass, s);
     STORE(&s->owner, HEAP_NOBODY);
     STORE(&s->home, HEAP_NOBODY);
@@ -287,6 +288,7 @@ static void purged(slab *s, size_t slabs, uint64_t now)
         return;
     }
     d->holding -= slabs;
+    depot_tell_news();
     d->purges += slabs;
     d->recent = (ms_since(d->purged_at, now) < REGRET_MS ? d->recent : 0) + slabs;
     d->purged_at = (uint32_t)now;

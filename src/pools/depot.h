@@ -27,10 +27,13 @@ typedef struct depot {
     uint64_t limit_hits;  /* requests for a slab refused because of the limit */
     size_t recent;        /* slabs purged one after the other within 100 ms each, and not needed again so far */
     uint32_t purged_at;   /* when the last was, ms */
+    uint32_t news;        /* counts what may end a shortage: slabs that came back or were purged, heaps that became idle; atomic */
     uint32_t refused_at;  /* when the kernel last refused to purge one; 0: never */
 } depot;
 
 extern depot pm_depot;
+
+INLINE void depot_tell_news(void) { __atomic_fetch_add(&pm_depot.news, 1, __ATOMIC_RELAXED); }
 
 /* Up to `most` slabs for `klass` (its own waiting ones first), linked by next, or NULL at the limit or out of memory. O(most) but
  * for growth of the region. The caller opens them. */

@@ -45,6 +45,14 @@ typedef enum { HEAP_UNUSED, HEAP_LIVE, HEAP_IDLE, HEAP_CLOSED } heap_state;
 /* heap.lock. Its thread takes it on each slow path and need not look back when it gives it; all others only try. */
 enum { HEAP_FREE, HEAP_MINE, HEAP_OTHERS, HEAP_AWAITED /* others', and its thread sleeps */ };
 
+/* Classes for which all was searched in vain. */
+typedef struct shortage {
+    uint64_t classes; /* bits */
+    uint16_t left;    /* requests before the next search */
+    uint16_t wait;    /* what left began with */
+    uint32_t news;    /* the depot's at the last one */
+} shortage;
+
 struct heap {
     bin bins[CLASS_MAX]; /* malloc's; first: the table of bin offsets counts from here */
 
@@ -68,6 +76,7 @@ struct heap {
     uint16_t fills;  /* slow paths of malloc until the next sample */
     uint32_t grab;   /* slabs that are got from the depot at once: doubles with each time, falls to 1 with a tick without need */
     block_run runs[RUN_SETS][RUN_WAYS];
+    shortage shortage; /* the thread's */
 
     /* Slabs to which blocks came back from other threads, linked by told. Push by compare-and-swap (release), taken whole by
      * exchange (acquire). On a line of its own: every other thread writes here. */

@@ -62,6 +62,7 @@ void registry_idle_push(heap *h)
     h->next_idle = pm_registry.idle;
     pm_registry.idle = h;
     STORE(&pm_registry.idle_count, pm_registry.idle_count + 1);
+    depot_tell_news();
 }
 
 heap *registry_idle_pop(void)
