@@ -153,11 +153,18 @@ static slab *take_one(unsigned klass)
     return s;
 }
 
+/* More than was asked for only of what was never used: the rest is memory that others may need, or that goes back. */
+static bool fresh_ahead(void)
+{
+    const depot *d = &pm_depot;
+    return !d->broken.first && !d->dirty.first && !d->whole.first && !d->clean.first;
+}
+
 slab *depot_take(unsigned klass, size_t most)
 {
     slab *first = NULL, **end = &first;
     os_lock_take(&pm_depot.lock);
-    for (; most > 0 && (*end = take_one(klass)) != NULL; most--)
+    for (; most > 0 && (!first || fresh_ahead()) && (*end = take_one(klass)) != NULL; most--)
         end = &(*end)->next;
     *end = NULL;
     os_lock_give(&pm_depot.lock);

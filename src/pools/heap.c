@@ -153,7 +153,7 @@ static void slab_emptied(heap *h, slab *s)
     learn_close(s);
     PROBE(slab_empty, s->klass, s);
     STORE(&s->owner, HEAP_NOBODY);
-    if (h->spares < size_max(SPARES, h->grab) && h->state == HEAP_LIVE && !c->reserved && pm_config.purge_delay > 0) {
+    if (h->spares < SPARES && h->state == HEAP_LIVE && !c->reserved && pm_config.purge_delay > 0) {
         heap_keep(h, s);
         return;
     }
@@ -371,6 +371,7 @@ void heap_give(heap *h, block *p)
 }
 
 #define PINS_LOOK 16
+#define REST_BLOCKS 256 /* that go home at once, at most */
 
 /* Whether most blocks, by the first ones, lie each in a slab of which little else is in use: they are why it is kept. */
 static bool chain_pins(const block *p, const size_class *c)
@@ -381,6 +382,20 @@ static bool chain_pins(const block *p, const size_class *c)
         pins += slab_out(s) <= slab_near(s, c);
     }
     return 2 * pins > seen;
+}
+
+static void bin_rests(heap *h, bin *b)
+{
+    if (b->free && b->free == b->seen)
+        bin_home(h, b, REST_BLOCKS);
+    b->seen = b->free;
+}
+
+/* A thread that comes down in one size does so in others, and may sleep then: bins that rested since the last fall, too. */
+static void bins_rest(heap *h)
+{
+    for (unsigned c = 0; c < pm_class_count; c++)
+        bin_rests(h, &h->bins[c]);
 }
 
 /* The end of a fall: what is at hand may be all that keeps slabs. It goes home, and the bin keeps nothing until the next malloc
@@ -402,6 +417,7 @@ void heap_look(heap *h, slab *s)
     b->room -= b->limit;
     b->limit = 0;
     PROBE(fall_ends, b->klass, s);
+    bins_rest(h);
 }
 
 #define SWEEP 32
@@ -423,9 +439,7 @@ static void bin_sweep(heap *h, bin *b)
 
 void heap_calm_bin(heap *h, bin *b)
 {
-    if (b->free && b->free == b->seen)
-        bin_home(h, b, 256);
-    b->seen = b->free;
+    bin_rests(h, b);
     b->pace = (uint8_t)(b->pace - (b->pace > 0));
     bin_sweep(h, b);
 }

@@ -78,6 +78,7 @@ static size_t run_length(uint64_t word, size_t most)
 /* Neighbours: the common case costs three instructions a block. */
 INLINE block **blocks_link(block **link, char *at, size_t size, size_t n)
 {
+#pragma GCC unroll 4
     for (; n > 0; n--, at += size) {
         *link = (block *)at;
         link = (block **)at;

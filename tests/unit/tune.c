@@ -25,7 +25,9 @@ static uint64_t memory_of(const demand *d, const plan *p)
     uint64_t cost = 0;
     uint32_t from = 0;
     for (unsigned i = 0; i < p->pools; from = p->size[i++]) {
-        size_t per_slab = size_min(SLAB_SIZE / p->size[i], SLAB_BLOCKS_MAX);
+        size_class c;
+        class_shape(&c, p->size[i], QUANTUM);
+        size_t per_slab = c.per_slab;
         uint64_t holes = 0;
         for (size_t s = from / 16 + 1; s <= p->size[i] / 16; s++) {
             uint64_t n = d->live[s] ? d->live[s] : d->calls[s] != 0;
