@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #define PATIENCE_MS 10000
+#define PATIENCE_INSIDE_MS 100 /* of a handler that has interrupted a slow path: whom it waits for may wait for a lock of that one */
 
 uint32_t pm_forking; /* threads between prepare and parent. In a child that was forked in the midst of another thread's slow path never 0:
                         it forwards everything */
@@ -16,7 +17,7 @@ static bool lost;          /* this is such a child */
 static uint32_t holders;   /* threads between fork_hold and fork_release */
 static uint32_t intruders; /* calls on explicit pools that have waited for the end of a fork in vain */
 static __thread struct {
-    uint16_t forks; /* of this thread's under way, one within the other */
+    uint16_t forks; /* of this thread's under way, one within the other: what it adds to pm_forking */
     uint16_t holds;
     uint16_t guests; /* calls of heap_enter_mine under way, one within the other, for which there was no heap to enter */
     bool held;       /* they hold */
@@ -25,7 +26,7 @@ static __thread struct {
 
 /* ---- slow paths of other threads ---- */
 
-static bool forks_alone(void) { return mine.forks > 0 && LOAD(&pm_forking) == 1; }
+static bool forks_alone(void) { return mine.forks > 0 && LOAD(&pm_forking) == mine.forks && !lost; }
 
 bool heap_enter_forking(heap *h)
 {
@@ -35,26 +36,39 @@ bool heap_enter_forking(heap *h)
     return false;
 }
 
+/* A handler that came in between two steps may have forked: in its child only this thread counts. */
+static void holders_mend(uint32_t epoch)
+{
+    if (UNLIKELY(pm_registry.epoch != epoch))
+        STORE(&holders, mine.holds);
+}
+
 void fork_release(void)
 {
+    uint32_t epoch = pm_registry.epoch;
     __atomic_fetch_sub(&holders, 1, __ATOMIC_RELEASE);
     mine.holds--;
+    holders_mend(epoch);
 }
 
 bool fork_hold(void)
 {
+    uint32_t epoch = pm_registry.epoch;
     mine.holds++;
     __atomic_fetch_add(&holders, 1, __ATOMIC_SEQ_CST); /* as heap_enter's exchange */
+    holders_mend(epoch);
     if (LIKELY(__atomic_load_n(&pm_forking, __ATOMIC_SEQ_CST) == 0) || forks_alone())
         return true;
     fork_release();
     return false;
 }
 
+static bool mine_inside(void) { return mine.holds > 0 || (heap_is_real(heap_mine()) && heap_mine()->inside); }
+
 static bool wait_over(uint64_t since, unsigned turn)
 {
     os_pause(turn);
-    return os_now_ms() - since > PATIENCE_MS;
+    return lost || os_now_ms() - since > (mine_inside() ? PATIENCE_INSIDE_MS : PATIENCE_MS);
 }
 
 /* Without a heap to enter, by holding. */
@@ -66,7 +80,7 @@ static bool enter_patiently(heap *h)
     uint64_t since = 0;
     for (unsigned turn = 0; !try_enter(h); turn++) {
         since = since ? since : os_now_ms();
-        if (lost || wait_over(since, turn)) {
+        if (wait_over(since, turn)) {
             __atomic_fetch_add(&intruders, 1, __ATOMIC_RELAXED);
             return false;
         }
@@ -138,7 +152,9 @@ void fork_collect_some(uint32_t most)
     }
     for (; r->forked > 1 && most > 0; most--) {
         heap *h = registry_heap(--r->forked);
-        if (h->state == HEAP_LIVE && h->epoch != r->epoch && heap_lock_try(h)) {
+        if (h->state == HEAP_LIVE && h->epoch != r->epoch) {
+            h->lock = HEAP_OTHERS; /* its thread may have had it, just about to see that it may not enter */
+            h->inside = false;
             heap_retire(h);
             slab *leaving = heap_unlock(h);
             if (leaving)
@@ -157,7 +173,11 @@ void fork_collect(void)
 
 /* ---- the handlers ---- */
 
-static bool heap_rests(const heap *h) { return !__atomic_load_n(&h->inside, __ATOMIC_ACQUIRE); } /* heap_leave releases */
+/* Or its thread was left behind by a fork. */
+static bool heap_rests(const heap *h)
+{
+    return !__atomic_load_n(&h->inside, __ATOMIC_ACQUIRE) || LOAD(&h->epoch) != pm_registry.epoch; /* heap_leave releases */
+}
 
 /* Until no other thread is on a slow path. */
 static bool others_rest(void)
@@ -179,27 +199,32 @@ static bool others_rest(void)
     return true;
 }
 
+/* No signal comes in between: its handler may fork, too. */
+static void forks_count(int by)
+{
+    uint64_t signals = os_signals_hold();
+    __atomic_fetch_add(&pm_forking, (uint32_t)by, __ATOMIC_SEQ_CST);
+    mine.forks = (uint16_t)(mine.forks + by);
+    os_signals_release(signals);
+}
+
+/* A fork within a fork waits as well: the outer one may not have done so yet. */
 static void fork_prepare(void)
 {
-    if (mine.forks++ > 0)
-        return;
     uint32_t before = LOAD(&intruders);
-    __atomic_fetch_add(&pm_forking, 1, __ATOMIC_SEQ_CST);
+    forks_count(1);
     mine.whole = others_rest() && before == LOAD(&intruders);
 }
 
-static void fork_parent(void)
-{
-    if (--mine.forks == 0)
-        __atomic_fetch_sub(&pm_forking, 1, __ATOMIC_RELEASE);
-}
+static void fork_parent(void) { forks_count(-1); }
 
 static void fork_child(void)
 {
     registry *r = &pm_registry;
     heap *h = heap_mine();
     lost |= !mine.whole;
-    pm_forking = --mine.forks > 0 || lost;
+    mine.forks--;
+    pm_forking = mine.forks + (lost ? 1 : 0);
     holders = mine.holds;
     r->epoch++;
     r->forked = r->count;

@@ -6,7 +6,8 @@
  * what they count is counted again (fork_collect).
  *
  * Invariants. A slow path under way waits for nothing that a thread outside of one may hold. So the wait ends, but for a signal
- * handler that interrupted a slow path and waits for the forking thread: then after ten seconds, and the child forwards everything.
+ * handler that interrupted a slow path: where it waits for the forking thread, after ten seconds; where it forks itself, and another
+ * thread waits for a lock of the interrupted path, after a tenth of one. Then the child forwards everything.
  * The forking thread itself may begin slow paths, as long as it alone forks: fork handlers allocate. A fork out of a signal handler that
  * interrupted a slow path leaves that as it is: the child has the same stack, and finishes it. */
 #ifndef PM_FORK_H

@@ -1,0 +1,67 @@
+/* fork, while another thread flushes all files and others allocate with a FILE locked: fork wants the lock of the list of files, whose
+ * holder wants a FILE, whose holder wants memory. Whatever waits for whom, memory waits for nobody. Argument: forks. */
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/wait.h>
+
+#include "check.h"
+#include "process.h"
+#include "threads.h"
+
+enum { WRITERS = 2, BLOCKS = 500, SIZE = 3000 };
+
+static atomic_bool stop;
+
+static void *flush_all(void *unused)
+{
+    while (!atomic_load(&stop)) {
+        fflush(NULL);
+        sleep_ms(0);
+    }
+    return unused;
+}
+
+static void *allocate_with_file(void *unused)
+{
+    void *blocks[BLOCKS];
+    FILE *file = fopen("/dev/null", "w");
+    CHECK(file != NULL);
+    while (!atomic_load(&stop)) {
+        flockfile(file);
+        for (int i = 0; i < BLOCKS; i++)
+            CHECK((blocks[i] = malloc(SIZE)) != NULL);
+        funlockfile(file);
+        for (int i = 0; i < BLOCKS; i++)
+            free(blocks[i]);
+    }
+    fclose(file);
+    return unused;
+}
+
+static void fork_once(void)
+{
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        alarm(HANG_SECONDS);
+        FILE *file = fopen("/dev/null", "w");
+        _exit(file == NULL || fputs("child", file) < 0 || fclose(file) != 0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
+int main(int argc, char **argv)
+{
+    pthread_t threads[WRITERS + 1];
+    alarm(HANG_SECONDS);
+    threads[0] = thread_start(flush_all, NULL);
+    for (int i = 1; i <= WRITERS; i++)
+        threads[i] = thread_start(allocate_with_file, NULL);
+    for (long i = argument(argc, argv, 1, 200); i > 0; i--)
+        fork_once();
+    atomic_store(&stop, true);
+    for (int i = 0; i <= WRITERS; i++)
+        thread_join(threads[i]);
+    return 0;
+}
