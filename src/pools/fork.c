@@ -224,7 +224,7 @@ static void fork_child(void)
     heap *h = heap_mine();
     lost |= !mine.whole;
     mine.forks--;
-    pm_forking = mine.forks + (lost ? 1 : 0);
+    pm_forking = mine.forks + (lost ? 1U : 0U);
     holders = mine.holds;
     r->epoch++;
     r->forked = r->count;
