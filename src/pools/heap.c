@@ -330,17 +330,20 @@ static void block_home(block *p)
     slab_out_set(s, slab_out(s) - 1);
 }
 
+/* The lock is held by the heap's thread, or by who stands in for it. Others may not touch `left`, which it counts without the lock. */
+static bool heap_is_mine(const heap *h) { return LOAD(&h->lock) == HEAP_MINE || h->state == HEAP_IDLE; }
+
 /* A slab of this heap's that something came home to, or may have. */
 static bool slab_notice(heap *h, slab *s)
 {
-    const size_class *c = &pm_classes[s->klass];
     if (!s->listed)
         partial_push(s->bin, s);
     if (slab_is_home(s)) {
         slab_emptied(h, s);
         return false;
     }
-    look_set(s, c);
+    if (heap_is_mine(h))
+        look_set(s, &pm_classes[s->klass]);
     return true;
 }
 
