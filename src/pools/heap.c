@@ -91,7 +91,7 @@ static void look_set(slab *s, const size_class *c)
 {
     size_t near = slab_near(s, c);
     size_t out = slab_out(s);
-    s->look = (uint16_t)(out > near ? near : slab_home(s));
+    STORE(&s->look, (uint16_t)(out > near ? near : slab_home(s)));
     slab_out_set(s, out);
 }
 
@@ -100,7 +100,8 @@ static void partial_push(bin *b, slab *s)
     slab *first = b->partial;
     s->listed = true;
     if (!first) {
-        b->partial = s->next = s->prev = s;
+        s->next = s->prev = s;
+        STORE(&b->partial, s);
         return;
     }
     s->next = first;
@@ -113,12 +114,12 @@ static void partial_remove(bin *b, slab *s)
 {
     size_t out = slab_out(s);
     s->listed = false;
-    s->look = (uint16_t)(out > 0 ? out - 1 : 0); /* the next block that comes home */
+    STORE(&s->look, (uint16_t)(out > 0 ? out - 1 : 0)); /* the next block that comes home */
     slab_out_set(s, out);
     s->prev->next = s->next;
     s->next->prev = s->prev;
     if (b->partial == s)
-        b->partial = s->next == s ? NULL : s->next;
+        STORE(&b->partial, s->next == s ? NULL : s->next);
 }
 
 static void slab_settle(slab *s, heap *h, unsigned klass)
@@ -177,7 +178,7 @@ void heap_accept(heap *h, slab *s)
 {
     bin *b = &h->bins[s->klass];
     partial_push(b, s);
-    b->partial = s;
+    STORE(&b->partial, s);
     look_set(s, &pm_classes[s->klass]);
 }
 
@@ -561,7 +562,7 @@ void slab_tell(slab *s)
 
 void heap_tell(slab *s)
 {
-    if (!(__atomic_fetch_or(&s->remote, REMOTE_TOLD, __ATOMIC_RELAXED) & REMOTE_TOLD))
+    if (!(__atomic_fetch_or(&s->remote, REMOTE_TOLD, __ATOMIC_ACQ_REL) & REMOTE_TOLD))
         slab_tell(s);
 }
 
@@ -627,7 +628,7 @@ static void slab_heard(heap *h, slab *s)
         slab_tell(s);
         return;
     }
-    __atomic_fetch_and(&s->remote, ~REMOTE_TOLD, __ATOMIC_ACQUIRE);
+    __atomic_fetch_and(&s->remote, ~REMOTE_TOLD, __ATOMIC_ACQ_REL); /* told was read before another thread may write it */
     slab_notice(h, s);
 }
 

@@ -22,7 +22,7 @@ void slab_reset(slab *s, const size_class *c)
         memset(remote_bits(s, c), 0, SLAB_BITS_BYTES);
     s->chain = NULL;
     slab_out_set(s, 0);
-    s->back = 0;
+    STORE(&s->back, 0);
     s->free = (uint16_t)c->per_slab;
     s->hint = 0;
     s->trimmed = false;
@@ -154,7 +154,7 @@ static void bits_take_remote(slab *s, const size_class *c)
         n += (uint64_t)__builtin_popcountll(word);
     }
     __atomic_fetch_sub(&s->remote, n * REMOTE_ONE, __ATOMIC_RELAXED);
-    s->back = (uint16_t)(s->back + n);
+    STORE(&s->back, (uint16_t)(s->back + n));
     s->free = (uint16_t)(s->free + n);
     s->hint = n ? 0 : s->hint;
     s->trimmed &= n == 0;
@@ -168,7 +168,7 @@ static bool bit_give_remote(slab *s, const size_class *c, const block *p)
         freed_before(s, p, c);
     uint64_t new = __atomic_add_fetch(&s->remote, REMOTE_ONE, __ATOMIC_RELEASE);
     bool tell = remote_count(new) == 1 || remote_count(new) + LOAD(&s->back) == slab_out(s);
-    return tell && !(__atomic_fetch_or(&s->remote, REMOTE_TOLD, __ATOMIC_RELAXED) & REMOTE_TOLD);
+    return tell && !(__atomic_fetch_or(&s->remote, REMOTE_TOLD, __ATOMIC_ACQ_REL) & REMOTE_TOLD);
 }
 
 block *slab_take_remote(slab *s, size_t *count)
@@ -183,7 +183,7 @@ void slab_order(slab *s, const size_class *c)
     bits_set(s, c, &s->chain, slab_chained(s, c));
     s->chain = NULL;
     slab_out_set(s, slab_out(s) - s->back);
-    s->back = 0;
+    STORE(&s->back, 0);
 }
 
 void slab_gather(slab *s, const size_class *c, bool mine)
@@ -193,7 +193,7 @@ void slab_gather(slab *s, const size_class *c, bool mine)
         bits_take_remote(s, c);
     } else {
         block *p = slab_take_remote(s, &n);
-        s->back = (uint16_t)(s->back + bits_set(s, c, &p, n));
+        STORE(&s->back, (uint16_t)(s->back + bits_set(s, c, &p, n)));
     }
     if (mine)
         slab_order(s, c);
@@ -210,7 +210,7 @@ bool slab_give_remote(slab *s, block *first, block *last, size_t count)
         size_t n = remote_count(old) + count;
         tell = !(old & REMOTE_TOLD) && (remote_count(old) == 0 || n + LOAD(&s->back) == slab_out(s));
         new = n * REMOTE_ONE | (old & REMOTE_TOLD) | (tell ? REMOTE_TOLD : 0) | (uintptr_t)first;
-    } while (!__atomic_compare_exchange_n(&s->remote, &old, new, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+    } while (!__atomic_compare_exchange_n(&s->remote, &old, new, true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
     return tell;
 }
 
