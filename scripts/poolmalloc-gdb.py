@@ -19,7 +19,7 @@ HEAP = {"state": 2053, "number": 2056, "runs": 2152, "pool_bins": 6464}
 POOL = {"hand": 0, "bin_offset": 32, "shape": 40, "own": 80, "slabs": 144, "out": 168, "next": 232, "name": 277, "bytes": 320}
 RUNS, RUN = 64, 24
 BLOCK = (1 << 48) - 1
-STATES = {1: "live", 2: "idle", 3: "closed"}
+STATES = {1: "live", 2: "idle"}
 
 
 def read(at, count):

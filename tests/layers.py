@@ -1,4 +1,4 @@
-"""layers.py SRC: the storeys of SRC and the order of the files in each.
+"""layers.py [SRC]: the storeys of SRC (src, if none is named) and the order of the files in each.
 
 A folder includes only folders below it; explicit and insight do not know each other. A folder's README.md lists its files,
 lowest first, in numbered lines; a file includes only files of lines before its own (a .c file also its own header).
@@ -47,7 +47,7 @@ def storeys(src):
         print(f"{folder:9} {sum(n for _, n in sizes):5} lines: " + ", ".join(f"{name} {n}" for name, n in sizes))
 
 
-root = pathlib.Path(sys.argv[1])
+root = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).resolve().parent.parent / "src"
 found = list(breaches(root))
 storeys(root)
 print("\n".join(found) or "every file includes lower ones only")

@@ -4,7 +4,7 @@
  *   NONE     two: own, and hand, which callers use inline (poolmalloc.h).
  *   THREADS  a bin in every heap, at an offset that is this pool's while it lives; used without a lock.
  *
- * Over a caller's buffer pieces stand in for slabs. No message ever carries a pool's block: whatever thread frees it, it goes
+ * Over a caller's buffer pieces stand in for slabs. No run ever carries a pool's block: whatever thread frees it, it goes
  * to that thread's bin, and from there, half a bin at a time, to its slab. So all blocks of a pool are in its slabs, in those
  * bins, or in the program's hands. */
 #ifndef PM_POOL_H

@@ -36,7 +36,6 @@ INLINE void os_lock_give(os_lock *l)
 
 /* In the child of a fork: whoever held it is gone. */
 INLINE void os_lock_reset(os_lock *l) { STORE(&l->state, 0); }
-INLINE bool os_lock_held(const os_lock *l) { return LOAD(&l->state) != 0; }
 
 /* True: this process has had but one thread so far, says the C library; false: it may have others, or nobody says. */
 extern char __libc_single_threaded __attribute__((weak));

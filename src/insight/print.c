@@ -38,7 +38,7 @@ static const figure totals[] = {
     TOTAL(explicit_pools, "explicit_pools", "gauge", "Pools made by the program itself.", ALWAYS),
     TOTAL(limit_hits, "limit_hits_total", "counter", "Slabs refused by POOLMALLOC_LIMIT.", ALWAYS),
     TOTAL(remote_frees, "remote_frees_total", "counter", "Blocks sent home to another thread's heap.", ALWAYS),
-    TOTAL(remote_messages, "remote_messages_total", "counter", "Messages that carried them.", ALWAYS),
+    TOTAL(remote_messages, "remote_messages_total", "counter", "Runs in which they went, each of one slab.", ALWAYS),
     TOTAL(busy, "busy_heaps", "gauge", "Heaps whose thread allocated meanwhile: 0 means exact.", ALWAYS),
 };
 

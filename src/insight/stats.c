@@ -132,7 +132,7 @@ static PEEKS size_t kept_bytes(const kept_bins *k)
 static PEEKS size_t heap_runs(const view *v, const heap *h, pm_stats *s)
 {
     size_t blocks = 0;
-    for (const block_run *r = h->runs[0]; r < h->runs[0] + RUN_SETS * RUN_WAYS; r++) {
+    for (const block_run *r = h->runs[0]; r < h->runs[0] + RUNS; r++) {
         const slab *b = r->slab ? view_slab_at(v, r->slab) : NULL;
         size_t n = b && b->klass < v->class_count ? r->count : 0;
         blocks += n;
@@ -430,8 +430,6 @@ void stats_copy(pm_stats *s, size_t bytes, bool resident)
     memcpy(s, &looker_stats, bytes);
     os_claim_give(&looker);
 }
-
-void stats_gather(pm_stats *s) { stats_copy(s, sizeof *s, true); }
 
 stats_sums stats_sum(void)
 {

@@ -65,7 +65,6 @@ void stats_pools(const view *v, void (*each)(const pool_row *r, void *context), 
 
 /* The first `bytes` of all of it for the calling process; without `resident`, no system call for each slab. */
 void stats_copy(pm_stats *s, size_t bytes, bool resident);
-void stats_gather(pm_stats *s);
 
 /* The few that mallinfo tells, in bytes. */
 typedef struct stats_sums {

@@ -66,8 +66,8 @@ INLINE void free_block(void *p)
     free_to_bin(p, READ(&s->bin), s);
 }
 
-/* Empties the calling thread's bins, takes in all heaps' messages, gives back the pages of every empty slab, and pages between
- * blocks in use. Returns the bytes given back. O(heaps + messages + slabs + blocks in use), with a system call for each gap. */
+/* Empties the calling thread's bins, looks at all that heaps are told of, gives back the pages of every empty slab, and pages between
+ * blocks in use. Returns the bytes given back. O(heaps + slabs + blocks in use), with a system call for each gap. */
 size_t pools_trim(void);
 /* Re-derives every counter of the depot and of the heaps that hold still; aborts at the first breach. */
 void pools_check(void);

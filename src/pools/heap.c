@@ -538,7 +538,7 @@ static void run_recount(block_run *r)
 
 void heap_recount(heap *h)
 {
-    for (block_run *r = h->runs[0]; r < h->runs[0] + RUN_SETS * RUN_WAYS; r++)
+    for (block_run *r = h->runs[0]; r < h->runs[0] + RUNS; r++)
         run_recount(r);
     for (unsigned c = 0; c < LOAD(&pm_class_count); c++)
         bin_recount(&h->bins[c]);
@@ -615,7 +615,7 @@ void heap_flush(heap *h)
 {
     if (!h->posted)
         return;
-    for (block_run *r = h->runs[0]; r < h->runs[0] + RUN_SETS * RUN_WAYS; r++)
+    for (block_run *r = h->runs[0]; r < h->runs[0] + RUNS; r++)
         if (r->slab)
             run_send(h, r);
     h->posted = false;

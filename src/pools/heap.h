@@ -35,12 +35,13 @@ typedef struct block_run {
 
 #define RUN_SETS 16   /* by the slab's number; a set has RUN_WAYS */
 #define RUN_WAYS 4
+#define RUNS ((size_t)RUN_SETS * RUN_WAYS)
 #define SPARES 2      /* empty slabs that a heap keeps for its next need, at least */
 #define SPARES_MOST 32
 #define TICK 256      /* slow paths between two looks at the clock */
 #define CALM 16       /* slow paths between two looks at a bin, one after the other: blocks at rest pin slabs; and between two samples */
 
-typedef enum { HEAP_UNUSED, HEAP_LIVE, HEAP_IDLE, HEAP_CLOSED } heap_state;
+typedef enum { HEAP_UNUSED, HEAP_LIVE, HEAP_IDLE } heap_state;
 
 /* heap.lock. Its thread takes it on each slow path and need not look back when it gives it; all others only try. */
 enum { HEAP_FREE, HEAP_MINE, HEAP_OTHERS, HEAP_AWAITED /* others', and its thread sleeps */ };
@@ -183,7 +184,6 @@ INLINE void bin_recount(bin *b)
 /* ---- the lock ---- */
 
 void heap_lock_wait(heap *h);
-void heap_lock_wake(heap *h);
 
 /* Another thread's. False: it is held. */
 INLINE bool heap_lock_try(heap *h)

@@ -4,7 +4,7 @@
 
 #include "ground/base.h"
 
-#define HEAP_ID_BYTES 32 /* one bin apart, so that one constant serves all five */
+#define HEAP_ID_BYTES ((size_t)32) /* one bin apart, so that one constant serves all five */
 extern char pm_no_heaps[]; /* not const, so that it takes no memory; heap_ids_check looks whether it still is */
 
 #define HEAP_NONE ((heap *)(pm_no_heaps))                       /* my_heap of a thread that has not allocated yet */

@@ -38,7 +38,7 @@ static void extents_lay(char *at, size_t ceiling, size_t front)
     size_t heaps = round_up(size_min(ceiling / 16, HEAPS_CEILING), UNIT_SIZE);
     size_t records = round_up(CONTROL_BYTES + front + ceiling / SLAB_SIZE * sizeof(slab), UNIT_SIZE);
     char *middle = at + heaps + records + bits;
-    r->heaps = (extent){.base = at + front, .ceiling = heaps - front}; /* as if they followed the first ones: heap_post's outboxes */
+    r->heaps = (extent){.base = at + front, .ceiling = heaps - front}; /* as if they followed the first ones */
     r->records = (extent){.base = at + heaps, .ceiling = records};
     r->free_bits = (extent){.base = middle, .ceiling = bits, .down = true};
     r->blocks = (extent){.base = middle, .ceiling = ceiling};

@@ -19,7 +19,7 @@ INLINE heap *thread_heap(void)
 void thread_exit(void *heap);
 /* All that the calling thread's heap, or one without a thread, has at hand goes home, and its empty slabs leave. With its lock. */
 void thread_drop(heap *h);
-void thread_idle(void); /* gives back what the calling thread's bins and outboxes hold */
+void thread_idle(void); /* gives back what the calling thread's bins and runs hold */
 
 /* A slab with free blocks of klass changes from an idle heap to the calling thread's; false: none was found. */
 bool heaps_adopt(heap *mine, unsigned klass);
@@ -38,7 +38,7 @@ INLINE void slab_disown(slab *s) /* a guest's slab may go to the depot */
 /* Now and then, on a slow path: one other heap's inbox is taken in and its empty slabs go to the depot, so that an
  * owner that sleeps does not hold memory for ever. */
 void heaps_visit_one(heap *mine);
-/* The same for every heap that is not locked, and all of its messages. O(heaps + messages). */
+/* The same for every heap that is not locked, and all that its inbox tells of. O(heaps + slabs told of). */
 void heaps_trim(heap *mine);
 /* Pages without a block in use, of slabs of heaps that are not locked, go back. Bytes of those. O(slabs + blocks in use). */
 size_t heaps_purge(heap *mine);

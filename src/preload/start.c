@@ -121,9 +121,8 @@ static void signal_end(int number)
         report("POOLMALLOC_STATS: the program has set a handler of its own for the signal, which brought no report from then on");
 }
 
-static void start(void)
+static void settings_read(char **environment)
 {
-    char **environment = environ ? environ : environment_read();
     if (!os_is_open(2))
         pm_stderr = -1;
     config_default(&pm_config);
@@ -135,6 +134,12 @@ static void start(void)
     }
     if (*pm_config.stats_file || *pm_config.profile)
         path_start();
+}
+
+static void start(void)
+{
+    char **environment = environ ? environ : environment_read();
+    settings_read(environment);
     if (*pm_config.profile && !pm_config.disable && !tool_watches(environment))
         profile_init();
     who_init();

@@ -303,7 +303,7 @@ static void statistics_compare(const operation *o)
 {
     static pm_stats s;
     static int nowhere = -1;
-    stats_gather(&s);
+    stats_copy(&s, sizeof s, true);
     MUST(s.busy == 0);
     for (unsigned klass = 0; klass < pm_class_count; klass++)
         MUST(s.row[klass].used == slots_of_class(klass));

@@ -104,7 +104,7 @@ static void places_find(const live *l)
     for (uint32_t i = 0; i < 3 && i < pm_registry.count; i++)
         place_add(registry_heap(i), sizeof(heap));
     place_add(pm_pools.first, 4 * 512);      /* pools' records */
-    place_add(blocks[1], 4 * KIB);           /* messages */
+    place_add(blocks[1], 4 * KIB);           /* a block: nothing reads it */
 }
 
 /* What is read where `was` lies: another value, other bits, a little more or less, or another lower half. */

@@ -62,7 +62,7 @@ static void give(void *p)
 static size_t bytes_at_hand(void)
 {
     pm_stats s;
-    stats_gather(&s);
+    stats_copy(&s, sizeof s, true);
     return s.kept_bytes;
 }
 

@@ -303,7 +303,7 @@ int main(int argc, char **argv)
     pools_trim();
     pools_check();
     pm_stats s;
-    stats_gather(&s);
+    stats_copy(&s, sizeof s, true);
     printf("  %-28s %zu\n", "bytes in use at the end", s.used_bytes);
     return report_met() && s.used_bytes == 0 ? 0 : 1;
 }

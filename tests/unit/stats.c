@@ -56,7 +56,7 @@ static void assert_names(const char *expected)
 {
     static pm_stats s;
     char names[200] = "";
-    stats_gather(&s);
+    stats_copy(&s, sizeof s, true);
     for (const pm_stats_row *row = s.row; row < s.row + s.pools; row++)
         if (strncmp(row->name, "malloc-", 7) != 0 && strcmp(row->name, "arenas") != 0)
             strcat(strcat(names, row->name), " ");
@@ -96,7 +96,7 @@ static void figures_while_threads_work(void **state)
     for (int i = 0; i < WORKERS; i++)
         pthread_create(&threads[i], NULL, work, blocks);
     for (int i = 0; i < LOOKS; i++) {
-        stats_gather(&s);
+        stats_copy(&s, sizeof s, true);
         assert_true(s.used_bytes < 64 * MIB && s.pools <= PM_STATS_ROWS);
         assert_non_null(row_named(&s, "shared"));
         assert_true(stats_report_to(nowhere, (stats_format)(i % 3)));
@@ -104,7 +104,7 @@ static void figures_while_threads_work(void **state)
     __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
     for (int i = 0; i < WORKERS; i++)
         pthread_join(threads[i], NULL);
-    stats_gather(&s);
+    stats_copy(&s, sizeof s, true);
     assert_int_equal(s.busy, 0);
     assert_int_equal(row_named(&s, "shared")->used, 0);
     assert_int_equal(s.row[class_of(100)].used, HELD);
