@@ -35,7 +35,8 @@ extern depot pm_depot;
 
 INLINE void depot_tell_news(void) { __atomic_fetch_add(&pm_depot.news, 1, __ATOMIC_RELAXED); }
 
-/* Up to `most` slabs for `klass` (its own waiting ones first), linked by next, or NULL at the limit or out of memory. O(most) but
+/* Up to `most` slabs for `klass` (its own waiting ones first), linked by next, or NULL at the limit or out of memory. Behind
+ * the first only such as were never used. O(most) but
  * for growth of the region. The caller opens them. */
 slab *depot_take(unsigned klass, size_t most);
 /* What the use of huge pages is decided by: a slab in use becomes full for the first time, or stops being in use, or is
