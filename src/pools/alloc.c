@@ -280,6 +280,10 @@ static NOINLINE void free_look(slab *s)
 NOINLINE void free_full(void *p, bin *b, slab *s)
 {
     b->room++;
+    if (UNLIKELY(my_heap->inside)) { /* a signal handler's, in the midst of a slow path, which may be at this very chain */
+        block_send(s, p);
+        return;
+    }
     ((block *)p)->next = s->chain;
     __atomic_signal_fence(__ATOMIC_RELEASE);
     s->chain = p;
