@@ -299,7 +299,7 @@ static piece *piece_add(pm_pool *pool, void *buffer, size_t bytes)
         return NULL;
     pool_lock(pool);
     p->next = pool->pieces;
-    pool->pieces = p;
+    STORE(&pool->pieces, p);
     pool->piece_blocks += p->blocks;
     pool_unlock(pool);
     return p;
@@ -382,7 +382,7 @@ static bool pieces_own(pm_pool *pool, const void *p)
 
 bool pm_pool_owns(const pm_pool *pool, const void *p)
 {
-    return pool && (pm_pool_of(p) == pool || (pool->pieces && pieces_own((pm_pool *)pool, p)));
+    return pool && (pm_pool_of(p) == pool || (LOAD(&pool->pieces) && pieces_own((pm_pool *)pool, p)));
 }
 
 pm_pool *pm_pool_of(const void *p) { return region_holds(p) ? LOAD(&slab_of(p)->pool) : NULL; }

@@ -286,7 +286,8 @@ static void *stay(void *p, size_t size)
 /* A buffer that has moved twice to grow gets half as much again: it will skip a block size or two. */
 static void *grow(void *p, size_t old, size_t size)
 {
-    size_t largest = pm_classes[pm_class_count - 1].size, more = size + size / 2;
+    const size_list *sizes = &pm_config.sizes; /* none where pools are switched off, and a program makes some of its own */
+    size_t largest = sizes->length ? sizes->at[sizes->length - 1].size : 0, more = size + size / 2;
     unsigned moves = growth_of(p);
     void *to = moves < 2 ? NULL : allocate(more > largest && size <= largest ? largest : more, BY_MALLOC);
     to = to ? to : allocate(size, BY_MALLOC);
