@@ -46,7 +46,7 @@ static bool mark_crossed(const pm_pool *pool, size_t out_before)
 static slab *grow(const pm_pool *pool, heap *h)
 {
     slab *chain = NULL;
-    for (uint32_t i = 0; i < pool->grow && !pool->pieces; i++) {
+    for (uint32_t i = 0; i < pool->grow && !LOAD(&pool->pieces); i++) {
         slab *s = guest_slab(h);
         if (!s)
             break;
@@ -283,14 +283,14 @@ static bool came_from_malloc(const pm_pool *pool, const void *p)
 {
     if (pool->overflow != PM_OVERFLOW_FORWARD)
         return false;
-    return pool->pieces ? !pm_pool_owns(pool, p) : !region_holds(p) || LOAD(&slab_of(p)->home) != HEAP_POOL;
+    return LOAD(&pool->pieces) ? !pm_pool_owns(pool, p) : !region_holds(p) || LOAD(&slab_of(p)->home) != HEAP_POOL;
 }
 
 static void check_freed(const pm_pool *pool, const void *p)
 {
     if (!pm_pool_owns(pool, p))
         report_abort("pm_pool_free(%s, %p): this is no block of that pool", pool->name, p);
-    if (!pool->pieces)
+    if (!LOAD(&pool->pieces))
         slab_check_block(slab_of(p), &pool->shape, p);
 }
 

@@ -287,7 +287,7 @@ class Memory(Case):
         sizes, predicted = self.tuned()
         plain = self.measure()
         tuned = self.measure(LD_PRELOAD=built.interposer, POOLMALLOC_BLOCK_SIZES=sizes)
-        default = self.measure(LD_PRELOAD=built.interposer)
+        default = self.measure(LD_PRELOAD=built.interposer, POOLMALLOC_BLOCK_SIZES="default")
         self.assertLess(tuned["peak_rss"], 1.02 * plain["peak_rss"])
         self.assertLess(tuned["peak_rss"], default["peak_rss"])
         empty = self.run_command([self.program("three_sizes"), "0"], env=harness.clean_environment(LD_PRELOAD=built.interposer))
