@@ -34,10 +34,13 @@ static void loop(char *to, size_t bytes)
         *opaque(to + i) = 'A';
 }
 
+/* What is written is never what lay there by chance, one byte in 256: that would be no misuse. */
 static void loop_down(char *to, size_t bytes)
 {
-    for (size_t i = 1; i <= bytes; i++)
-        *opaque(to - i) = 'A';
+    for (size_t i = 1; i <= bytes; i++) {
+        char *at = opaque(to - i);
+        *at = *at == 'A' ? 'B' : 'A';
+    }
 }
 
 static void in_thread(void *(*run)(void *), void *argument)

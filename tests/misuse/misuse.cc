@@ -127,7 +127,8 @@ bool vector_past_end(std::size_t size)
 bool string_before_begin(std::size_t size)
 {
     std::string s(size + 24, 'A');
-    *opaque(&s[0] - 1) = 1;
+    char *at = opaque(&s[0] - 1);
+    *at = *at == 1 ? 2 : 1; /* never what lay there */
     return true;
 }
 

@@ -1,5 +1,5 @@
 """Many small misuses of memory, each a process of its own: `check` compares what the hardened library makes of each with what the
-case says, and that the plain one sees no less than the C library; `table` prints who stops what.
+case says, and what the plain one reports of its samples; `table` prints who stops what.
 
     misuse.py check --programs DIR --interposer LIB --hardened LIB
     misuse.py table --programs DIR [--details] NAME=LIB[,SETTING=VALUE…] …     (LIB: none for the C library)
