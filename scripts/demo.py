@@ -124,6 +124,7 @@ def main():
             show_pools(build, command, text)
         say("compared")
         same = [compare(name, command, text, allocators) for name, (command, text) in work.items()]
+    say("next: README.md's first five minutes; `build/poolmalloc stat PROCESS --plot FILE.svg` draws a running program's pools")
     sys.exit(0 if all(same) and same else 1)
 
 

@@ -12,7 +12,7 @@ ROOT, BUILD = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).res
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 INSTEAD = {
     "git clone … poolmalloc && cd poolmalloc": "git -C source rev-parse HEAD 2>/dev/null || test -f source/CMakeLists.txt",
-    "cmake -S . -B build && cmake --build build": "test -x build/poolmalloc",
+    "cmake -S . -B build && cmake --build build -j 2": "test -x build/poolmalloc",
     "sudo cmake --install build": "cmake --install build --prefix $PWD/prefix && prefix/bin/poolmalloc run -- prefix/bin/poolmalloc active",
 }
 
