@@ -17,6 +17,7 @@
 #define AT(type, field, offset) static_assert(offsetof(type, field) == (offset), "see scripts/poolmalloc-gdb.py")
 AT(control, region, 40);
 AT(control, registry, 128);
+AT(control, asked, 136); /* tests/blackbox/who.py */
 AT(region, slabs, 16);
 AT(region, bits_end, 24);
 AT(depot, fresh, 8);

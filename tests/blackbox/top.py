@@ -51,7 +51,7 @@ class Terminal(Case):
 
     def start(self):
         process = subprocess.Popen([self.program("known_blocks"), "quiet"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                   env=harness.clean_environment(LD_PRELOAD=built.interposer))
+                                   env=harness.clean_environment(LD_PRELOAD=built.interposer, POOLMALLOC_BLOCK_SIZES="default"))
         self.addCleanup(self.end, process)
         process.stdout.readline()
         return process
