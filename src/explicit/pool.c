@@ -11,7 +11,7 @@
 void pool_lock(pm_pool *pool)
 {
     if (pool->sharing != PM_SHARING_NONE)
-        os_lock_take(&pool->lock);
+        pool_hold(pool);
 }
 
 void pool_unlock(pm_pool *pool)

@@ -30,6 +30,12 @@ INLINE size_t bin_holds(const bin *b) { return (size_t)(b->limit - b->room); }
 /* Not THREADS. */
 INLINE size_t pool_used(const pm_pool *pool) { return pool->out - bin_holds(&pool->own) - bin_holds(&pool->hand); }
 
+/* A thread that a fork left behind may have held it in the short ways of LOCKED, for which no fork waits: they change own alone. */
+INLINE void pool_hold(pm_pool *pool)
+{
+    if (UNLIKELY(os_lock_take(&pool->lock)))
+        bin_recount(&pool->own);
+}
 void pool_lock(pm_pool *pool);   /* NONE: nothing */
 void pool_unlock(pm_pool *pool); /* and what leaves goes to the depot */
 

@@ -297,11 +297,13 @@ static piece *piece_add(pm_pool *pool, void *buffer, size_t bytes)
     piece *p = piece_make(buffer, bytes, pool->shape.size, pool->align);
     if (!p)
         return NULL;
+    heap *h = heap_enter_mine();
     pool_lock(pool);
     p->next = pool->pieces;
     STORE(&pool->pieces, p);
     pool->piece_blocks += p->blocks;
     pool_unlock(pool);
+    heap_leave_mine(h);
     return p;
 }
 
@@ -317,10 +319,12 @@ void pm_pool_reset(pm_pool *pool)
 {
     if (!pool)
         return;
+    heap *h = heap_enter_mine(); /* no fork in the midst of it */
     pool_lock(pool);
     pool_reset(pool);
     bins_visit(pool, bin_drop);
     pool_unlock(pool);
+    heap_leave_mine(h);
 }
 
 static void leaks_report(const pm_pool *pool)

@@ -179,7 +179,7 @@ static void *own_pop(pm_pool *pool, bool *marked)
 {
     bool locks = pool->sharing == PM_SHARING_LOCKED && !os_single_thread();
     if (locks)
-        os_lock_take(&pool->lock);
+        pool_hold(pool);
     void *p = bin_pop(&pool->own);
     *marked = p && use_note(pool);
     if (locks)
@@ -269,7 +269,7 @@ static bool own_push(pm_pool *pool, void *p)
 {
     bool locks = pool->sharing == PM_SHARING_LOCKED && !os_single_thread(), fits;
     if (locks)
-        os_lock_take(&pool->lock);
+        pool_hold(pool);
     fits = pool->own.room > 0 && pool->hand.limit == 0;
     if (fits)
         bin_push(&pool->own, p);

@@ -7,35 +7,35 @@
 
 #define OS_DEEPBIND 8 /* glibc's RTLD_DEEPBIND; nothing elsewhere */
 
-/* A mutex of one word: 0 free, 1 held, 2 held and somebody sleeps. Spins briefly, then sleeps in the kernel.
- * Acquire on taking pairs with release on letting go. */
+/* A mutex of one word: 0 free, else os_generation plus 1, held, or 2, held and somebody may sleep. Spins briefly, then sleeps in the kernel.
+ * Acquire on taking pairs with release on letting go. In the child of a fork the generation is another one: what a thread of the parent's
+ * held is the next taker's, who learns that it inherits. The forking thread's own it gives back as ever. */
 typedef struct os_lock {
     uint32_t state;
 } os_lock;
 
-void os_lock_wait(os_lock *l);
+extern uint32_t os_generation; /* a multiple of 4; os_forked changes it, in the child, with one thread */
+void os_forked(void);
+
+bool os_lock_inherit(os_lock *l); /* false: it is not a former generation's */
+bool os_lock_wait(os_lock *l);    /* true: inherited */
 void os_lock_wake(os_lock *l);
 void os_wait(uint32_t *word, uint32_t value); /* until it is woken, or the word has another value; or less */
 void os_wake(uint32_t *word);                 /* one */
 
-INLINE bool os_lock_try(os_lock *l)
+INLINE bool os_lock_try_free(os_lock *l, uint32_t how)
 {
     uint32_t zero = 0;
-    return __atomic_compare_exchange_n(&l->state, &zero, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+    return __atomic_compare_exchange_n(&l->state, &zero, os_generation + how, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
-INLINE void os_lock_take(os_lock *l)
-{
-    if (UNLIKELY(!os_lock_try(l)))
-        os_lock_wait(l);
-}
+INLINE bool os_lock_try(os_lock *l) { return LIKELY(os_lock_try_free(l, 1)) || os_lock_inherit(l); }
+/* True: inherited; what it guards may be in the midst of a change, where no fork waits for its holders. */
+INLINE bool os_lock_take(os_lock *l) { return UNLIKELY(!os_lock_try_free(l, 1)) && os_lock_wait(l); }
 INLINE void os_lock_give(os_lock *l)
 {
-    if (UNLIKELY(__atomic_exchange_n(&l->state, 0, __ATOMIC_RELEASE) == 2))
+    if (UNLIKELY(__atomic_exchange_n(&l->state, 0, __ATOMIC_RELEASE) & 2))
         os_lock_wake(l);
 }
-
-/* In the child of a fork: whoever held it is gone. */
-INLINE void os_lock_reset(os_lock *l) { STORE(&l->state, 0); }
 
 /* True: this process has had but one thread so far, says the C library; false: it may have others, or nobody says. */
 extern char __libc_single_threaded __attribute__((weak));

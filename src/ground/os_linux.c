@@ -55,15 +55,31 @@ static long call(long nr, long a, long b, long c, long d, long e, long f)
 
 /* ---- lock ---- */
 
-void os_lock_wait(os_lock *l)
+uint32_t os_generation;
+void os_forked(void) { os_generation += 4; }
+
+bool os_lock_inherit(os_lock *l)
+{
+    uint32_t held = LOAD(&l->state);
+    return held && (held & ~3U) != os_generation &&
+           __atomic_compare_exchange_n(&l->state, &held, os_generation + 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+}
+
+bool os_lock_wait(os_lock *l)
 {
     for (int spin = 0; spin < 100; spin++) {
         pause_cpu();
-        if (LOAD(&l->state) == 0 && os_lock_try(l))
-            return;
+        if (LOAD(&l->state) == 0 && os_lock_try_free(l, 1))
+            return false;
     }
-    while (__atomic_exchange_n(&l->state, 2, __ATOMIC_ACQUIRE) != 0)
-        os_wait(&l->state, 2);
+    while (!os_lock_try_free(l, 2)) {
+        uint32_t held = os_generation + 1;
+        if (os_lock_inherit(l))
+            return true;
+        if (__atomic_compare_exchange_n(&l->state, &held, held + 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED) || held == os_generation + 2)
+            os_wait(&l->state, os_generation + 2);
+    }
+    return false;
 }
 
 void os_lock_wake(os_lock *l) { os_wake(&l->state); }

@@ -303,7 +303,6 @@ static size_t note_usable(const void *p, size_t most)
 /* The child's blocks of before the fork are its parent's to count. */
 static void fork_child(void)
 {
-    os_lock_reset(&lock);
     busy = false;
     if (file)
         os_unmap(file, sizeof *file);

@@ -227,8 +227,8 @@ static void fork_child(void)
     pm_forking = mine.forks + (lost ? 1U : 0U);
     holders = mine.holds;
     r->epoch++;
+    os_forked();
     r->forked = r->count;
-    os_lock_reset(&r->gate);
     if (heap_is_real(h)) {
         h->epoch = r->epoch;
         h->thread = os_thread();
