@@ -352,10 +352,10 @@ int main() { shop::basket<std::string> b; puts("ready"); fflush(stdout); getchar
         process.stdin.write("go\n")
         process.stdin.flush()
         process.stdout.readline()
-        table = self.word(process.pid, self.word(process.pid, self.control(process.pid) + 136))
+        table = self.word(process.pid, self.word(process.pid, self.control(process.pid) + ASKED + 8))
         with open("/proc/%d/mem" % process.pid, "r+b", buffering=0) as memory:
             memory.seek(table + 4096)
-            places = memory.read(1 << 16)
+            places = memory.read(1 << 18)
             noise = bytearray(places)
             for i in range(0, len(noise), 64):
                 noise[i:i + 8] = os.urandom(8)
