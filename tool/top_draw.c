@@ -262,8 +262,8 @@ static void draw_one(screen *s)
         draw_row(s, 6 + (int)(i - s->first), rows[i]);
     if (s->shows_sites)
         draw_sites(s);
-    draw_foot(s, s->only ? " q quit ? help w who / find i turn sort: b block u bytes % use r mem g growth n name"
-                         : " q quit ? help Esc list w who / find i turn sort: b block u bytes % use g grow n name");
+    draw_foot(s, s->only ? " q quit ? help w who / find i turn sort: b block u bytes % use g grow n name"
+                         : " q quit ? help Esc list w who / find i turn sort: b block u bytes % use n name");
 }
 
 static void draw_help(void)
