@@ -110,7 +110,7 @@ __attribute__((constructor)) static void begin(void) { process = (uint32_t)getpi
 
 __attribute__((destructor)) static void end(void)
 {
-    char out[2048];
+    static char out[2048];
     const char *path = getenv("BENCH_COUNT_FILE");
     int file = path && process == (uint32_t)getpid() ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644) : -1;
     int n = snprintf(out, sizeof out, "{\"threads\": %u", threads);

@@ -398,7 +398,7 @@ static void bin_rests(heap *h, bin *b)
 /* A thread that comes down in one size does so in others, and may sleep then: bins that rested since the last fall, too. */
 static void bins_rest(heap *h)
 {
-    for (unsigned c = 0; c < pm_class_count; c++)
+    for (unsigned c = 0; c < LOAD(&pm_class_count); c++)
         bin_rests(h, &h->bins[c]);
 }
 
@@ -669,7 +669,7 @@ static size_t bin_length(const bin *b, const heap *h)
 void heap_check_links(void)
 {
     const heap *h = my_heap;
-    for (unsigned c = 0; heap_is_real(h) && !h->inside && c < pm_class_count; c++)
+    for (unsigned c = 0; heap_is_real(h) && !h->inside && c < LOAD(&pm_class_count); c++)
         bin_length(&h->bins[c], h);
 }
 
