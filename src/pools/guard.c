@@ -42,7 +42,7 @@ static record *records;   /* [0] is number 1 */
 static size_t committed;  /* bytes of records that can be used */
 static uint32_t used;     /* records that ever were */
 static uint32_t unused;   /* the first free record of those */
-static uint32_t closed[GUARD_CLOSED]; /* a ring: records of closed blocks, oldest first */
+static uint32_t closed[GUARD_CLOSED] RARE; /* a ring: records of closed blocks, oldest first */
 static size_t closed_first, closed_count, closed_bytes, closed_most;
 static uint64_t secret;
 bool pm_guarding;
@@ -480,6 +480,8 @@ bool guard_due(size_t blocks)
 
 void guard_init(void)
 {
+    if (!PM_HARDENED && !pm_config.guard)
+        return;
     secret = os_secret();
     closed_most = size_min(GUARD_CLOSED_BYTES, os_address_space() / 8);
     if (pm_config.guard)

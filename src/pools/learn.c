@@ -16,7 +16,8 @@
 #define GROWTH_LEAST 12              /* slabs opened, and a quarter of those there are, between two looks at a class */
 #define DEARER_EVERY 16             /* changes after which the next ones must save twice as much */
 
-learner pm_learn RARE;
+learner pm_learn;
+uint32_t pm_learn_held[LEARN_SIZES] RARE;
 
 void learn_init(const size_list *sizes)
 {
@@ -29,9 +30,9 @@ void learn_init(const size_list *sizes)
 
 static void held_add(size_t at, int n)
 {
-    uint32_t held = LOAD(&pm_learn.held[at]);
+    uint32_t held = LOAD(&pm_learn_held[at]);
     if (n > 0 || held > 0)
-        STORE(&pm_learn.held[at], held + (uint32_t)n);
+        STORE(&pm_learn_held[at], held + (uint32_t)n);
 }
 
 static unsigned class_at(size_t at) { return LOAD(&pm_bin_offset[at]) / BIN_SIZE; }
@@ -113,7 +114,7 @@ static void class_insert(size_t at, unsigned klass)
     __atomic_fetch_sub(&pm_learn.slabs[c], CLASS_CLOSED, __ATOMIC_RELEASE);
     __atomic_store_n(&pm_class_count, (uint32_t)size_max(c + 1, pm_class_count), __ATOMIC_RELEASE);
     for (size_t i = pm_learn.lowest[klass]; i <= at; i++)
-        STORE(&pm_learn.held[i], 0);
+        STORE(&pm_learn_held[i], 0);
     offsets_lead(pm_learn.lowest[klass], at, c);
     pm_learn.lowest[c] = pm_learn.lowest[klass];
     pm_learn.lowest[klass] = (uint16_t)(at + 1);
@@ -145,7 +146,7 @@ static candidate best_size(unsigned klass)
     size_t top = pm_classes[klass].size / QUANTUM, cost = block_cost(top), seen = 0, same = 0, below = 0;
     candidate best = {0, 0};
     for (size_t at = pm_learn.lowest[klass]; at <= top; at++) {
-        uint32_t held = LOAD(&pm_learn.held[at]);
+        uint32_t held = LOAD(&pm_learn_held[at]);
         if (!held)
             continue;
         seen += held;

@@ -20,10 +20,10 @@ typedef struct learner {
     uint32_t opened[CLASS_MAX];  /* since the class was looked at */
     uint16_t lowest[CLASS_MAX];  /* (size + 15) / 16 of the smallest request that leads to it; lock */
     uint32_t before[CLASS_MAX];  /* slabs that were there when the class began to serve what it does now */
-    uint32_t held[LEARN_SIZES];  /* by (size + 15) / 16: slabs whose last sample was a request of that size */
 } learner;
 
 extern learner pm_learn;
+extern uint32_t pm_learn_held[LEARN_SIZES]; /* by (size + 15) / 16: slabs whose last sample was a request of that size */
 
 void learn_init(const size_list *sizes);
 

@@ -27,7 +27,7 @@ static void dead_collect(void)
     registry *r = &pm_registry;
     for (unsigned i = 0; i < VISITS && i < r->count && !r->idle; i++) {
         heap *h = registry_visit();
-        if (h->state != HEAP_LIVE || h->epoch != r->epoch || h->number == 0 || os_thread_lives(h->thread) || !heap_lock_try(h))
+        if (h == registry_heap(0) || h->state != HEAP_LIVE || h->epoch != r->epoch || os_thread_lives(h->thread) || !heap_lock_try(h))
             continue;
         heap_retire(h);
         slab *leaving = heap_unlock(h);

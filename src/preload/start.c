@@ -150,7 +150,8 @@ static void start(void)
     pm_config_loaded = true;
     if (!next_find())
         report_abort("no other malloc in this process to forward to");
-    report_start();
+    if (pm_config.stats.exit || pm_config.stats.signal)
+        report_start();
     large_init();
     if (pools && pm_config.stats.signal)
         signal_install(pm_config.stats.signal);

@@ -135,7 +135,7 @@ static void nothing_is_kept_of_what_is_gone(void **state)
     for (unsigned c = 0; c < pm_class_count; c++)
         assert_int_equal(pm_learn.slabs[c], 0);
     for (size_t i = 1; i < LEARN_SIZES; i++)
-        assert_int_equal(pm_learn.held[i], 0);
+        assert_int_equal(pm_learn_held[i], 0);
 }
 
 int main(void)
