@@ -227,6 +227,7 @@ static void fork_child(void)
     pm_forking = mine.forks + (lost ? 1U : 0U);
     holders = mine.holds;
     r->epoch++;
+    r->process = os_pid();
     os_forked();
     r->forked = r->count;
     if (heap_is_real(h)) {

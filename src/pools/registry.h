@@ -16,6 +16,8 @@ typedef struct registry {
     uint32_t epoch;  /* forks since the start, in the line that leads to this process */
     uint32_t forked; /* after a fork: heaps below this number may belong to threads that are gone */
     uint32_t cursor; /* where the next look for left heaps, or at others' empty slabs, begins */
+    uint32_t process; /* whose threads they are. Another one's where a process came about by other means than fork(): by vfork(), or the
+                         kernel's clone; there nothing is known of them */
     heap *idle;
     uint32_t idle_count;
 } registry;

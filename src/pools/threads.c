@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 
+#define THREAD_UNKNOWN 0 /* counts as alive: the kernel refuses the number, and does not say that there is no such thread */
 #define VISIT_SLABS 64 /* that a heap was told of */
 
 static pthread_key_t key;
@@ -25,6 +26,8 @@ void threads_unload(void) { pthread_key_delete(key); }
 static void dead_collect(void)
 {
     registry *r = &pm_registry;
+    if (r->process != os_pid())
+        return;
     for (unsigned i = 0; i < VISITS && i < r->count && !r->idle; i++) {
         heap *h = registry_visit();
         if (h == registry_heap(0) || h->state != HEAP_LIVE || h->epoch != r->epoch || os_thread_lives(h->thread) || !heap_lock_try(h))
@@ -57,7 +60,7 @@ static heap *heap_claim(void)
     if (h) {
         h->state = HEAP_LIVE;
         h->epoch = r->epoch;
-        h->thread = os_thread();
+        h->thread = r->process == os_pid() ? os_thread() : THREAD_UNKNOWN;
     }
     os_lock_give(&r->lock);
     return h;

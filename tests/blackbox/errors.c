@@ -49,6 +49,21 @@ static void impossible_sizes(void)
     free(kept);
 }
 
+/* What fits into the address space, but not into any machine: the kernel is to be asked, and refuses unless told to promise anything. */
+static void larger_than_the_machine(void)
+{
+    char policy = '1';
+    FILE *file = fopen("/proc/sys/vm/overcommit_memory", "r");
+    if (file) {
+        policy = (char)fgetc(file);
+        fclose(file);
+    }
+    for (int i = 0; i < 20 && policy != '1'; i++) {
+        CHECK_ENOMEM(malloc(opaque((size_t)1 << (44 + i % 3))));
+        CHECK_ENOMEM(calloc(1, opaque((size_t)1 << (44 + i % 3))));
+    }
+}
+
 static void products_that_overflow(void)
 {
     static const size_t pairs[][2] = {
@@ -200,6 +215,7 @@ static void optional_frees(void)
 int main(void)
 {
     impossible_sizes();
+    larger_than_the_machine();
     products_that_overflow();
     bad_alignments();
     empty_requests();
