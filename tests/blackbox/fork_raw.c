@@ -13,7 +13,7 @@
 #include "pattern.h"
 #include "threads.h"
 
-enum { BLOCKS = 3000, ROUNDS = 12, AGAIN = 20, FIRST = 400 };
+enum { BLOCKS = 3000, ROUNDS = 12, AGAIN = 8, FIRST = 400 };
 
 static char *kept[2][BLOCKS];
 static atomic_bool begun;
