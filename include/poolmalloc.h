@@ -57,7 +57,7 @@ typedef struct pm_stats_row {
 typedef struct pm_stats {
     size_t struct_size;      /* in: sizeof(pm_stats), so that older callers keep working */
     size_t reserved_bytes;   /* address space mapped */
-    size_t committed_bytes;  /* slabs that hold pages, records and heaps */
+    size_t committed_bytes;  /* pages of slabs that are or were in use, records and heaps: what POOLMALLOC_LIMIT bounds */
     size_t resident_bytes;   /* of the slabs, what is in memory */
     size_t used_bytes;       /* blocks in the program's hands */
     size_t forwarded_calls;  /* allocations handed to the next allocator: too large, misaligned, or for want of memory */

@@ -21,7 +21,7 @@ typedef struct figure {
 #define TOTAL(field, metric, type, help, known) {#field, metric, type, help, offsetof(pm_stats, field), known}
 static const figure totals[] = {
     TOTAL(reserved_bytes, "reserved_bytes", "gauge", "Address space mapped for the pools.", ALWAYS),
-    TOTAL(committed_bytes, "committed_bytes", "gauge", "Slabs that hold pages, records and heaps.", ALWAYS),
+    TOTAL(committed_bytes, "committed_bytes", "gauge", "Pages of slabs once used, records, heaps: what POOLMALLOC_LIMIT bounds.", ALWAYS),
     TOTAL(resident_bytes, "resident_bytes", "gauge", "Slab memory that is resident.", ALWAYS),
     TOTAL(used_bytes, "used_bytes", "gauge", "Blocks in the program's hands.", ALWAYS),
     TOTAL(forwarded_calls, "forwarded_calls_total", "counter", "Allocations handed to the next allocator.", ALWAYS),

@@ -374,7 +374,7 @@ static PEEKS void depot_add(const view *v, pm_stats *s)
     const depot *d = v->depot;
     const region *r = v->region;
     s->reserved_bytes = r->blocks.size + r->records.size + r->free_bits.size + r->heaps.size;
-    s->committed_bytes = d->holding * SLAB_SIZE + v->slab_count * (sizeof(slab) + SLAB_BITS_STEP) + d->heap_bytes;
+    s->committed_bytes = LOAD(&d->touched) + v->slab_count * (sizeof(slab) + SLAB_BITS_STEP) + d->heap_bytes;
     s->resident_bytes = view_resident(v, 0, v->slab_count);
     s->empty_slabs = d->dirty.count + d->broken.count + d->whole.count * UNIT_SLABS;
     s->purged_slabs = d->clean.count;

@@ -181,12 +181,12 @@ static NOINLINE block *fill_new_slab(heap *h, bin *b)
     block *p = fill_surplus(h, b->klass);
     if (p)
         return p;
-    if (!heap_open_spare(h, b) && !heaps_adopt(h, b->klass)) {
-        slab *s = heaps_obtain(h, b->klass);
-        if (!s)
-            return fill_larger(h, b->klass);
-        heap_accept(h, s);
-    }
+    if ((heap_open_spare(h, b) || heaps_adopt(h, b->klass)) && (p = heap_fill(h, b)) != NULL) /* at the limit it may be of no use */
+        return p;
+    slab *s = heaps_obtain(h, b->klass);
+    if (!s)
+        return fill_larger(h, b->klass);
+    heap_accept(h, s);
     return heap_fill(h, b);
 }
 
@@ -194,6 +194,14 @@ block *alloc_fill(heap *h, bin *b)
 {
     block *p = heap_fill(h, b);
     return LIKELY(p != NULL) ? p : fill_new_slab(h, b);
+}
+
+INLINE block *fill_or_note(heap *h, unsigned klass)
+{
+    block *p = alloc_fill(h, &h->bins[klass]);
+    if (UNLIKELY(!p))
+        shortage_note(h, klass);
+    return p;
 }
 
 /* A block from heap 0's bins, for a thread that has no heap any more. */
@@ -204,8 +212,8 @@ block *alloc_orphan(unsigned klass)
         return NULL;
     os_lock_take(&pm_registry.gate);
     heap *h = registry_orphan();
-    if (heap_enter(h)) {
-        p = alloc_fill(h, &h->bins[klass]);
+    if (!shortage_lasts(h, klass) && heap_enter(h)) {
+        p = fill_or_note(h, klass);
         heap_leave(h);
     }
     os_lock_give(&pm_registry.gate);
@@ -222,9 +230,7 @@ static NOINLINE void *alloc_refill(unsigned klass, size_t size)
     if (LIKELY(h != NULL)) {
         if (UNLIKELY(shortage_lasts(h, klass) || !heap_enter(h)))
             return NULL;
-        p = alloc_fill(h, &h->bins[klass]);
-        if (UNLIKELY(!p))
-            shortage_note(h, klass);
+        p = fill_or_note(h, klass);
         housekeep_filled(h, p, size);
         heap_leave(h);
     } else {

@@ -42,6 +42,11 @@ INLINE char *slab_first(const slab *s, const size_class *c)
 {
     return slab_begin(s) + c->head + ((slab_index(s) & c->colours) << COLOUR_SHIFT);
 }
+/* Where block `number` begins, or the one before it ends, in bytes behind the slab's guard. */
+INLINE size_t slab_offset(const slab *s, const size_class *c, size_t number)
+{
+    return (size_t)(slab_first(s, c) - slab_begin(s)) + number * c->size;
+}
 INLINE uint64_t *slab_bits(const slab *s, const size_class *c)
 {
     return UNLIKELY(c->head != 0) ? (uint64_t *)slab_memory(s) : pm_region.bits_end - (slab_index(s) + 1) * (SLAB_BITS_STEP / 8);

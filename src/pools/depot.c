@@ -17,10 +17,45 @@ depot pm_depot;
 /* Below 0: another thread's clock was ahead. */
 static int64_t ms_since(uint32_t then, uint64_t now) { return (int32_t)((uint32_t)now - then); }
 
-static bool limit_allows(size_t more)
+#define HEAPS_SHARE 64 /* of the limit, which slabs leave to heaps: a thread that begins at the limit has one, too */
+#define HEAPS_MOST 4   /* of the limit, for heaps at most */
+
+static bool limit_allows(size_t touched)
 {
-    size_t bookkeeping = LOAD(&pm_depot.heap_bytes) + pm_depot.fresh * (sizeof(slab) + SLAB_BITS_STEP);
-    return pm_config.limit == 0 || (pm_depot.holding + more) * SLAB_SIZE + bookkeeping <= pm_config.limit;
+    size_t heaps = size_max(LOAD(&pm_depot.heap_bytes), pm_config.limit / HEAPS_SHARE);
+    return pm_config.limit == 0 || touched + heaps + LOAD(&pm_depot.fresh) * (sizeof(slab) + SLAB_BITS_STEP) <= pm_config.limit;
+}
+
+bool depot_allows_heap(size_t bytes)
+{
+    size_t heaps = pm_depot.heap_bytes + bytes;
+    return pm_config.limit == 0 || heaps <= pm_config.limit / HEAPS_SHARE ||
+           (heaps <= pm_config.limit / HEAPS_MOST && limit_allows(LOAD(&pm_depot.touched) + bytes));
+}
+
+static void untouch(size_t bytes) { __atomic_fetch_sub(&pm_depot.touched, bytes, __ATOMIC_RELAXED); }
+
+/* A huge page is in memory as a whole. */
+bool depot_touch(slab *s, size_t bytes)
+{
+    bytes = LOAD(&slab_unit(s)->unit_huge) ? SLAB_ROOM : size_min(round_up(bytes, os_page_size()), SLAB_ROOM);
+    if (bytes <= s->touched)
+        return true;
+    size_t more = bytes - s->touched;
+    if (UNLIKELY(!limit_allows(__atomic_add_fetch(&pm_depot.touched, more, __ATOMIC_RELAXED)))) {
+        untouch(more);
+        return false;
+    }
+    s->touched = (uint32_t)bytes;
+    return true;
+}
+
+/* What is touched of a slab for the first block of a class, or all of it. */
+static bool touch_first(slab *s, unsigned klass)
+{
+    bool may = depot_touch(s, klass == CLASS_NONE ? SLAB_ROOM : slab_offset(s, &pm_classes[klass], 1));
+    pm_depot.limit_hits += !may;
+    return may;
 }
 
 void depot_note_ripe(slab *s, int more)
@@ -38,7 +73,7 @@ void depot_note_unripe(slab *s, bool unripe)
 
 /* Huge pages for a unit about to be begun: only where what they waste, about half of each slab in a huge unit that was
  * never full, and half of this unit, is less than a twentieth of what is in use for certain: the slabs that were full once.
- * With a limit, never: it counts slabs, not units. 25 to 31 % off pointer-chasing work, measured. */
+ * With a limit, never: it counts pages, not units. 25 to 31 % off pointer-chasing work, measured. */
 static bool unit_wants_huge(void)
 {
     if (pm_config.hugepages != HUGEPAGES_AUTO)
@@ -53,7 +88,7 @@ void depot_split(slab *s)
     os_lock_give(&pm_depot.lock);
 }
 
-static slab *take_fresh(void)
+static slab *take_fresh(unsigned klass)
 {
     depot *d = &pm_depot;
     if (d->fresh << SLAB_SHIFT >= pm_region.size && !region_grow())
@@ -61,9 +96,13 @@ static slab *take_fresh(void)
     slab *s = &pm_region.slabs[d->fresh];
     if (d->fresh % UNIT_SLABS == 0 && (d->fresh + UNIT_SLABS) << SLAB_SHIFT <= pm_region.size)
         unit_advise(s, unit_wants_huge());
-    if (PM_HARDENED && (d->fresh < GUARDED_SLABS || s == slab_unit(s)))
+    STORE(&d->fresh, d->fresh + 1); /* first: its record counts, too */
+    if (!touch_first(s, klass)) {
+        STORE(&d->fresh, d->fresh - 1);
+        return NULL;
+    }
+    if (PM_HARDENED && (d->fresh <= GUARDED_SLABS || s == slab_unit(s)))
         os_shut(slab_memory(s), SLAB_GUARD);
-    d->fresh++;
     return s;
 }
 
@@ -78,17 +117,15 @@ static bool unit_is_clean(const slab *unit)
 }
 
 /* A slab without pages: one that was purged, or one never used. A clean unit is as good as fresh: it may get huge pages again. */
-static slab *take_clean(void)
+static slab *take_clean(unsigned klass)
 {
     depot *d = &pm_depot;
-    if (!limit_allows(1)) {
-        d->limit_hits++;
-        return NULL;
-    }
     slab *s = d->clean.first;
     if (s) {
         if (s == slab_unit(s) && !s->unit_huge && unit_is_clean(s))
             unit_advise(s, unit_wants_huge());
+        if (!touch_first(s, klass))
+            return NULL;
         slab_list_remove(&d->clean, s);
         slab_unit(s)->unit_empty--;
         PROBE(slab_reuse, 0, s);
@@ -96,10 +133,9 @@ static slab *take_clean(void)
             d->recent--;
             d->regrets++; /* as much as we just gave back is needed again, this slab or another */
         }
-    } else if ((s = take_fresh()) == NULL) {
+    } else if ((s = take_fresh(klass)) == NULL) {
         return NULL;
     }
-    d->holding++;
     s->state = SLAB_ZEROED;
     return s;
 }
@@ -114,18 +150,20 @@ static void unit_break(slab *unit)
     }
 }
 
-static slab *take_dirty(void)
+static slab *take_empty(unsigned klass)
 {
     depot *d = &pm_depot;
     if (!d->broken.first && !d->dirty.first && d->whole.first)
         unit_break(d->whole.first);
     slab_list *from = d->broken.first ? &d->broken : &d->dirty;
     slab *s = from->first;
-    if (s) {
-        slab_list_remove(from, s);
-        slab_unit(s)->unit_empty--;
-        s->state = SLAB_USED;
-    }
+    if (!s)
+        return take_clean(klass);
+    if (!touch_first(s, klass))
+        return NULL;
+    slab_list_remove(from, s);
+    slab_unit(s)->unit_empty--;
+    s->state = SLAB_USED;
     return s;
 }
 
@@ -145,9 +183,7 @@ static slab *take_one(unsigned klass)
 {
     slab *s = take_waiting(&pm_classes[klass]);
     if (!s)
-        s = take_dirty();
-    if (!s)
-        s = take_clean();
+        s = take_empty(klass);
     pm_depot.used += s != NULL;
     PROBE(slab_take, klass, s);
     return s;
@@ -191,8 +227,8 @@ static void put_broken(slab *s)
         return;
     uint32_t now = s->since;
     for (slab *each = unit; each < unit + UNIT_SLABS; each++) {
-        if (each->state == SLAB_CLEAN)
-            d->holding++; /* resident since a neighbour was touched */
+        __atomic_fetch_add(&d->touched, SLAB_ROOM - each->touched, __ATOMIC_RELAXED); /* since a neighbour was */
+        each->touched = SLAB_ROOM;
         slab_list_remove(each->state == SLAB_CLEAN ? &d->clean : &d->broken, each);
         each->state = SLAB_WHOLE;
     }
@@ -294,13 +330,14 @@ static void purged(slab *s, size_t slabs, uint64_t now)
         slab_list_push(s->state == SLAB_WHOLE ? &d->whole : &d->dirty, s);
         return;
     }
-    d->holding -= slabs;
     depot_tell_news();
     d->purges += slabs;
     d->recent = (ms_since(d->purged_at, now) < REGRET_MS ? d->recent : 0) + slabs;
     d->purged_at = (uint32_t)now;
     for (slab *each = s + slabs; each-- > s;) {
         each->state = SLAB_CLEAN;
+        untouch(each->touched);
+        each->touched = 0;
         slab_list_push(&d->clean, each);
     }
     unit_gather(slab_unit(s));
@@ -361,7 +398,7 @@ size_t depot_reserve(unsigned klass, size_t count, bool prefault, bool *lock)
     size_t done = 0;
     os_lock_take(&pm_depot.lock);
     for (; done < count; done++) {
-        slab *s = take_clean();
+        slab *s = take_clean(CLASS_NONE);
         if (!s)
             break;
         if (prefault)

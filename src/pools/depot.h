@@ -8,13 +8,13 @@
 
 /* All fields: guarded by lock, but for the reader that peeks.
  *   fresh = slabs ever handed out = used + waiting + dirty + broken + 16 * whole + clean (each by its count)
- *   holding = fresh - clean */
+ *   touched = those of all slabs */
 typedef struct depot {
     os_lock lock;
     size_t fresh;         /* slabs with a lower index have been handed out */
     size_t used;          /* slabs out of the depot */
     size_t waiting;       /* slabs on the classes' waiting lists */
-    size_t holding;       /* slabs that hold pages */
+    size_t touched;       /* bytes of slabs that may hold pages; atomic */
     slab_list dirty;      /* empty, oldest last; purged one by one */
     slab_list broken;     /* empty, of a huge unit other slabs of which are in use: taken first, purged last */
     slab_list whole;      /* first slabs of empty huge units, oldest last; purged unit by unit */
@@ -36,9 +36,13 @@ extern depot pm_depot;
 INLINE void depot_tell_news(void) { __atomic_fetch_add(&pm_depot.news, 1, __ATOMIC_RELAXED); }
 
 /* Up to `most` slabs for `klass` (its own waiting ones first), linked by next, or NULL at the limit or out of memory. Behind
- * the first only such as were never used. O(most) but
+ * the first only such as were never used. Each can hand out one block at least, or all of them where klass is none. O(most) but
  * for growth of the region. The caller opens them. */
 slab *depot_take(unsigned klass, size_t most);
+/* The first `bytes` of a slab (behind its guard) are about to be used: they count for the limit. False: that is reached. By the holder of the slab. */
+bool depot_touch(slab *s, size_t bytes);
+/* So many bytes more may be heaps'. Registry lock. */
+bool depot_allows_heap(size_t bytes);
 /* What the use of huge pages is decided by: a slab in use becomes full for the first time, or stops being in use, or is
  * opened. By the holder of the slab. */
 void depot_note_ripe(slab *s, int more);

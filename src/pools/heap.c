@@ -239,14 +239,15 @@ static size_t bin_take(bin *b, slab *s, const size_class *c, size_t most)
         PROBE(chain_to_bits, s, slab_chained(s, c));
         slab_order(s, c);
     }
-    if (UNLIKELY(pm_every_call_slow) && !s->free) /* which keep no blocks at hand */
+    size_t taken = slab_affordable(s, c, most);
+    if (UNLIKELY(pm_every_call_slow) && !taken) { /* which keep no blocks at hand */
         slab_gather(s, c, true);
-    if (!s->free)
+        taken = slab_affordable(s, c, most);
+    }
+    if (!taken)
         return b->free || pm_every_call_slow ? 0 : bin_take_chain(b, s, c);
-    size_t before = slab_out(s);
     block *first = NULL, **end = &first;
-    end = slab_take(s, c, end, most);
-    size_t taken = slab_out(s) - before;
+    end = slab_take(s, c, end, taken);
     bin_prepend(b, first, end, taken);
     return taken;
 }
@@ -257,15 +258,27 @@ static size_t bin_take(bin *b, slab *s, const size_class *c, size_t most)
 
 static bool slab_has_none(const slab *s) { return !s->free && !s->chain && remote_count(LOAD(&s->remote)) == 0; }
 
-static void bin_refill(bin *b, size_t most)
+/* What is left of a slab is beyond the limit: it comes back to the list with the next block that comes home, unless all are. */
+static COLD void slab_stops(heap *h, bin *b, slab *s)
+{
+    if (slab_is_home(s))
+        slab_emptied(h, s);
+    else
+        partial_remove(b, s);
+}
+
+static void bin_refill(heap *h, bin *b, size_t most)
 {
     const size_class *c = &pm_classes[b->klass];
     size_t taken = 0;
     for (int slabs = 0; slabs < REFILL_SLABS && taken < most && b->partial; slabs++) {
         slab *s = b->partial;
-        taken += bin_take(b, s, c, most - taken);
+        size_t n = bin_take(b, s, c, most - taken);
+        taken += n;
         if (slab_has_none(s))
             partial_remove(b, s);
+        else if (UNLIKELY(n == 0) && !b->free)
+            slab_stops(h, b, s);
         else
             look_set(s, c);
         if (!s->free && !slab_has_none(s))
@@ -299,7 +312,7 @@ block *heap_fill(heap *h, bin *b)
                 b->room += c->limit - b->limit;
                 b->limit = c->limit;
             }
-            bin_refill(b, pm_every_call_slow ? 1 : (size_t)c->refill << b->pace);
+            bin_refill(h, b, pm_every_call_slow ? 1 : (size_t)c->refill << b->pace);
             b->pace = (uint8_t)(b->pace + (b->pace < PACE_MOST));
         }
     }

@@ -54,6 +54,7 @@ struct slab {
     bool unripe;        /* counted in depot.unripe */
     uint16_t asked;     /* (size + 15) / 16 of the last request that was seen to be served from it, or 0; heap lock */
     bool trimmed;       /* its free pages went back, and no block has come home since */
+    uint32_t touched;   /* bytes behind its guard that may hold pages: beyond, nothing was handed out since they went back; its holder */
 };
 static_assert(sizeof(slab) == 128, "two lines a slab: what its owner's thread writes, and the rest");
 
@@ -100,7 +101,7 @@ typedef struct control {
 } control;
 
 #define CONTROL_MAGIC "poolmalloc-live"
-#define CONTROL_LAYOUT 11u
+#define CONTROL_LAYOUT 12u
 
 /* Finds a place and maps the control page, `front` bytes behind its head (whole pages), and the first records; false: no
  * pools. Called once, before any other thread may come here. */

@@ -26,7 +26,7 @@ static size_t heap_cost(void) { return pm_config.prefault ? pm_registry.stride :
 static heap *heap_map(void)
 {
     registry *r = &pm_registry;
-    if (pm_config.limit && (r->count + 1) * heap_cost() > pm_config.limit / 4)
+    if (!depot_allows_heap(heap_cost()) && !(depot_purge(true) && depot_allows_heap(heap_cost())))
         return NULL; /* threads beyond this share the orphan */
     if (r->count >= HEAPS_FIRST && !region_cover_heaps((r->count + 1 - HEAPS_FIRST) * r->stride, r->stride))
         return NULL;

@@ -1,7 +1,6 @@
 /* slab.c: See slab.h. */
 #include "pools/slab.h"
 
-#include "pools/depot.h"
 #include "ground/os.h"
 #include "ground/text.h"
 
@@ -105,6 +104,17 @@ block **slab_take(slab *s, const size_class *c, block **link, size_t most)
     s->free = (uint16_t)(s->free - taken);
     slab_out_set(s, slab_out(s) + taken);
     return link;
+}
+
+size_t slab_within_limit(slab *s, const size_class *c, size_t most)
+{
+    size_t taken = c->per_slab - s->free; /* all below the block of this number, when it has its turn: the lowest go first */
+    if (depot_touch(s, slab_offset(s, c, taken + most)))
+        return most;
+    size_t first = slab_offset(s, c, 0), before = s->touched > first ? (s->touched - first) / c->size : 0; /* blocks that fit there */
+    if (before > taken)
+        return before - taken;
+    return depot_touch(s, slab_offset(s, c, taken + 1)) ? 1 : 0;
 }
 
 static const char *giver(const slab *s) { return LOAD(&s->pool) ? "pm_pool_free" : "free"; }

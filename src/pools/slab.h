@@ -5,6 +5,7 @@
 
 #include "ground/base.h"
 #include "pools/class.h"
+#include "pools/depot.h"
 #include "pools/region.h"
 
 #define REFILL_SLABS 4 /* that a bin is filled from at most, so that slabs with one free block each bound a call's work */
@@ -38,6 +39,13 @@ void slab_close(slab *s, const size_class *c);
 void slab_clear(slab *s);
 /* All of its blocks are free at once. */
 void slab_reset(slab *s, const size_class *c);
+/* How many of its free blocks may be taken, `most` at most: at the limit only where the slab was in use before. */
+size_t slab_within_limit(slab *s, const size_class *c, size_t most);
+INLINE size_t slab_affordable(slab *s, const size_class *c, size_t most)
+{
+    most = size_min(most, s->free);
+    return LIKELY(s->touched == SLAB_ROOM) ? most : slab_within_limit(s, c, most);
+}
 /* Links up to `most` free blocks, lowest address first, behind *link; returns the end of the chain, which the caller ends.
  * The heap's thread. O(most). */
 block **slab_take(slab *s, const size_class *c, block **link, size_t most);

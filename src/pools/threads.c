@@ -214,6 +214,9 @@ static void strip_mine(heap *mine)
         depot_put(leaving);
 }
 
+/* And then: pages of empty slabs, each of which had too few for what is asked for. */
+static bool empty_purged(void) { return pm_config.limit && depot_purge(true) > 0; }
+
 slab *slab_for_guest(void)
 {
     slab *s = depot_take(CLASS_NONE, 1);
@@ -235,6 +238,8 @@ slab *guest_slab(heap *mine)
         strip_others(mine);
         s = slab_for_guest();
     }
+    if (!s && empty_purged())
+        s = slab_for_guest();
     return s;
 }
 
@@ -260,6 +265,8 @@ slab *heaps_obtain(heap *mine, unsigned klass)
         strip_others(mine);
         s = slabs_take(mine, klass);
     }
+    if (!s && empty_purged())
+        s = slabs_take(mine, klass);
     if (s)
         heap_open_slab(mine, s, klass);
     return s;

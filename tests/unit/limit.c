@@ -101,6 +101,7 @@ static void threads_beyond_the_limit_share(void **state)
 {
     (void)state;
     static pthread_t t[1100];
+    pools_trim();
     pthread_barrier_init(&barrier, NULL, 1101);
     for (int i = 0; i < 1100; i++)
         assert_int_equal(pthread_create(&t[i], NULL, thread_of_many, NULL), 0);
@@ -111,12 +112,50 @@ static void threads_beyond_the_limit_share(void **state)
     pools_check();
 }
 
+static size_t committed(void)
+{
+    pm_stats s;
+    stats_copy(&s, sizeof s, false);
+    return s.committed_bytes;
+}
+
+static size_t touched(void)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < pm_depot.fresh; i++)
+        sum += pm_region.slabs[i].touched;
+    return sum;
+}
+
+/* What counts is pages in use, not slabs: one block each of many slabs is a page each. */
+static void pages_count(void **state)
+{
+    (void)state;
+    pools_trim();
+    assert_int_equal(pm_depot.touched, touched());
+    size_t before = committed();
+    void *small = take_class(class_of(16)), *large = take_class(class_of(32768));
+    assert_true(committed() >= before + 36 * KIB && committed() <= before + 40 * KIB);
+    free_block(large);
+    free_block(small);
+    pools_trim();
+    assert_true(committed() <= before);
+    size_t n = take_all(4096);
+    assert_int_equal(pm_depot.touched, touched());
+    assert_true(committed() <= 16 * MIB && committed() + 4096 > 16 * MIB - 256 * KIB); /* heaps' share apart */
+    give_all(n);
+    n = take_all(32768); /* pages of slabs that hold too few for one */
+    assert_int_equal(pm_depot.touched, touched());
+    assert_true(n * 32768 > 8 * MIB);
+    give_all(n);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counts_are_reserved),          cmocka_unit_test(the_limit_holds),
         cmocka_unit_test(at_the_limit_larger_blocks_serve), cmocka_unit_test(at_the_limit_sleepers_give),
-        cmocka_unit_test(threads_beyond_the_limit_share),
+        cmocka_unit_test(pages_count),                  cmocka_unit_test(threads_beyond_the_limit_share),
     };
     static char limit[] = "POOLMALLOC_LIMIT=16M", prefault[] = "POOLMALLOC_PREFAULT=1";
     static char sizes[] = "POOLMALLOC_BLOCK_SIZES=16,128:2000,512,2048,3072,4096,32768";
