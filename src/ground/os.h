@@ -119,6 +119,6 @@ typedef struct os_registers {
     uintptr_t pc, sp, saved[6]; /* rbp, rbx, r12 to r15 */
 } os_registers;
 void os_registers_save(os_registers *to);
-uintptr_t os_stack_end(void);       /* of the first thread's: beyond it are the strings that the kernel left there */
+uintptr_t os_stack_end(uintptr_t from); /* of the stack that `from` lies in, if it is the calling thread's own, else far away */
 
 #endif

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -420,4 +421,10 @@ __attribute__((naked)) void os_registers_save(__attribute__((unused)) os_registe
 void os_registers_save(os_registers *to) { memset(to, 0, sizeof *to); }
 #endif
 
-uintptr_t os_stack_end(void) { return (uintptr_t)getauxval(AT_RANDOM) & ~(uintptr_t)15; }
+/* The first thread's ends where the strings are that the kernel left there, any other's at the C library's record of the thread. What
+ * lies behind is somebody else's, who may unmap it at any time. */
+uintptr_t os_stack_end(uintptr_t from)
+{
+    uintptr_t first = (uintptr_t)getauxval(AT_RANDOM) & ~(uintptr_t)15, self = (uintptr_t)pthread_self();
+    return self - from < first - from ? self : first;
+}

@@ -172,7 +172,7 @@ static NOINLINE void sample_drop(who_table *t, const void *p)
 /* The stack from the caller's frame up, as far as it can be read: a page that cannot be ends it. By words where a sanitizer would look on. */
 __attribute__((no_sanitize("address", "thread"))) static uint32_t stack_copy(uint64_t *to, uintptr_t from)
 {
-    size_t page = os_page_size(), bytes = 0, most = size_min(WHO_STACK, os_stack_end() - from); /* other threads': far away */
+    size_t page = os_page_size(), bytes = 0, most = size_min(WHO_STACK, os_stack_end(from) - from);
     for (size_t n; bytes < most; bytes += n) {
         n = size_min(most - bytes, page - (from + bytes) % page);
         if (bytes > 0 && !os_readable((const void *)(from + bytes))) /* NOLINT: a register's value */
