@@ -116,7 +116,7 @@ static live_result heads_read(const sampler *s, const char *at, const size_t *wh
     return process_vm_readv(s->pid, local, count, remote, count, 0) == (ssize_t)(count * sizeof *heads) ? LIVE_FOUND : LIVE_CHANGED;
 }
 
-/* It still says what it said when all were read: then the record is what is wrong. */
+/* It still says what it said when all were read. */
 static bool place_stands(const sampler *s, const char *at, size_t which)
 {
     const uint64_t *place = who_places((const who_table *)(const void *)at) + which;
@@ -125,6 +125,13 @@ static bool place_stands(const sampler *s, const char *at, size_t which)
     uint32_t record = 0;
     return live_read(s->pid, number, &record, sizeof record) == LIVE_FOUND && record == s->numbers[which] &&
            live_read(s->pid, place, &address, sizeof address) == LIVE_FOUND && address == s->places[which];
+}
+
+/* Its block may have been freed, the record have served another one and be back: then it does not say the same once more. */
+static bool record_damaged(const sampler *s, const char *at, size_t which, const who_sample *r)
+{
+    who_sample now;
+    return place_stands(s, at, which) && heads_read(s, at, &which, 1, &now) == LIVE_FOUND && memcmp(&now, r, sizeof now) == 0;
 }
 
 static live_result batch_take(sampler *s, const char *at, const size_t *which, size_t count, bool all, sample_reader *reader)
@@ -148,7 +155,7 @@ static live_result batch_take(sampler *s, const char *at, const size_t *which, s
         if (sample_sane(s, r, s->places[which[i]]))
             reader->take(reader->context, r, wanted ? stack : NULL);
         else
-            reader->torn += place_stands(s, at, which[i]);
+            reader->torn += record_damaged(s, at, which[i], r);
     }
     return result;
 }

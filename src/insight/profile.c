@@ -232,7 +232,7 @@ static bool file_ready(void)
     return file != NULL;
 }
 
-static void note_alloc(const void *p, size_t size)
+static void note_one(const void *p, size_t size)
 {
     if (!enter())
         return;
@@ -274,6 +274,12 @@ static void forget_large(void)
 }
 
 /* What was never recorded is not counted. */
+static void *note_alloc(void *p, size_t size)
+{
+    note_one(p, size);
+    return p;
+}
+
 static void note_free(const void *p, size_t usable)
 {
     if (region_holds(p))
@@ -285,7 +291,7 @@ static void note_free(const void *p, size_t usable)
 static void note_resize(const void *p, size_t size)
 {
     if (forget(p))
-        note_alloc(p, size);
+        note_one(p, size);
 }
 
 /* No more than was asked for, else a program that uses all of its blocks would tell what the block sizes are, not what it
@@ -325,7 +331,7 @@ static void sizes_raise(size_list *l)
 
 void profile_init(void)
 {
-    static const watcher profiling = {note_alloc, note_free, note_resize, note_usable, NULL};
+    static const watcher profiling = {note_alloc, note_free, note_resize, note_usable};
     if (!file_open())
         return;
     sizes_raise(&pm_config.sizes);

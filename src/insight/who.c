@@ -2,15 +2,17 @@
  * once is left. */
 #include "insight/who.h"
 
-#include "pools/heap.h"
-#include "pools/seams.h"
+#include "pools/alloc.h"
+#include "pools/learn.h"
 
 #include <string.h>
 
-#define LOOKS 256          /* calls of a thread between two looks at the clock */
+#define LOOKS 16           /* calls of a thread between two looks at the clock */
+#define UNWATCHED_MOST ((int64_t)(64 * KIB)) /* bytes between two such calls, at most */
 #define TOKENS_MOST 8192   /* samples in a row at the rate that was asked for */
 #define TOKENS_A_MS 4      /* in the long run: a sample costs a microsecond or two */
 #define SHIFT_MOST 16      /* the rate is doubled so often at most */
+#define THIN_LINES 16      /* looked through with each sample, after the rate has doubled */
 
 static os_lock lock;  /* begins and ends; tried only */
 static bool ready;    /* set once, at start */
@@ -18,6 +20,7 @@ static bool ready;    /* set once, at start */
 /* A thread's way to its next sample; pm_unwatched says how far that is. */
 static __thread struct {
     uint64_t mean; /* of the step that it is on */
+    int64_t left;  /* bytes of it, but for pm_unwatched */
     uint64_t random;
     uint32_t began; /* which sampling it belongs to, by the low half of its number */
     uint32_t calls;
@@ -43,46 +46,66 @@ static who_table *table_map(void)
     return NULL;
 }
 
-/* Nothing is sampled any more; its pages but the first go back. */
-static void table_clear(who_table *t)
+/* Lock. Nothing is sampled any more; its pages but the first go back, unless a thread is at them. One that a fork has cut off does
+ * not count. */
+static bool table_clear(who_table *t)
 {
-    STORE(&t->began, 0);
+    __atomic_store_n(&t->began, 0, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&t->writers, __ATOMIC_SEQ_CST) > 0 && LOAD(&t->pid) == os_pid())
+        return false;
     os_purge((char *)t + 4 * KIB, t->bytes - 4 * KIB);
-    memset(pm_sample_marks, 0, sizeof pm_sample_marks);
+    for (size_t i = 0; i < SAMPLE_MARKS; i++)
+        STORE(&pm_sample_marks[i], 0);
+    return true;
 }
 
-/* Lock. A thread that is changing a record keeps us from it; one that a fork has cut off does so no longer. */
+/* Lock. */
 static void table_begin(who_table *t)
 {
-    uint32_t pid = os_pid();
-    if (LOAD(&t->writers) > 0 && t->pid == pid)
+    uint64_t now = os_now_ms();
+    if (!table_clear(t))
         return;
-    table_clear(t);
-    t->pid = pid;
-    t->writers = t->pages = t->taken = t->missed = t->free = 0;
-    t->used = 0;
-    t->tokens = TOKENS_MOST;
-    t->refilled = os_now_ms();
-    __atomic_store_n(&t->began, t->refilled, __ATOMIC_RELEASE);
+    STORE(&t->pid, os_pid());
+    STORE(&t->writers, 0);
+    STORE(&t->pages, 0);
+    STORE(&t->missed, 0);
+    STORE(&t->free, 0);
+    STORE(&t->used, 0);
+    STORE(&t->shift, 0);
+    STORE(&t->thinned, UINT32_MAX);
+    STORE(&t->tokens, TOKENS_MOST);
+    STORE(&t->refilled, now);
+    if (sizes_hide(true))
+        __atomic_store_n(&t->began, now, __ATOMIC_SEQ_CST);
+}
+
+INLINE who_table *table_here(void) { return __atomic_load_n((who_table **)&pm_samples, __ATOMIC_ACQUIRE); }
+
+/* Lock-free; whoever clears the table sees that we are at it, or we see that it is cleared. */
+INLINE void session_leave(who_table *t) { __atomic_sub_fetch(&t->writers, 1, __ATOMIC_RELEASE); }
+INLINE who_table *session_enter(void)
+{
+    who_table *t = table_here();
+    if (!t)
+        return NULL;
+    __atomic_add_fetch(&t->writers, 1, __ATOMIC_SEQ_CST);
+    if (LIKELY(__atomic_load_n(&t->began, __ATOMIC_SEQ_CST)))
+        return t;
+    session_leave(t);
+    return NULL;
 }
 
 static COLD who_table *session_begin(void)
 {
     if (!os_lock_try(&lock))
         return NULL;
-    who_table *t = pm_samples;
+    who_table *t = table_here();
     if (!t && (t = table_map()) != NULL)
         __atomic_store_n(&pm_samples, t, __ATOMIC_RELEASE); /* for good */
-    if (t && !t->began)
+    if (t && !LOAD(&t->began))
         table_begin(t);
     os_lock_give(&lock);
-    return t && t->began ? t : NULL;
-}
-
-INLINE who_table *session(void)
-{
-    who_table *t = __atomic_load_n(&pm_samples, __ATOMIC_ACQUIRE);
-    return LIKELY(t && __atomic_load_n(&t->began, __ATOMIC_ACQUIRE)) ? t : NULL;
+    return session_enter();
 }
 
 /* Nobody has renewed the wish in time: whoever had it is gone. */
@@ -91,6 +114,16 @@ static COLD void session_expire(uint64_t word)
     uint64_t end = who_word_end(word);
     if (end && os_now_ms() > end)
         __atomic_compare_exchange_n(&pm_asked, &word, 0, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
+static COLD void session_end(void)
+{
+    who_table *t = table_here();
+    if (!t || !LOAD(&t->began) || !os_lock_try(&lock))
+        return;
+    if (!LOAD(&pm_asked) && sizes_hide(false))
+        table_clear(t);
+    os_lock_give(&lock);
 }
 
 /* ---- records ---- */
@@ -157,14 +190,13 @@ INLINE uint64_t sample_pages(const who_sample *s) { return (sizeof *s + s->stack
 static NOINLINE void sample_drop(who_table *t, const void *p)
 {
     uint64_t *place = place_find(t, p), address = (uintptr_t)p;
-    __atomic_add_fetch(&t->writers, 1, __ATOMIC_ACQUIRE);
-    uint32_t number = place ? *number_at(t, place) : t->records;
-    if (number < t->records && __atomic_compare_exchange_n(place, &address, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
-        __atomic_sub_fetch(&t->pages, sample_pages(who_record(t, number)), __ATOMIC_RELAXED);
+    if (place && __atomic_compare_exchange_n(place, &address, WHO_BUSY, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+        who_sample *s = who_record(t, LOAD(number_at(t, place)) % t->records);
+        __atomic_sub_fetch(&t->pages, sample_pages(s), __ATOMIC_RELAXED);
         __atomic_sub_fetch(block_mark(p), 1, __ATOMIC_RELAXED);
-        record_push(t, who_record(t, number));
+        record_push(t, s);
+        __atomic_store_n(place, 0, __ATOMIC_RELEASE);
     }
-    __atomic_sub_fetch(&t->writers, 1, __ATOMIC_RELEASE);
 }
 
 /* ---- samples ---- */
@@ -190,7 +222,7 @@ static void sample_write(who_table *t, who_sample *s, const void *p, size_t size
     s->number = __atomic_add_fetch(&t->taken, 1, __ATOMIC_RELAXED);
     s->block = (uintptr_t)p;
     s->size = size;
-    s->weight = weight;
+    STORE(&s->weight, weight);
     s->when = os_now_ms();
     s->thread = os_thread();
     os_registers_save(&s->registers);
@@ -201,12 +233,11 @@ static NOINLINE void sample_take(who_table *t, const void *p, size_t size, uint6
 {
     if (place_find(t, p)) /* given back by a way that passed us by */
         sample_drop(t, p);
-    __atomic_add_fetch(&t->writers, 1, __ATOMIC_ACQUIRE);
     uint64_t *place = place_claim(t, p);
     who_sample *s = place ? record_pop(t) : NULL;
     if (s) {
         sample_write(t, s, p, size, weight);
-        *number_at(t, place) = who_number(t, s);
+        STORE(number_at(t, place), who_number(t, s));
         __atomic_add_fetch(&t->pages, sample_pages(s), __ATOMIC_RELAXED);
         __atomic_add_fetch(block_mark(p), 1, __ATOMIC_RELAXED);
         __atomic_store_n(place, (uintptr_t)p, __ATOMIC_RELEASE);
@@ -215,7 +246,6 @@ static NOINLINE void sample_take(who_table *t, const void *p, size_t size, uint6
             STORE(place, 0);
         __atomic_add_fetch(&t->missed, weight, __ATOMIC_RELAXED);
     }
-    __atomic_sub_fetch(&t->writers, 1, __ATOMIC_RELEASE);
 }
 
 /* ---- how often ---- */
@@ -231,14 +261,14 @@ static int64_t tokens_draw(who_table *t)
     return left;
 }
 
-/* Times two for each sixteenth of the last quarter of memory (a page a record), or of tokens, that is gone: neither ever runs
- * out, and each sample says itself how much it stands for. */
+/* Times two for each time that samples were thinned out, and for each sixteenth of the last eighth of memory (a page a record), or of
+ * the last quarter of tokens, that is gone: neither ever runs out, and each sample says itself how much it stands for. */
 static unsigned rate_shift(who_table *t)
 {
-    int64_t quarter = t->records / 4, tokens = TOKENS_MOST / 4;
-    int64_t by_pages = ((int64_t)LOAD(&t->pages) - 3 * quarter) * SHIFT_MOST / quarter;
+    int64_t eighth = t->records / 8, tokens = TOKENS_MOST / 4;
+    int64_t by_pages = ((int64_t)LOAD(&t->pages) - 7 * eighth) * SHIFT_MOST / eighth;
     int64_t by_time = (tokens - tokens_draw(t)) * SHIFT_MOST / tokens;
-    int64_t shift = by_pages > by_time ? by_pages : by_time;
+    int64_t shift = (by_pages > by_time ? by_pages : by_time) + LOAD(&t->shift);
     return shift < 0 ? 0 : shift > SHIFT_MOST ? SHIFT_MOST : (unsigned)shift;
 }
 
@@ -251,64 +281,124 @@ static uint64_t random_next(void)
     return step.random ^= step.random << 17;
 }
 
+/* One that stands for less than `mean` goes, or stands for that. Its block may be freed meanwhile, or another sample be there. */
+static void sample_thin(who_table *t, const uint64_t *place, uint64_t mean)
+{
+    uint64_t address = LOAD(place);
+    uint32_t number = LOAD(number_at(t, place));
+    if (address <= WHO_BUSY || number >= t->records)
+        return;
+    who_sample *s = who_record(t, number);
+    uint64_t weight = LOAD(&s->weight);
+    if (weight >= mean)
+        return;
+    if (random_next() % mean >= weight)
+        sample_drop(t, (const void *)address); /* NOLINT: not looked at */
+    else
+        __atomic_compare_exchange_n(&s->weight, &weight, mean, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
+/* At three quarters of memory each sample is looked at once, and half of them go. */
+static void table_thin(who_table *t, size_t rate)
+{
+    uint32_t lines = t->records * WHO_PLACES / WHO_LINE, done = LOAD(&t->thinned);
+    if (done >= lines && LOAD(&t->pages) > t->records / 4 * 3 && LOAD(&t->shift) < SHIFT_MOST &&
+        __atomic_compare_exchange_n(&t->thinned, &done, 0, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+        __atomic_add_fetch(&t->shift, 1, __ATOMIC_RELAXED);
+        done = 0;
+    }
+    if (done >= lines)
+        return;
+    done = __atomic_fetch_add(&t->thinned, THIN_LINES, __ATOMIC_RELAXED);
+    for (uint32_t i = done; i < lines && i < done + THIN_LINES; i++)
+        for (int k = 0; k < WHO_LINE; k++)
+            sample_thin(t, &who_places(t)[i * WHO_LINE + (uint32_t)k], (uint64_t)rate << LOAD(&t->shift));
+}
+
 /* Steps of a half to one and a half times the mean: random enough for any pattern of requests, and less noise than waiting
  * times. The first one may end at once. */
 static void step_begin(who_table *t, uint64_t word)
 {
-    bool first = step.began != (uint32_t)t->began;
-    step.began = (uint32_t)t->began;
+    bool first = step.began != (uint32_t)LOAD(&t->began);
+    step.began = (uint32_t)LOAD(&t->began);
+    table_thin(t, who_word_rate(word));
     step.mean = (uint64_t)who_word_rate(word) << rate_shift(t);
+    step.left = first ? (int64_t)(random_next() % step.mean) : step.left + (int64_t)(step.mean / 2 + random_next() % step.mean);
     if (first)
-        pm_unwatched = (int64_t)(random_next() % step.mean);
+        pm_unwatched = 0;
+}
+
+static bool step_ends(uint64_t bytes)
+{
+    pm_unwatched -= (int64_t)bytes;
+    if (pm_unwatched >= 0)
+        return false;
+    int64_t n = step.left < UNWATCHED_MOST - pm_unwatched ? step.left : UNWATCHED_MOST - pm_unwatched;
+    step.left -= n;
+    pm_unwatched += n;
+    return pm_unwatched < 0;
+}
+
+/* Instead of block p, where that is a pool's, one that we see the end of. */
+static void *sample_make(who_table *t, void *p, size_t size, uint64_t weight)
+{
+    void *seen = region_holds(p) ? alloc_seen(p) : p;
+    if (LIKELY(seen != NULL))
+        sample_take(t, seen, size, weight);
     else
-        pm_unwatched += (int64_t)(step.mean / 2 + random_next() % step.mean);
+        __atomic_add_fetch(&t->missed, weight, __ATOMIC_RELAXED);
+    return seen ? seen : p;
 }
 
 /* Requests as large as the mean are all sampled, and stand for themselves. */
-static void who_alloc(const void *p, size_t size)
+static void *request_count(who_table *t, uint64_t word, void *p, size_t size)
 {
-    uint64_t word = LOAD(&pm_asked);
-    who_table *t = session();
-    if (!word || (!t && !(t = session_begin())))
-        return;
-    heap_lend();
+    uint64_t bytes = size_max(size, 1);
     if (UNLIKELY(++step.calls % LOOKS == 0))
         session_expire(word);
-    if (UNLIKELY(step.began != (uint32_t)t->began))
+    if (UNLIKELY(step.began != (uint32_t)LOAD(&t->began)))
         step_begin(t, word);
-    uint64_t bytes = size_max(size, 1);
     if (bytes >= step.mean) {
-        sample_take(t, p, size, bytes);
+        p = sample_make(t, p, size, bytes);
+        table_thin(t, who_word_rate(word));
         step.mean = (uint64_t)who_word_rate(word) << rate_shift(t);
-    } else if ((pm_unwatched -= (int64_t)bytes) < 0) {
-        sample_take(t, p, size, step.mean);
+    } else if (step_ends(bytes)) {
+        p = sample_make(t, p, size, step.mean);
         step_begin(t, word);
     }
+    return p;
+}
+
+static void *who_alloc(void *p, size_t size)
+{
+    uint64_t word = LOAD(&pm_asked);
+    if (!word) {
+        session_end();
+        return p;
+    }
+    who_table *t = session_enter();
+    if (!t && !(t = session_begin()))
+        return p;
+    p = request_count(t, word, p, size);
+    session_leave(t);
+    return p;
 }
 
 static void who_free(const void *p, size_t usable)
 {
     (void)usable;
-    who_table *t = session();
-    if (UNLIKELY(t && LOAD(block_mark(p))))
-        sample_drop(t, p);
+    who_table *t = LOAD(block_mark(p)) ? session_enter() : NULL;
+    if (!t)
+        return;
+    sample_drop(t, p);
+    session_leave(t);
 }
 
 /* ---- on, off ---- */
 
-static void who_end(void)
-{
-    if (LOAD(&pm_asked) || !session() || !os_lock_try(&lock))
-        return;
-    who_table *t = pm_samples;
-    if (!LOAD(&pm_asked) && LOAD(&t->writers) == 0)
-        table_clear(t);
-    os_lock_give(&lock);
-}
-
 void who_init(void)
 {
-    static const watcher ours = {.alloc = who_alloc, .free = who_free, .end = who_end};
+    static const watcher ours = {.alloc = who_alloc, .free = who_free};
     watch_register(&ours, false);
     ready = true;
 }

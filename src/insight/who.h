@@ -1,8 +1,9 @@
 /* who.h: POOLMALLOC_WHO and `poolmalloc who`: samples of who allocated what is in use.
  *
- * While it is on, threads lend their heaps (heap_lend): every call comes to a slow path, and one request in so many bytes is
- * sampled: its address, size, registers, and the top of its stack, which another process unwinds. A sample stays until its
- * block is freed. No lock that anyone waits for, no unwinder, nothing that allocates. */
+ * While it is on, sizes are hidden (learn.h): every call of malloc comes to a slow path, and one request in so many bytes is
+ * sampled: its address, size, registers, and the top of its stack, which another process unwinds. Its block is one of heap 0's, so
+ * that its free, alone, comes to a slow path too; until then the sample stays, unless it is thinned out: when many are held, the rate
+ * doubles, and one after the other goes or stands for twice as much. No lock that anyone waits for, no unwinder, nothing that allocates. */
 #ifndef PM_WHO_H
 #define PM_WHO_H
 
@@ -31,7 +32,7 @@ typedef struct who_sample {
     uint64_t number; /* 1, 2, 3 …; of all samples taken */
     uint64_t block;  /* its address */
     uint64_t size;   /* bytes asked for */
-    uint64_t weight; /* bytes that it stands for: the step that it ended, or its size */
+    uint64_t weight; /* bytes that it stands for: the step that it ended, or its size; grows when others go; atomic */
     uint64_t when;   /* ms of CLOCK_MONOTONIC */
     uint32_t thread, stack_bytes;
     os_registers registers;
@@ -55,9 +56,11 @@ typedef struct who_table {
     uint64_t pages;    /* that records in use take, of 4 KiB */
     uint64_t taken;
     uint64_t missed;   /* bytes: no record was free */
-    uint64_t writers;  /* threads that are changing records */
+    int64_t writers;   /* threads that are at it */
     int64_t tokens;    /* samples that may be taken before the rate falls */
     uint64_t refilled; /* ms; when tokens were added last */
+    uint32_t shift;    /* of the rate, for as long as this sampling goes on */
+    uint32_t thinned;  /* lines of places that were looked through since it grew last */
 } who_table;
 static_assert(sizeof(who_table) <= 4 * KIB, "");
 

@@ -26,11 +26,12 @@ static void count_up(unsigned klass)
         ;
 }
 
-static void count_alloc(const void *p, size_t size)
+static void *count_alloc(void *p, size_t size)
 {
     (void)size;
     if (region_holds(p))
         count_up(slab_of(p)->klass);
+    return p;
 }
 
 static void count_free(const void *p, size_t usable)
@@ -204,21 +205,47 @@ INLINE block *fill_or_note(heap *h, unsigned klass)
     return p;
 }
 
-/* A block from heap 0's bins, for a thread that has no heap any more. */
+/* Gate. A block from heap 0's bins. */
+static block *orphan_take(unsigned klass)
+{
+    heap *h = registry_orphan();
+    if (shortage_lasts(h, klass) || !heap_enter(h))
+        return NULL;
+    block *p = fill_or_note(h, klass);
+    heap_leave(h);
+    return p;
+}
+
+/* For a thread that has no heap any more. */
 block *alloc_orphan(unsigned klass)
 {
-    block *p = NULL;
     if (!fork_hold())
         return NULL;
     os_lock_take(&pm_registry.gate);
-    heap *h = registry_orphan();
-    if (!shortage_lasts(h, klass) && heap_enter(h)) {
-        p = fill_or_note(h, klass);
-        heap_leave(h);
-    }
+    block *p = orphan_take(klass);
     os_lock_give(&pm_registry.gate);
     fork_release();
     return p;
+}
+
+/* Heap 0's lock is one more than ours, and its gate is above them: tried only. */
+void *alloc_seen(void *p)
+{
+    const slab *s = slab_of(p);
+    heap *h = my_heap;
+    if (READ(&s->owner) != h)
+        return p;
+    if (!heap_enter(h))
+        return NULL;
+    block *other = NULL;
+    if (os_lock_try(&pm_registry.gate)) {
+        other = orphan_take(s->klass);
+        os_lock_give(&pm_registry.gate);
+    }
+    heap_leave(h);
+    if (other)
+        free_block(p);
+    return other;
 }
 
 static NOINLINE void *alloc_refill(unsigned klass, size_t size)
@@ -241,14 +268,18 @@ static NOINLINE void *alloc_refill(unsigned klass, size_t size)
 
 NOINLINE void *alloc_slow(unsigned klass, size_t size)
 {
-    void *p = UNLIKELY(my_heap == HEAP_LENT) ? bin_pop(&pm_lent->bins[klass]) : NULL;
+    void *p = bin_pop(&my_heap->bins[klass]); /* there may be one, as sizes are hidden */
+    if (UNLIKELY(p && pm_unwatched > (int64_t)size)) {
+        pm_unwatched -= (int64_t)size;
+        return p;
+    }
     return p ? watched(p, size) : alloc_refill(klass, size);
 }
 
 /* A block that was never handed out, of a slab that reads as zero: no memset, where that would touch a page and more. */
 static block *alloc_clean(unsigned klass, size_t size)
 {
-    heap *h = heap_mine();
+    heap *h = my_heap;
     if (!heap_is_real(h) || h->bins[klass].free || !heap_enter(h))
         return NULL;
     block *p = heap_fill_zeroed(h, &h->bins[klass]);
@@ -260,10 +291,10 @@ static block *alloc_clean(unsigned klass, size_t size)
 
 void *alloc_zeroed(unsigned klass, size_t size)
 {
-    block *p = size >= 4 * KIB && !pm_every_call_slow ? alloc_clean(klass, size) : NULL;
+    block *p = size >= 4 * KIB && !calls_watched() ? alloc_clean(klass, size) : NULL;
     if (p)
-        return watched(p, size);
-    p = alloc_class(klass, size);
+        return p;
+    p = alloc_slow(klass, size);
     return p ? memset(p, 0, size) : NULL;
 }
 
@@ -271,7 +302,7 @@ void *alloc_zeroed(unsigned klass, size_t size)
 
 static NOINLINE void free_look(slab *s)
 {
-    heap *h = heap_mine();
+    heap *h = my_heap;
     if (UNLIKELY(!heap_enter(h))) {
         heap_tell(s);
         return;
@@ -302,7 +333,7 @@ NOINLINE void free_full(void *p, bin *b, slab *s)
 
 static NOINLINE void free_odd(void *p, slab *s)
 {
-    heap *home = LOAD(&s->home), *h = my_heap == HEAP_LENT ? thread_heap() : my_heap;
+    heap *home = LOAD(&s->home), *h = my_heap;
     if (UNLIKELY(home == HEAP_NOBODY || home == NULL))
         report_abort("free(%p): no block is in use there: freed twice, or never handed out", p);
     if (UNLIKELY(home == HEAP_POOL)) {
@@ -324,22 +355,8 @@ static NOINLINE void free_odd(void *p, slab *s)
     heap_leave(h);
 }
 
-/* What would have taken the short way, had its heap not been lent. */
-static NOINLINE void free_lent(void *p, slab *s)
-{
-    if (LOAD(block_mark(p)))
-        watch_free(p, block_size_of(p));
-    if (!LOAD(&pm_asked))
-        thread_heap();
-    free_to_bin(p, LOAD(&s->bin), s);
-}
-
 NOINLINE void free_other(void *p, slab *s)
 {
-    if (UNLIKELY(my_heap == HEAP_LENT) && LOAD(&s->owner) == pm_lent) {
-        free_lent(p, s);
-        return;
-    }
     heap *home = LOAD(&s->home), *h = my_heap;
     if (UNLIKELY(!heap_is_real(home) || !heap_is_real(h) || calls_watched() || !heap_post(h, s, p)))
         free_odd(p, s);

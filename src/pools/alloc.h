@@ -21,6 +21,8 @@ void *alloc_zeroed(unsigned klass, size_t size);
 block *alloc_fill(heap *h, bin *b);
 void alloc_housekeep(heap *h);
 block *alloc_orphan(unsigned klass);
+/* A block whose free comes to a slow path: p itself; or another one of its class, and p is given back; or NULL: not now, and p stays. */
+void *alloc_seen(void *p);
 void free_full(void *p, bin *b, slab *s); /* the bin has no room; room was counted down */
 void free_other(void *p, slab *s); /* the slab's owner is not the calling thread's heap */
 
@@ -35,12 +37,6 @@ INLINE bool slab_out_down(slab *s)
 #else
     return --s->left == 0;
 #endif
-}
-
-INLINE void *alloc_class(unsigned klass, size_t size)
-{
-    void *p = bin_pop(&my_heap->bins[klass]);
-    return LIKELY(p != NULL) ? p : alloc_slow(klass, size);
 }
 
 /* The bin has room, or free_full makes some. */

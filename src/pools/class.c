@@ -23,6 +23,7 @@ uint16_t pm_bin_offset[BLOCK_MAX / QUANTUM + 1] = {
     DOUBLING(12, 256),   DOUBLING(16, 512),   DOUBLING(20, 1024), DOUBLING(24, 2048),  DOUBLING(28, 4096),
     DOUBLING(32, 8192),  DOUBLING(36, 16384), STEPS(CLASS_NONE, 32768, BLOCK_MAX),
 };
+uint16_t *pm_sizes = pm_bin_offset;
 uint8_t pm_aligned_class[CLASS_MAX][ALIGN_SHIFTS] RARE;
 bool pm_classes_aligned;
 

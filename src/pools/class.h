@@ -31,6 +31,8 @@ extern uint32_t pm_class_fixed; /* those that the settings name; the rest were l
 
 /* Requests by (size + 15) / 16 → byte offset of their bin in a heap; the none-bin beyond the largest class. */
 extern uint16_t pm_bin_offset[BLOCK_MAX / QUANTUM + 1];
+/* The same, or what it held before sizes were hidden: what slow paths go by. */
+extern uint16_t *pm_sizes;
 
 void classes_init(const size_list *sizes);
 /* Blocks of `size` bytes, of which as many as fit go into a slab. Above an alignment of 64 without colours. */
@@ -58,7 +60,8 @@ INLINE uint64_t *block_tail(const void *p, const size_class *c)
     return (uint64_t *)((uintptr_t)p + c->size - sizeof(uint64_t));
 }
 
-INLINE unsigned class_of(size_t size) { return READ(&pm_bin_offset[(size + QUANTUM - 1) / QUANTUM]) / BIN_SIZE; }
+INLINE unsigned class_in(const uint16_t *table, size_t size) { return READ(&table[(size + QUANTUM - 1) / QUANTUM]) / BIN_SIZE; }
+INLINE unsigned class_of(size_t size) { return class_in(LOAD(&pm_sizes), size); }
 
 /* The next larger one that requests lead to, or CLASS_NONE. */
 INLINE unsigned class_above(unsigned klass)
@@ -87,11 +90,12 @@ INLINE unsigned class_lies(const size_class *c)
 }
 
 /* size <= BLOCK_MAX; align a power of two <= ALIGN_POOLED. CLASS_NONE too while the table is empty: zero stands for it. */
-INLINE unsigned class_aligned(size_t size, size_t align)
+INLINE unsigned class_aligned_in(const uint16_t *table, size_t size, size_t align)
 {
     align = size_max(align, QUANTUM);
     size = size_max(size, align); /* a multiple of align is no less than that */
-    return LOAD(&pm_aligned_class[class_of(size)][__builtin_ctzl(align) - QUANTUM_SHIFT]) ^ CLASS_NONE;
+    return LOAD(&pm_aligned_class[class_in(table, size)][__builtin_ctzl(align) - QUANTUM_SHIFT]) ^ CLASS_NONE;
 }
+INLINE unsigned class_aligned(size_t size, size_t align) { return class_aligned_in(LOAD(&pm_sizes), size, align); }
 
 #endif

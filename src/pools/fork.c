@@ -63,7 +63,7 @@ bool fork_hold(void)
     return false;
 }
 
-static bool mine_inside(void) { return mine.holds > 0 || (heap_is_real(heap_mine()) && heap_mine()->inside); }
+static bool mine_inside(void) { return mine.holds > 0 || (heap_is_real(my_heap) && my_heap->inside); }
 
 static bool wait_over(uint64_t since, unsigned turn)
 {
@@ -90,7 +90,7 @@ static bool enter_patiently(heap *h)
 
 heap *heap_enter_mine(void)
 {
-    heap *h = heap_mine();
+    heap *h = my_heap;
     bool real = heap_is_real(h);
     if (real && !h->inside && enter_patiently(h))
         return h;
@@ -185,7 +185,7 @@ static bool others_rest(void)
     uint64_t since = 0;
     for (uint32_t i = 0; i < LOAD(&pm_registry.count); i++) {
         heap *h = registry_heap(i);
-        for (unsigned turn = 0; h != heap_mine() && !heap_rests(h); turn++) {
+        for (unsigned turn = 0; h != my_heap && !heap_rests(h); turn++) {
             since = since ? since : os_now_ms();
             if (wait_over(since, turn))
                 return false;
@@ -221,7 +221,7 @@ static void fork_parent(void) { forks_count(-1); }
 static void fork_child(void)
 {
     registry *r = &pm_registry;
-    heap *h = heap_mine();
+    heap *h = my_heap;
     lost |= !mine.whole;
     mine.forks--;
     pm_forking = mine.forks + (lost ? 1U : 0U);

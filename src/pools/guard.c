@@ -117,7 +117,7 @@ static record *record_around(const void *p)
 /* A signal handler that comes here while its thread is inside may not wait for the lock. */
 static bool enter(heap **h)
 {
-    if (heap_is_real(heap_mine()) && heap_mine()->inside)
+    if (heap_is_real(my_heap) && my_heap->inside)
         return false;
     *h = heap_enter_mine();
     os_lock_take(&lock);
@@ -289,7 +289,7 @@ void *guard_alloc(size_t size, size_t align, maker by, const void *caller)
 {
     record r = {.state = RECORD_LIVE, .made_by = (uint8_t)by, .made_in = os_thread()};
     heap *h = heap_enter_mine();
-    if ((!h && heap_is_real(heap_mine())) || !place(&r, size, align)) {
+    if ((!h && heap_is_real(my_heap)) || !place(&r, size, align)) {
         heap_leave_mine(h);
         return NULL;
     }

@@ -320,7 +320,7 @@ INLINE unsigned class_for(size_t size, size_t align)
     return class_aligned(size + CANARY_LEAST, align);
 }
 
-static bool inside(void) { return heap_is_real(heap_mine()) && heap_mine()->inside; }
+static bool inside(void) { return heap_is_real(my_heap) && my_heap->inside; }
 
 void *hardened_alloc(size_t size, size_t align, maker by, const void *caller)
 {

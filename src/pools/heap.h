@@ -89,27 +89,14 @@ struct heap {
     bin pool_bins[POOL_BINS]; /* of explicit pools; limit 0 while not in use */
 };
 
-#define NO_HEAPS_BYTES (sizeof(heap) + 4 * HEAP_ID_BYTES) /* of pm_no_heaps */
+#define NO_HEAPS_BYTES (sizeof(heap) + 3 * HEAP_ID_BYTES) /* of pm_no_heaps */
 
 /* What a heap touches of itself in a program without explicit pools and large blocks. */
 #define HEAP_TOUCHED round_up(offsetof(heap, kept), 4 * KIB)
 static_assert(offsetof(heap, kept) <= 4 * KIB, "one page");
 
 extern __thread heap *my_heap __attribute__((visibility("hidden")));
-extern __thread heap *pm_lent __attribute__((visibility("hidden")));
-extern __thread int64_t pm_unwatched __attribute__((visibility("hidden"))); /* bytes that it may ask for, in small requests, unseen */
-
-/* A thread lends its heap, so that each of its calls comes to a slow path, and finds there what it would have found. It gets it
- * back on the first one after pm_asked has become 0. */
-INLINE heap *heap_mine(void) { return UNLIKELY(my_heap == HEAP_LENT) ? pm_lent : my_heap; }
-INLINE void heap_lend(void)
-{
-    if (UNLIKELY(heap_is_real(my_heap))) {
-        pm_lent = my_heap;
-        __atomic_signal_fence(__ATOMIC_SEQ_CST);
-        my_heap = HEAP_LENT;
-    }
-}
+extern __thread int64_t pm_unwatched __attribute__((visibility("hidden"))); /* bytes that it may ask for unseen, while sizes are hidden */
 
 INLINE bin *bin_of_size(heap *h, size_t size)
 {
@@ -128,13 +115,12 @@ INLINE void *bin_pop(bin *b)
     return p;
 }
 
-/* What the short way would have found in the bin of a heap that is lent, if nobody is to see it; or NULL. */
-#define UNWATCHED_MOST 1024
-INLINE void *bin_pop_lent(bin *b, size_t size)
+/* What the short way would have found, had the sizes not been hidden, and if nobody is to see it; or NULL. */
+INLINE void *bin_pop_unwatched(size_t size)
 {
-    if (size >= UNWATCHED_MOST || pm_unwatched < (int64_t)size)
+    if (LIKELY(pm_unwatched <= (int64_t)size))
         return NULL;
-    void *p = bin_pop(b);
+    void *p = bin_pop((bin *)((char *)my_heap + READ(&READ(&pm_sizes)[(size + QUANTUM - 1) / QUANTUM])));
     pm_unwatched -= p ? (int64_t)size : 0;
     return p;
 }

@@ -1,10 +1,10 @@
-/* heap_ids.h: Five heaps that are no heaps: constant, all of their bins empty for ever. */
+/* heap_ids.h: Four heaps that are no heaps: constant, all of their bins empty for ever. */
 #ifndef PM_HEAP_IDS_H
 #define PM_HEAP_IDS_H
 
 #include "ground/base.h"
 
-#define HEAP_ID_BYTES ((size_t)32) /* one bin apart, so that one constant serves all five */
+#define HEAP_ID_BYTES ((size_t)32) /* one bin apart, so that one constant serves all four */
 extern char pm_no_heaps[]; /* not const, so that it takes no memory; heap_ids_check looks whether it still is */
 
 #define HEAP_NONE ((heap *)(pm_no_heaps))                       /* my_heap of a thread that has not allocated yet */
@@ -12,13 +12,12 @@ extern char pm_no_heaps[]; /* not const, so that it takes no memory; heap_ids_ch
 #define HEAP_NOBODY ((heap *)(pm_no_heaps + 2 * HEAP_ID_BYTES)) /* home of a slab in the depot */
 
 #define HEAP_POOL ((heap *)(pm_no_heaps + 3 * HEAP_ID_BYTES))   /* home of a slab of a pm_pool or pm_arena */
-#define HEAP_LENT ((heap *)(pm_no_heaps + 4 * HEAP_ID_BYTES))   /* my_heap of a thread whose calls are sampled: its heap is pm_lent */
 
 void heap_ids_check(void); /* aborts when they were written to */
 
 INLINE bool heap_is_real(const heap *h)
 {
-    return (uintptr_t)h - (uintptr_t)pm_no_heaps > 4 * HEAP_ID_BYTES;
+    return (uintptr_t)h - (uintptr_t)pm_no_heaps > 3 * HEAP_ID_BYTES;
 }
 
 #endif

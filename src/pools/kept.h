@@ -7,6 +7,7 @@
 #define KEPT_SHIFT 15 /* bins begin above 32 KiB */
 #define KEPT_LEAST ((size_t)1 << KEPT_SHIFT)
 #define KEPT_BINS 80  /* eight to a doubling, up to 32 MiB: beyond, the C library maps each block by itself */
+extern unsigned pm_kept_bins; /* that are looked at: KEPT_BINS, or 0 while sizes are hidden */
 
 /* Blocks of at least kept_size. 0 <= room <= limit. The lists are linked by next; each is taken whole, by exchange, so that another
  * thread can do it; all else is its thread's. */

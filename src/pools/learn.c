@@ -8,6 +8,8 @@
 #include "pools/learn.h"
 
 #include "ground/os.h"
+#include "pools/kept.h"
+#include "pools/seams.h"
 
 #define CLASS_CLOSED ((uint32_t)1 << 31)
 #define POOL_COST (64 * KIB)       /* half-full slabs, and blocks that came and went: measured on random sizes */
@@ -35,7 +37,7 @@ static void held_add(size_t at, int n)
         STORE(&pm_learn_held[at], held + (uint32_t)n);
 }
 
-static unsigned class_at(size_t at) { return LOAD(&pm_bin_offset[at]) / BIN_SIZE; }
+static unsigned class_at(size_t at) { return LOAD(&LOAD(&pm_sizes)[at]) / BIN_SIZE; }
 
 /* Since a smaller class was put between, what a slab of the old one remembers counts no more. */
 static void held_forget(slab *s)
@@ -71,7 +73,7 @@ void learn_close(slab *s)
 static void offsets_lead(size_t from, size_t to, unsigned klass)
 {
     for (; from <= to; from++)
-        __atomic_store_n(&pm_bin_offset[from], (uint16_t)(klass * BIN_SIZE), __ATOMIC_RELEASE);
+        __atomic_store_n(&pm_sizes[from], (uint16_t)(klass * BIN_SIZE), __ATOMIC_RELEASE);
 }
 
 /* The largest learned class up to `size` that has no slab gives its number back, and what it served goes to the next larger one. */
@@ -199,4 +201,25 @@ void learn_note(slab *s, size_t size, uint32_t heaps)
     s->asked = (uint16_t)at;
     if (class_grows(klass))
         class_look(klass, heaps);
+}
+
+/* ---- hidden sizes ---- */
+
+static uint16_t kept_aside[BLOCK_MAX / QUANTUM + 1] RARE;
+
+bool sizes_hide(bool hide)
+{
+    if (!os_lock_try(&pm_learn.lock))
+        return false;
+    uint16_t *from = hide ? pm_bin_offset : kept_aside, *to = hide ? kept_aside : pm_bin_offset;
+    bool change = pm_sizes == from;
+    for (size_t i = 0; change && i <= BLOCK_MAX / QUANTUM; i++)
+        __atomic_store_n(&to[i], LOAD(&from[i]), __ATOMIC_RELEASE);
+    __atomic_store_n(&pm_sizes, to, __ATOMIC_RELEASE);
+    for (size_t i = 0; change && hide && i <= BLOCK_MAX / QUANTUM; i++)
+        STORE(&pm_bin_offset[i], (uint16_t)(CLASS_NONE * BIN_SIZE));
+    STORE(&pm_kept_bins, hide ? 0 : KEPT_BINS);
+    watch_hidden(hide);
+    os_lock_give(&pm_learn.lock);
+    return true;
 }

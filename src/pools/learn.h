@@ -35,4 +35,8 @@ void learn_close(slab *s);
  * now and then. */
 void learn_note(slab *s, size_t size, uint32_t heaps);
 
+/* Hides the sizes: each entry of pm_bin_offset leads to the bin that is always empty, so that every call of malloc comes to a slow path,
+ * and nothing of the next allocator's is kept; or shows them again. Free's short way stays as it is. False: not now. */
+bool sizes_hide(bool hide);
+
 #endif

@@ -5,6 +5,7 @@
 
 const guests *pm_guests;
 bool pm_every_call_slow, pm_watching;
+static bool all_watched;
 const storer *pm_storer;
 uint64_t pm_asked;
 void *pm_samples;
@@ -20,15 +21,16 @@ void watch_register(const watcher *w, bool all)
         i++;
     assert(i < WATCHERS);
     watchers[i] = w;
-    pm_watching |= all;
+    pm_watching = all_watched |= all;
     pm_every_call_slow |= all;
 }
 
-void watch_alloc(const void *p, size_t size)
+void *watch_alloc(void *p, size_t size)
 {
     for (const watcher **w = watchers; p && *w; w++)
         if ((*w)->alloc)
-            (*w)->alloc(p, size);
+            p = (*w)->alloc(p, size);
+    return p;
 }
 
 void watch_free(const void *p, size_t usable)
@@ -53,9 +55,4 @@ size_t watch_usable(const void *p, size_t most)
     return most;
 }
 
-void watch_end(void)
-{
-    for (const watcher **w = watchers; *w; w++)
-        if ((*w)->end)
-            (*w)->end();
-}
+void watch_hidden(bool hidden) { STORE(&pm_watching, hidden || all_watched); }

@@ -29,19 +29,18 @@ extern const storer *pm_storer; /* NULL: there is none; set before the first hea
 
 /* Modes that see every call: CHECK, STATS=full, PROFILE. A function that a watcher has no use for is NULL. */
 typedef struct watcher {
-    void (*alloc)(const void *p, size_t size);    /* p, a pool's block or the next allocator's, answers a request of `size` bytes */
+    void *(*alloc)(void *p, size_t size);         /* p, a pool's block or the next allocator's, or what is returned, answers a request */
     void (*free)(const void *p, size_t usable);   /* p, of so many bytes, is about to be given back */
     void (*resize)(const void *p, size_t size);   /* p stays where it is and answers another request */
     size_t (*usable)(const void *p, size_t most); /* what malloc_usable_size is to say, no more than `most` */
-    void (*end)(void);                            /* pm_asked has become 0 */
 } watcher;
 
 /* What is watched sends every call down the slow path: no bin ever holds a block, and no slab's owner is anybody's heap. Set
  * before the first heap exists. */
 extern bool pm_every_call_slow;
 
-/* A wish for samples (insight/who.h), which makes threads lend their heaps: then, too, every call is watched. Written by the API,
- * and from outside. */
+/* A wish for samples (insight/who.h), which hides the sizes (learn.h): then malloc is watched, and what comes to a slow path of free.
+ * Written by the API, and from outside. */
 extern uint64_t pm_asked;
 extern void *pm_samples; /* what answers it; NULL until the first time */
 /* How many sampled blocks have an address with this hash: none, for most frees, and the watcher is not called. */
@@ -50,23 +49,21 @@ extern uint8_t pm_sample_marks[SAMPLE_MARKS];
 INLINE uint32_t block_hash(const void *p) { return (uint32_t)(((uintptr_t)p >> QUANTUM_SHIFT) * 0x9E3779B97F4A7C15u >> 32); }
 INLINE uint8_t *block_mark(const void *p) { return &pm_sample_marks[block_hash(p) % SAMPLE_MARKS]; }
 INLINE bool calls_watched(void) { return pm_every_call_slow || LOAD(&pm_asked) != 0; }
-/* The same, but for the hardened library, where every call is slow and mostly nobody watches. */
+/* The same, but for the hardened library, where every call is slow and mostly nobody watches; and as long as sizes are hidden. */
 extern bool pm_watching;
-INLINE bool watchers_wait(void) { return pm_watching || LOAD(&pm_asked) != 0; }
+INLINE bool watchers_wait(void) { return LOAD(&pm_watching) || LOAD(&pm_asked) != 0; }
+void watch_hidden(bool hidden);
 
 /* At start, before the pools are up. all: sees every call from the start on; else while pm_asked is not 0. */
 void watch_register(const watcher *w, bool all);
-void watch_end(void);
-void watch_alloc(const void *p, size_t size); /* p may be NULL */
+void *watch_alloc(void *p, size_t size); /* p may be NULL */
 void watch_free(const void *p, size_t usable);
 void watch_resize(const void *p, size_t size);
 size_t watch_usable(const void *p, size_t most);
 
 INLINE void *watched(void *p, size_t size)
 {
-    if (UNLIKELY(watchers_wait()))
-        watch_alloc(p, size);
-    return p;
+    return UNLIKELY(watchers_wait()) ? watch_alloc(p, size) : p;
 }
 
 #endif

@@ -66,18 +66,8 @@ static heap *heap_claim(void)
     return h;
 }
 
-static NOINLINE heap *heap_regain(void)
-{
-    my_heap = pm_lent;
-    pm_unwatched = 0;
-    watch_end();
-    return my_heap;
-}
-
 NOINLINE heap *thread_begin(void)
 {
-    if (my_heap == HEAP_LENT)
-        return LOAD(&pm_asked) ? pm_lent : heap_regain();
     if (my_heap == HEAP_GONE || !fork_hold())
         return NULL;
     heap *h = heap_claim();
@@ -111,7 +101,7 @@ static void storer_idle(heap *h)
 void thread_exit(void *p)
 {
     heap *h = p;
-    if (h != heap_mine() || !heap_enter(h))
+    if (h != my_heap || !heap_enter(h))
         return;
     thread_drop(h);
     heap_leave(h);
@@ -127,7 +117,7 @@ void thread_exit(void *p)
 
 void thread_idle(void)
 {
-    heap *h = heap_mine();
+    heap *h = my_heap;
     if (!heap_is_real(h) || !heap_enter(h))
         return;
     thread_drop(h);

@@ -168,7 +168,7 @@ static void look_elsewhere(uint64_t now)
     kept_bins *k = &h->kept;
     block *old = NULL;
     uint32_t seen = (uint32_t)LOAD(&k->looked) << 8 | LOAD(&k->until);
-    if (h == heap_mine())
+    if (h == my_heap)
         return;
     if (LOAD(&k->seen) != seen) {
         STORE(&k->seen, seen);
@@ -189,8 +189,8 @@ static void tick(void)
         return;
     int saved = errno;
     uint64_t now = os_now_ms();
-    if (heap_is_real(heap_mine()))
-        look_here(&heap_mine()->kept, now);
+    if (heap_is_real(my_heap))
+        look_here(&my_heap->kept, now);
     look_elsewhere(now);
     errno = saved;
 }
@@ -198,8 +198,6 @@ static void tick(void)
 NOINLINE void *large_tick(void *p)
 {
     tick();
-    if (UNLIKELY(calls_watched()))
-        heap_lend();
     return p;
 }
 
@@ -226,7 +224,7 @@ void *large_more(size_t size)
 {
     unsigned c = size > KEPT_LEAST ? large_class(size) : KEPT_BINS;
     heap *h = my_heap;
-    if (c >= KEPT_BINS || !heap_is_real(h))
+    if (c >= LOAD(&pm_kept_bins) || !heap_is_real(h))
         return NULL;
     kept_bin *b = &h->kept.bin[c];
     for (kept_bin *from = b; from < b + 2; from++)

@@ -66,7 +66,7 @@ INLINE block *kept_bin_take(kept_bin *b)
 INLINE void *large_take(size_t size)
 {
     unsigned c = large_class(size);
-    if (UNLIKELY(c >= KEPT_BINS))
+    if (UNLIKELY(c >= READ(&pm_kept_bins)))
         return NULL;
     kept_bins *k = &my_heap->kept;
     kept_bin *b = kept_bin_at(k, c);
@@ -80,7 +80,7 @@ INLINE void *large_take(size_t size)
 INLINE bool large_put(void *p)
 {
     unsigned c = large_class_held(pm_large_size(p));
-    if (UNLIKELY(c >= KEPT_BINS))
+    if (UNLIKELY(c >= READ(&pm_kept_bins)))
         return false;
     kept_bin *b = kept_bin_at(&my_heap->kept, c);
     if (UNLIKELY(b->room <= 0))

@@ -21,7 +21,7 @@
 
 void forwarded(bool small)
 {
-    heap *h = heap_mine();
+    heap *h = my_heap;
     if (LIKELY(heap_is_real(h))) {
         *(small ? &h->overflowed : &h->forwarded) += 1;
     } else {
@@ -68,7 +68,7 @@ NOINLINE void *malloc_forward(size_t size)
  * slow path. */
 bool overflow_forwards(size_t size)
 {
-    heap *h = heap_mine();
+    heap *h = my_heap;
     PROBE(overflow, size, h);
     if (!pm_pools_ready || pm_config.overflow == OVERFLOW_FORWARD || (heap_is_real(h) && h->inside))
         return true;
@@ -108,7 +108,7 @@ NOINLINE static void *malloc_rest(size_t size)
 
 NOINLINE void *malloc_slow(size_t size)
 {
-    void *p = UNLIKELY(my_heap == HEAP_LENT) ? bin_pop_lent(bin_of_size(pm_lent, size), size) : NULL;
+    void *p = bin_pop_unwatched(size);
     return p ? p : malloc_rest(size);
 }
 
@@ -250,7 +250,7 @@ static void *realloc_foreign(void *p, size_t size)
         forwarded(false);
         return realloc_next(p, size);
     }
-    void *to = alloc_class(class_of(size), size);
+    void *to = alloc_slow(class_of(size), size);
     if (!to)
         return realloc_next(p, size);
     return move(p, to, size_min(pm_next.malloc_usable_size(p), size));
@@ -322,9 +322,9 @@ PM_EXPORT void *realloc(void *p, size_t size)
 /* ---- aligned ---- */
 
 /* The class all of whose blocks lie so. */
-INLINE unsigned aligned_class(size_t align, size_t size)
+INLINE unsigned aligned_class(const uint16_t *table, size_t align, size_t size)
 {
-    return LIKELY(is_power_of_two(align) && align <= ALIGN_POOLED && size <= BLOCK_MAX) ? class_aligned(size, align) : CLASS_NONE;
+    return LIKELY(is_power_of_two(align) && align <= ALIGN_POOLED && size <= BLOCK_MAX) ? class_aligned_in(table, size, align) : CLASS_NONE;
 }
 
 /* NULL: it is the next allocator's. */
@@ -333,8 +333,8 @@ static void *aligned_from_pool(size_t align, size_t size)
     if (!start_done() || !pm_pools_ready)
         return NULL;
     classes_align();
-    unsigned klass = aligned_class(align, size);
-    void *p = klass == CLASS_NONE ? NULL : alloc_class(klass, size);
+    unsigned klass = aligned_class(LOAD(&pm_sizes), align, size);
+    void *p = klass == CLASS_NONE ? NULL : alloc_slow(klass, size);
     if (UNLIKELY((uintptr_t)p & (align - 1))) { /* at the limit, a block of a larger class */
         free_block(p);
         p = NULL;
@@ -347,7 +347,7 @@ static bool aligned_refused(size_t align, size_t size)
 {
     if (UNLIKELY(!start_done()))
         return true;
-    bool pool = pm_pools_ready && aligned_class(align, size) != CLASS_NONE;
+    bool pool = pm_pools_ready && aligned_class(LOAD(&pm_sizes), align, size) != CLASS_NONE;
     forwarded(pool);
     return pool && !overflow_forwards(size);
 }
@@ -364,7 +364,7 @@ INLINE void *alloc_aligned(size_t align, size_t size)
 {
     if (PM_HARDENED)
         return allocate_hardened(size, align, BY_MALLOC, CALLER);
-    void *p = bin_pop(&my_heap->bins[aligned_class(align, size)]);
+    void *p = bin_pop(&my_heap->bins[aligned_class(pm_bin_offset, align, size)]);
     return LIKELY(p != NULL) ? p : aligned_slow(align, size);
 }
 

@@ -17,7 +17,7 @@ static size_t take_bytes(size_t bytes, size_t size)
 {
     size_t n = 0;
     for (; n < MANY && n * size < bytes; n++) {
-        blocks[n] = alloc_class(class_of(size), size);
+        blocks[n] = alloc_slow(class_of(size), size);
         assert_non_null(blocks[n]);
         assert_true(block_size_of(blocks[n]) >= size);
     }
@@ -75,11 +75,38 @@ static void aligned_requests_lie_as_before(void **state)
             unsigned c = class_aligned(size, align);
             if (c == CLASS_NONE)
                 continue;
-            void *p = alloc_class(c, size);
+            void *p = alloc_slow(c, size);
             assert_true((uintptr_t)p % align == 0 && block_size_of(p) >= size);
             free_block(p);
         }
     assert_int_equal(class_aligned(4360, 64), class_aligned(5000, 64));
+}
+
+/* No short way finds a block meanwhile; what is learned then holds afterwards. */
+static void hidden_sizes_are_learned_too(void **state)
+{
+    (void)state;
+    unsigned klass = class_of(4360);
+    void *p = alloc_slow(klass, 4360);
+    free_block(p);
+    for (int turn = 0; turn < 2; turn++) { /* twice is once */
+        assert_true(sizes_hide(true));
+        for (size_t size = 0; size <= BLOCK_MAX; size += QUANTUM)
+            assert_null(bin_pop(bin_of_size(my_heap, size)));
+    }
+    assert_int_equal(class_of(4360), klass);
+    pm_unwatched = 8720;
+    assert_ptr_equal(bin_pop_unwatched(4360), p);
+    assert_null(bin_pop_unwatched(4360));
+    assert_int_equal(pm_unwatched, 4360);
+    free_block(p);
+    size_t n = take_bytes(8 * MIB, 6200);
+    for (int turn = 0; turn < 2; turn++)
+        assert_true(sizes_hide(false));
+    assert_int_equal(pm_classes[class_in(pm_bin_offset, 6200)].size, 6208);
+    assert_ptr_equal(bin_pop(bin_of_size(my_heap, 4360)), p);
+    free_block(p);
+    give(n);
 }
 
 #define ROUNDS 200
@@ -146,6 +173,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_few_blocks_teach_nothing),      cmocka_unit_test(many_of_one_size_get_theirs),
         cmocka_unit_test(what_fits_already_teaches_nothing), cmocka_unit_test(aligned_requests_lie_as_before),
+        cmocka_unit_test(hidden_sizes_are_learned_too),
         cmocka_unit_test(numbers_go_upwards_only),         cmocka_unit_test(changes_are_bounded),
         cmocka_unit_test(nothing_is_kept_of_what_is_gone),
     };

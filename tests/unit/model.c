@@ -84,7 +84,7 @@ static void slot_take(slot *s, uint64_t r)
         align = 16;
     }
     bool zeroed = (r >> 50) % 4 == 0;
-    s->p = zeroed ? alloc_zeroed(klass, s->size) : alloc_class(klass, s->size);
+    s->p = zeroed ? alloc_zeroed(klass, s->size) : alloc_slow(klass, s->size);
     if (!s->p) {
         __atomic_add_fetch(&refused, 1, __ATOMIC_RELAXED);
         return;

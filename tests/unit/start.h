@@ -16,7 +16,7 @@
 
 static inline void complain_to_stderr(const char *line) { fprintf(stderr, "%s\n", line); }
 
-static inline void *take_class(unsigned c) { return alloc_class(c, pm_classes[c].size); }
+static inline void *take_class(unsigned c) { return alloc_slow(c, pm_classes[c].size); }
 static inline void *take_zeroed(unsigned c) { return alloc_zeroed(c, pm_classes[c].size); }
 
 /* `settings` as in an environment, NULL-terminated. */

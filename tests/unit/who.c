@@ -1,0 +1,169 @@
+/* who.c: samples of who allocates: what they sum up to when there are too many, that none outlives its block, and begins and ends
+ * while threads allocate, free each other's blocks, and fork. who [ROUNDS] */
+#include "insight/who.h"
+#include "pools/learn.h"
+#include "start.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static int rounds = 300;
+
+/* As malloc does. */
+static void *take(size_t size)
+{
+    void *p = bin_pop(bin_of_size(my_heap, size));
+    p = p ? p : bin_pop_unwatched(size);
+    return p ? p : alloc_slow(class_of(size), size);
+}
+
+static const who_table *table(void) { return __atomic_load_n((who_table **)&pm_samples, __ATOMIC_ACQUIRE); }
+
+/* A thread notices the end after so much at the latest. */
+static void who_settle(void)
+{
+    for (size_t bytes = 0; bytes < 128 * KIB; bytes += 500)
+        free_block(take(500));
+}
+
+typedef struct sums {
+    size_t samples, bytes, least, most;
+} sums;
+
+static sums table_sum(void)
+{
+    sums s = {0, 0, SIZE_MAX, 0};
+    for (size_t i = 0; i < (size_t)table()->records * WHO_PLACES; i++) {
+        if (LOAD(&who_places(table())[i]) <= WHO_BUSY)
+            continue;
+        size_t weight = LOAD(&who_record(table(), LOAD(&who_numbers(table())[i]))->weight);
+        s.samples++;
+        s.bytes += weight;
+        s.least = size_min(s.least, weight);
+        s.most = size_max(s.most, weight);
+    }
+    return s;
+}
+
+#define BLOCKS 200000
+#define SIZE 500
+#define RATE (16 * KIB)
+static void *blocks[BLOCKS];
+
+/* A stack of 12 KiB has three pages copied with each sample: memory for samples is short before they come too often. */
+static void too_many_samples_are_thinned_out(void **state)
+{
+    volatile char room[12 * KIB];
+    room[0] = 0;
+    (void)state;
+    who_start(RATE);
+    for (size_t i = 0; i < BLOCKS; i++)
+        assert_non_null(blocks[i] = take(SIZE));
+    sums s = table_sum();
+    assert_true(s.samples > 500 && s.samples <= table()->records);
+    assert_in_range(s.bytes, (size_t)BLOCKS * SIZE / 100 * 85, (size_t)BLOCKS * SIZE / 100 * 115);
+    assert_true(LOAD(&table()->shift) > 0);
+    assert_true(s.least >= RATE && s.most >> LOAD(&table()->shift) <= 2 * RATE); /* none stands for much more than the others */
+    for (size_t i = 0; i < BLOCKS; i++)
+        free_block(blocks[i]);
+    assert_int_equal(table_sum().samples, 0);
+    assert_int_equal(LOAD(&table()->pages), 0);
+    assert_true(sizes_hide(true)); /* they are */
+    who_stop();
+    who_settle();
+    assert_ptr_equal(LOAD(&pm_sizes), pm_bin_offset);
+    assert_int_equal(LOAD(&table()->began), 0);
+    assert_int_equal(room[0], 0);
+    pools_check();
+}
+
+/* ---- all at once ---- */
+
+#define THREADS 3
+#define SLOTS 256
+static void *slots[SLOTS]; /* exchanged, so that blocks are freed by other threads */
+static bool over;
+
+static void *busy(void *arg)
+{
+    uint64_t r = (uintptr_t)arg * 0x9E3779B97F4A7C15u + 1;
+    while (!LOAD(&over)) {
+        r ^= r << 13, r ^= r >> 7, r ^= r << 17;
+        size_t size = r % 8 ? r % 700 + 1 : r % 9000 + 1;
+        char *p = take(size);
+        if (p)
+            memset(p, 1, size);
+        p = __atomic_exchange_n(&slots[(r >> 20) % SLOTS], p, __ATOMIC_ACQ_REL);
+        if (p)
+            free_block(p);
+        p = r >> 32 & 1 ? take(64) : NULL; /* none, while there is a fork */
+        if (p)
+            free_block(p);
+    }
+    return NULL;
+}
+
+static void child_run(void)
+{
+    for (size_t size = 1; size < 2000; size++) {
+        void *p = take(size);
+        if (p)
+            free_block(p);
+    }
+    _exit(0);
+}
+
+static void child_wait(pid_t pid)
+{
+    int status = -1;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
+static void begun_and_ended_again_and_again(void **state)
+{
+    pthread_t threads[THREADS];
+    (void)state;
+    for (uintptr_t i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, busy, (void *)(i + 1)), 0);
+    for (int i = 0; i < rounds; i++) {
+        who_start((size_t)1 << (10 + i % 6));
+        usleep((unsigned)(i % 5) * 200);
+        pid_t pid = i % 20 == 0 ? fork() : -1;
+        if (pid == 0)
+            child_run();
+        if (pid > 0)
+            child_wait(pid);
+        who_stop();
+        usleep((unsigned)(i % 3) * 100);
+    }
+    STORE(&over, true);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < SLOTS; i++)
+        if (slots[i])
+            free_block(slots[i]);
+    who_settle();
+    assert_true(table() && LOAD(&table()->taken) > 0);
+    assert_ptr_equal(LOAD(&pm_sizes), pm_bin_offset);
+    pools_check();
+}
+
+int main(int argc, char **argv)
+{
+    rounds = argc > 1 ? atoi(argv[1]) : rounds;
+    who_init();
+    pools_start((char *const[]){NULL});
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(too_many_samples_are_thinned_out),
+        cmocka_unit_test(begun_and_ended_again_and_again),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
