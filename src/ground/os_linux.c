@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -412,6 +411,14 @@ size_t os_callers(uintptr_t *to, size_t most, uintptr_t first)
 #endif
 
 #if defined(__x86_64__)
+/* The C library's own, at which pthread_self points; without a name that each start would look up. */
+static uintptr_t thread_record(void)
+{
+    uintptr_t record;
+    __asm__("mov %%fs:0, %0" : "=r"(record));
+    return record;
+}
+
 __attribute__((naked)) void os_registers_save(__attribute__((unused)) os_registers *to)
 {
     __asm__("mov (%rsp), %rax; mov %rax, (%rdi); lea 8(%rsp), %rax; mov %rax, 8(%rdi); mov %rbp, 16(%rdi); mov %rbx, 24(%rdi);"
@@ -419,12 +426,13 @@ __attribute__((naked)) void os_registers_save(__attribute__((unused)) os_registe
 }
 #else
 void os_registers_save(os_registers *to) { memset(to, 0, sizeof *to); }
+static uintptr_t thread_record(void) { return 0; }
 #endif
 
 /* The first thread's ends where the strings are that the kernel left there, any other's at the C library's record of the thread. What
  * lies behind is somebody else's, who may unmap it at any time. */
 uintptr_t os_stack_end(uintptr_t from)
 {
-    uintptr_t first = (uintptr_t)getauxval(AT_RANDOM) & ~(uintptr_t)15, self = (uintptr_t)pthread_self();
+    uintptr_t first = (uintptr_t)getauxval(AT_RANDOM) & ~(uintptr_t)15, self = thread_record();
     return self - from < first - from ? self : first;
 }
