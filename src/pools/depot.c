@@ -267,6 +267,12 @@ static size_t dirty_allowed(void)
     return size_max(SLACK_BYTES / SLAB_SIZE, pm_depot.used / 8) + pm_depot.regrets / 4;
 }
 
+bool depot_purges(uint64_t now)
+{
+    uint32_t refused = LOAD(&pm_depot.refused_at);
+    return pm_config.purge_delay != DELAY_NEVER && (!refused || ms_since(refused, now) >= REFUSED_MS);
+}
+
 /* Whether the last entry of a list has to go: by age, or because there are more than allowed. */
 static bool must_purge(const slab_list *l, uint64_t now, bool all)
 {
@@ -275,7 +281,7 @@ static bool must_purge(const slab_list *l, uint64_t now, bool all)
         return false;
     if (all)
         return true;
-    if (pm_config.purge_delay == DELAY_NEVER || (d->refused_at && ms_since(d->refused_at, now) < REFUSED_MS))
+    if (!depot_purges(now))
         return false;
     if (ms_since(l->last->since, now) >= pm_config.purge_delay) {
         d->regrets /= 2;
@@ -326,7 +332,7 @@ static void purged(slab *s, size_t slabs, uint64_t now)
     depot *d = &pm_depot;
     if (slabs == 0) { /* refused (locked memory): it stays dirty, and young */
         s->since = (uint32_t)now;
-        d->refused_at = (uint32_t)now | 1;
+        STORE(&d->refused_at, (uint32_t)now | 1);
         slab_list_push(s->state == SLAB_WHOLE ? &d->whole : &d->dirty, s);
         return;
     }

@@ -56,6 +56,8 @@ void depot_put(slab *chain);
 size_t depot_purge(bool all);
 /* Makes `count` slabs ready for klass. Returns how many there are: fewer at the limit or out of memory. */
 size_t depot_reserve(unsigned klass, size_t count, bool prefault, bool *lock);
+/* Whether pages may go back now: the settings say so, and the kernel did not refuse of late. */
+bool depot_purges(uint64_t now);
 void depot_check(void); /* aborts at the first breach; takes the lock */
 
 #endif

@@ -77,15 +77,16 @@ void heap_leave(heap *h)
 
 /* ---- slabs of a heap ---- */
 
+static size_t few(const size_class *c) { return size_min(size_max(c->per_slab / 4, 1), 8); } /* on a quarter of its pages, or so */
 static size_t little(const size_class *c) { return size_max(c->per_slab / 32, 1); }
 
 /* When free() is to come here next: near the end of a slab, where what is out may be just what
  * the bin has at hand; and when all is home, but for what others have still to tell of. */
 static size_t slab_home(const slab *s) { return remote_count(LOAD(&s->remote)) + s->back; }
-static size_t slab_near(const slab *s, const size_class *c)
+INLINE size_t slab_near(const slab *s, const size_class *c)
 {
     const bin *b = s->bin;
-    return slab_home(s) + size_max(little(c), (size_t)(b->limit - b->room));
+    return slab_home(s) + (b->limit == 0 ? few(c) : size_max(little(c), (size_t)(b->limit - b->room)));
 }
 
 static void look_set(slab *s, const size_class *c)
@@ -256,6 +257,8 @@ static size_t bin_take(bin *b, slab *s, const size_class *c, size_t most)
 /* Slabs that others gave back to which one slow path looks at, at most. */
 #define HEARD 64
 #define PACE_MOST 3
+#define DOWN_FILLS 32
+#define DOWN_MS 8 /* so many within this: busy */
 
 static bool slab_has_none(const slab *s) { return !s->free && !s->chain && remote_count(LOAD(&s->remote)) == 0; }
 
@@ -302,18 +305,38 @@ bool bin_has_surplus(const bin *b)
     return free >= c->per_slab;
 }
 
+/* A heap that came down keeps nothing at hand until its thread is busy again, and so comes here with each malloc: a thread that
+ * is nearly idle has ticks. */
+static bool heap_stays_down(heap *h)
+{
+    if (--h->down > 0)
+        return true;
+    uint32_t now = (uint32_t)os_now_ms(), since = h->down_at;
+    h->down_at = now;
+    h->down = now - since < DOWN_MS ? 0 : DOWN_FILLS;
+    return h->down > 0;
+}
+
+/* How many blocks it gets at once. */
+static size_t bin_wants(heap *h, bin *b, const size_class *c)
+{
+    if (LIKELY(b->limit == c->limit))
+        return (size_t)c->refill << b->pace;
+    if (pm_every_call_slow || (h->down && heap_stays_down(h)))
+        return 1;
+    b->room += c->limit - b->limit; /* a fall has ended */
+    b->limit = c->limit;
+    return (size_t)c->refill << b->pace;
+}
+
 block *heap_fill(heap *h, bin *b)
 {
     if (b->free == NULL) {
         if (UNLIKELY(LOAD(&h->inbox) != NULL || h->told))
             heap_hear(h, HEARD);
         if (b->partial) {
-            const size_class *c = &pm_classes[b->klass];
-            if (UNLIKELY(b->limit != c->limit) && !pm_every_call_slow) { /* a fall has ended */
-                b->room += c->limit - b->limit;
-                b->limit = c->limit;
-            }
-            bin_refill(h, b, pm_every_call_slow ? 1 : (size_t)c->refill << b->pace);
+            h->falls = 0;
+            bin_refill(h, b, bin_wants(h, b, &pm_classes[b->klass]));
             b->pace = (uint8_t)(b->pace + (b->pace < PACE_MOST));
         }
     }
@@ -389,6 +412,7 @@ void heap_give(heap *h, block *p)
 }
 
 #define PINS_LOOK 16
+#define FALLS_DOWN 4 /* bins with blocks for each fall */
 #define REST_BLOCKS 256 /* that go home at once, at most */
 
 /* Whether most blocks, by the first ones, lie each in a slab of which little else is in use: they are why it is kept. */
@@ -409,11 +433,83 @@ static void bin_rests(heap *h, bin *b)
     b->seen = b->free;
 }
 
-/* A thread that comes down in one size does so in others, and may sleep then: bins that rested since the last fall, too. */
+/* Its blocks go home, and it keeps nothing until the next malloc has filled it again: every free goes to its slab, which notices the
+ * last one. */
+static void bin_falls(heap *h, bin *b)
+{
+    bin_home(h, b, SIZE_MAX);
+    b->room -= b->limit;
+    b->limit = 0;
+}
+
+#define SWEEP 32
+#define THIN_BLOCKS 2048 /* that go to the bits for it within a purge delay */
+#define THIN_CALLS 32    /* what a slab costs besides, in blocks */
+#define THIN_LEAST (4 * MIB) /* of the process, below which it does not matter */
+
+/* Pages between its blocks go back. With the heap's thread. */
+static void slab_trim(slab *s, uint32_t now)
+{
+    const size_class *c = &pm_classes[s->klass];
+    if (c->reserved || s->trimmed || !depot_purges(now))
+        return;
+    slab_gather(s, c, true);
+    look_set(s, c);
+    heap_purge(s);
+}
+
+/* A slab of a heap that is down, of which little is left. */
+static void slab_thins(heap *h, slab *s)
+{
+    const size_class *c = &pm_classes[s->klass];
+    if (h->thinned >= THIN_BLOCKS || slab_out(s) - slab_home(s) > few(c) || LOAD(&pm_depot.touched) < THIN_LEAST)
+        return;
+    h->thinned = (uint16_t)(h->thinned + THIN_CALLS + slab_chained(s, c));
+    slab_trim(s, (uint32_t)os_now_ms());
+    PROBE(slab_thins, s->klass, s);
+}
+
+static void thinning_renew(heap *h, uint32_t now)
+{
+    if (now - h->thinned_at < pm_config.purge_delay)
+        return;
+    h->thinned_at = now;
+    h->thinned = 0;
+}
+
+static void slab_falls(heap *h, slab *s)
+{
+    look_set(s, &pm_classes[s->klass]);
+    slab_thins(h, s);
+}
+
+static void heap_comes_down(heap *h)
+{
+    h->down = DOWN_FILLS;
+    h->down_at = (uint32_t)os_now_ms();
+    thinning_renew(h, h->down_at);
+    for (unsigned c = 0; c < LOAD(&pm_class_count); c++) {
+        bin *b = &h->bins[c];
+        bin_falls(h, b);
+        slab *s = b->partial;
+        for (int n = 0; s && n < SWEEP; n++, s = s->next == b->partial ? NULL : s->next)
+            slab_falls(h, s);
+    }
+    PROBE(comes_down, h->number, h->falls);
+}
+
+/* A thread that comes down in one size does so in others, and may sleep then: bins that rested since the last fall go home too. All
+ * fall where no bin was filled between so many falls that a refill for each bin with blocks is little beside them. */
 static void bins_rest(heap *h)
 {
+    unsigned holding = 0;
     for (unsigned c = 0; c < LOAD(&pm_class_count); c++)
-        bin_rests(h, &h->bins[c]);
+        holding += h->bins[c].free != NULL;
+    if (++h->falls * FALLS_DOWN >= holding)
+        heap_comes_down(h);
+    else
+        for (unsigned c = 0; c < LOAD(&pm_class_count); c++)
+            bin_rests(h, &h->bins[c]);
 }
 
 /* The end of a fall: what is at hand may be all that keeps slabs. It goes home, and the bin keeps nothing until the next malloc
@@ -424,31 +520,55 @@ void heap_look(heap *h, slab *s)
         return; /* it became empty, and was taken away, before we came */
     bin *b = s->bin;
     const size_class *c = &pm_classes[s->klass];
-    if (!slab_notice(h, s) || b->limit == 0 || slab_out(s) > slab_near(s, c))
+    if (!slab_notice(h, s))
+        return;
+    if (b->limit == 0 && h->down)
+        slab_thins(h, s);
+    if (b->limit == 0 || slab_out(s) > slab_near(s, c))
         return;
     block *chain = bin_detach(b);
     bool pins = chain_pins(chain, c);
     bin_attach(b, chain);
     if (!pins)
         return;
-    bin_home(h, b, SIZE_MAX);
-    b->room -= b->limit;
-    b->limit = 0;
+    bin_falls(h, b);
     PROBE(fall_ends, b->klass, s);
     bins_rest(h);
 }
 
-#define SWEEP 32
+#define REST_SLABS 8   /* that give pages back at one look */
+#define REST_SWEEP 512 /* slabs that a nearly idle thread looks at */
+
+/* As many blocks are out as at the last look, and so for the time that an empty slab is kept: pages between them go back. */
+static bool slab_rests(slab *s, uint32_t now)
+{
+    size_t out = slab_out(s);
+    if (s->rest != out || s->trimmed) {
+        s->rest = (uint16_t)out;
+        s->since = now;
+    }
+    return now - s->since >= pm_config.purge_delay;
+}
 
 /* Slabs whose last blocks came from several sides at once may have become empty unnoticed. */
 static void bin_sweep(heap *h, bin *b)
 {
+    uint32_t now = h->down ? (uint32_t)os_now_ms() : 0;
     slab *s = b->partial;
-    for (int n = 0; s && n < SWEEP; n++) {
+    int most = SWEEP, rested = 0;
+    if (h->down) {
+        thinning_renew(h, now);
+        most = REST_SWEEP;
+    }
+    for (int n = 0; s && n < most && rested < REST_SLABS; n++) {
         slab *next = s->next;
         bool last = next == b->partial;
         if (slab_is_home(s))
             slab_emptied(h, s);
+        else if (now && slab_rests(s, now)) {
+            slab_trim(s, now);
+            rested++;
+        }
         if (last)
             break;
         s = next;
@@ -471,6 +591,7 @@ void heap_empty_bins(heap *h)
             b->room = b->limit = pm_classes[c].limit;
         b->pace = 0;
     }
+    h->down = 0;
 }
 
 static void each_partial(heap *h, void (*visit)(heap *, slab *))

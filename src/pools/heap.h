@@ -78,6 +78,10 @@ struct heap {
     uint32_t grab;   /* slabs that are got from the depot at once: doubles with each time, falls to 1 with a tick without need */
     block_run runs[RUN_SETS][RUN_WAYS];
     shortage shortage; /* the thread's */
+    uint16_t falls;    /* that have ended since a bin was filled */
+    uint16_t down;     /* fills until it is looked at whether the thread, which came down, is busy again; 0: it is */
+    uint16_t thinned;  /* blocks of slabs that were, since thinned_at */
+    uint32_t down_at, thinned_at; /* ms */
 
     /* Slabs to which blocks came back from other threads, linked by told. Push by compare-and-swap (release), taken whole by
      * exchange (acquire). On a line of its own: every other thread writes here. */

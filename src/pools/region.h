@@ -48,11 +48,12 @@ struct slab {
     _Alignas(64) uint64_t remote; /* count, told, newest block: see slab.h. Writers release, who takes the blocks acquires */
     slab *told;         /* the next one that its home is told of; whoever holds `told` */
     pm_pool *pool;      /* whose it is, when home is HEAP_POOL; NULL: an arena's. NULL in all other slabs */
-    uint32_t since;     /* in the depot: when it became empty, ms; wraps after 49 days */
+    uint32_t since;     /* when it became empty (in the depot), or was first seen at rest (in a heap), ms; wraps after 49 days */
     uint8_t unit_empty; /* in a unit's first record: how many of its slabs are in the depot; depot lock */
     bool unit_huge;     /* there too: huge pages were asked for; depot lock, but read by who opens or trims a slab */
     bool unripe;        /* counted in depot.unripe */
     uint16_t asked;     /* (size + 15) / 16 of the last request that was seen to be served from it, or 0; heap lock */
+    uint16_t rest;      /* blocks out at the last look at whether it is at rest; heap lock */
     bool trimmed;       /* its free pages went back, and no block has come home since */
     uint32_t touched;   /* bytes behind its guard that may hold pages: beyond, nothing was handed out since they went back; its holder */
 };
@@ -101,7 +102,7 @@ typedef struct control {
 } control;
 
 #define CONTROL_MAGIC "poolmalloc-live"
-#define CONTROL_LAYOUT 12u
+#define CONTROL_LAYOUT 13u
 
 /* Finds a place and maps the control page, `front` bytes behind its head (whole pages), and the first records; false: no
  * pools. Called once, before any other thread may come here. */

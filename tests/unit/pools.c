@@ -369,9 +369,50 @@ static void the_end_of_a_fall_leaves_nothing_at_hand(void **state)
     stats_copy(&s, sizeof s, true);
     assert_int_equal(s.row[class_of(300)].slabs, 0);
     pools_check();
-    void *p = take(300); /* it is used again: all is as before */
+}
+
+/* One at a time as long as its thread is nearly idle; once it is busy, all is as before. */
+static void a_heap_stays_down_while_its_thread_is_nearly_idle(void **state)
+{
+    (void)state;
+    fall_at_random();
+    const bin *b = &my_heap->bins[class_of(300)];
+    for (int i = 0; i < 1000; i++) {
+        clock_ms++;
+        void *p = take(300);
+        assert_null(b->free);
+        give(p);
+        assert_null(b->free);
+    }
+    for (int i = 0; i < 100; i++)
+        give(take(300));
     assert_int_equal(b->limit, pm_classes[class_of(300)].limit);
-    give(p);
+    assert_non_null(b->free);
+}
+
+/* Blocks of other sizes, too few for a slow path of their own when they are freed, keep no slab either. */
+static void a_thread_that_comes_down_keeps_no_slab(void **state)
+{
+    (void)state;
+    enum { SIZES = 16, OF_EACH = 3 };
+    void *p[SIZES][OF_EACH];
+    thread_idle();
+    for (int i = 0; i < SIZES; i++)
+        for (int j = 0; j < OF_EACH; j++)
+            p[i][j] = take_class(class_of(512) + (unsigned)i);
+    for (int i = 0; i < SIZES / 2; i++)
+        for (int j = 0; j < OF_EACH; j++)
+            free_block(p[i][j]);
+    uint64_t before = meetings_with("comes_down");
+    fall_at_random();
+    assert_true(meetings_with("comes_down") > before);
+    for (int i = SIZES / 2; i < SIZES; i++)
+        for (int j = 0; j < OF_EACH; j++)
+            give(p[i][j]);
+    pm_stats s;
+    stats_copy(&s, sizeof s, true);
+    for (size_t i = 0; i < SIZES; i++)
+        assert_int_equal(s.row[class_of(512) + i].slabs, 0);
 }
 
 static void idleness_ends_a_fall(void **state)
@@ -415,6 +456,75 @@ static void trim_gives_pages_between_blocks_back(void **state)
         assert_memory_equal(p[i], memset(expected, i, sizeof expected), sizeof expected);
         free_block(p[i]);
     }
+}
+
+static size_t resident_of(size_t size)
+{
+    pm_stats s;
+    stats_copy(&s, sizeof s, true);
+    return s.row[class_of(size)].resident_bytes;
+}
+
+enum { SPARSE = 4096 };
+static void *sparse[SPARSE];
+
+/* Frees all but the first of each `one_in`. */
+static void make_sparse(int one_in)
+{
+    for (int i = 0; i < SPARSE; i++)
+        sparse[i] = memset(take_class(class_of(4096)), i, 4096);
+    for (int i = 0; i < SPARSE; i++)
+        if (i % one_in)
+            free_block(sparse[i]);
+}
+
+static void end_sparse(int one_in)
+{
+    char expected[4096];
+    for (int i = 0; i < SPARSE; i += one_in) {
+        assert_memory_equal(sparse[i], memset(expected, i, sizeof expected), sizeof expected);
+        free_block(sparse[i]);
+    }
+    pools_check();
+}
+
+/* What a few blocks keep of a slab, when the thread comes down, is not the whole slab; but only so many slabs in a while. */
+static void sparse_slabs_give_pages_back(void **state)
+{
+    (void)state;
+    if (os_page_size() > 4096)
+        skip();
+    pools_trim();
+    clock_ms += 10000;
+    make_sparse(SLAB_SIZE / 4096);
+    size_t before = resident_of(4096);
+    uint64_t thinned = meetings_with("slab_thins");
+    fall_at_random();
+    thinned = meetings_with("slab_thins") - thinned;
+    assert_in_range(thinned, 16, 64);
+    assert_true(resident_of(4096) < before - thinned * (SLAB_SIZE - 10 * 4096));
+    pools_check();
+    end_sparse(SLAB_SIZE / 4096);
+}
+
+/* Of a thread that is nearly idle, what has been at rest for the purge delay. */
+static void slabs_at_rest_give_pages_back(void **state)
+{
+    (void)state;
+    if (os_page_size() > 4096)
+        skip();
+    pools_trim();
+    fall_at_random();
+    make_sparse(2);
+    fall_at_random();
+    size_t before = resident_of(4096);
+    for (int i = 0; i < 16 * CALM * CLASS_MAX; i++) {
+        clock_ms++;
+        free_block(take_class(class_of(300)));
+    }
+    assert_true(resident_of(4096) < before - 5 * MIB);
+    pools_check();
+    end_sparse(2);
 }
 
 /* Much lies purged, and what is purged last is not what is taken first: that the same amount is needed again and again is
@@ -574,6 +684,8 @@ int main(void)
         cmocka_unit_test(a_full_bin_passes_on),
         cmocka_unit_test(refills_gather_pace),
         cmocka_unit_test(the_end_of_a_fall_leaves_nothing_at_hand),
+        cmocka_unit_test(a_heap_stays_down_while_its_thread_is_nearly_idle),
+        cmocka_unit_test(a_thread_that_comes_down_keeps_no_slab),
         cmocka_unit_test(idleness_ends_a_fall),
         cmocka_unit_test(zeroed_is_zero),
         cmocka_unit_test(another_thread_frees),
@@ -581,6 +693,8 @@ int main(void)
         cmocka_unit_test(threads_share_heaps_one_after_another),
         cmocka_unit_test(trim_gives_pages_back),
         cmocka_unit_test(trim_gives_pages_between_blocks_back),
+        cmocka_unit_test(sparse_slabs_give_pages_back),
+        cmocka_unit_test(slabs_at_rest_give_pages_back),
         cmocka_unit_test(runs_are_collected_for_many_at_once),
         cmocka_unit_test(a_thread_without_heap_is_served),
         cmocka_unit_test(constant_heaps_are_checked),
