@@ -436,7 +436,11 @@ size_t hardened_size(const void *p, call c, const void *caller)
         return 0;
     }
     const size_class *size = class_checked(p, c, caller);
-    return size ? tail_size(live_checked(p, size, c, caller)) : block_size_of(p);
+    if (UNLIKELY(!size))
+        return block_size_of(p);
+    uint64_t shown = *block_tail(p, size) ^ key_of(p);
+    bool asks_only = c == CALL_USABLE_SIZE && tail_state(shown) == BLOCK_LIVE; /* what lies around it is looked at when it is freed */
+    return tail_size(LIKELY(asks_only) ? shown : live_checked(p, size, c, caller));
 }
 
 /* ---- all ---- */

@@ -24,7 +24,7 @@ PYTHON_MODULES = """test_array test_ast test_bytes test_codecs test_collections 
 test_generators test_hashlib test_io test_itertools test_json test_list test_long test_marshal test_memoryview test_mmap test_pickle
 test_posix test_queue test_re test_set test_signal test_ssl test_struct test_subprocess test_thread test_threading test_threading_local
 test_tracemalloc test_unicode test_weakref test_zlib"""
-PYTHON_CONCURRENT = "test_multiprocessing_fork test_concurrent_futures test_asyncio"  # each takes minutes, mostly waiting
+PYTHON_CONCURRENT = "test_multiprocessing_fork test_concurrent_futures"  # minutes each, mostly waiting; test_asyncio is longer still
 
 # Each ends by its count, within a minute or so beside a busy machine, and leaves the machine's disk and memory alone.
 STRESSORS = """malloc:300000 fork:500 vfork:500 clone:100 brk:20000 mmap:20 mmapfork:1 pthread:500 vm:2000 bigheap:200 memfd:50 mremap:20
