@@ -83,7 +83,7 @@ PEEKS void view_here(view *v, uint64_t *slow)
         .heap_count = LOAD(&pm_registry.count),
         .slow = slow,
         .classes = pm_classes,
-        .class_count = LOAD(&pm_class_count),
+        .class_count = classes_count(),
         .class_fixed = pm_class_fixed,
         .counts = pm_class_counts,
         .counted = pm_config.stats.full,

@@ -86,7 +86,7 @@ static NOINLINE void heap_tick(heap *h)
 static NOINLINE void heap_chores(heap *h)
 {
     uint32_t n = h->chores / CALM;
-    heap_calm_bin(h, &h->bins[n % LOAD(&pm_class_count)]);
+    heap_calm_bin(h, &h->bins[n % classes_count()]);
     if (n % 4 == 0)
         heap_flush(h);
     if (n % (TICK / CALM) == 0)
@@ -250,7 +250,7 @@ void *alloc_seen(void *p)
 
 static NOINLINE void *alloc_refill(unsigned klass, size_t size)
 {
-    if (UNLIKELY(!pm_pools_ready || klass >= LOAD(&pm_class_count))) /* none are malloc's where only explicit pools were wanted */
+    if (UNLIKELY(!pm_pools_ready || klass >= classes_count())) /* none are malloc's where only explicit pools were wanted */
         return NULL;
     heap *h = thread_heap();
     block *p;

@@ -44,7 +44,7 @@ void class_shape(size_class *c, size_t size, size_t align)
     size_t tail = align > (size_t)1 << COLOUR_SHIFT || PM_HARDENED ? 0 : SLAB_SIZE - c->head - c->per_slab * size;
     unsigned doublings = 63U - (unsigned)__builtin_clzl((tail >> COLOUR_SHIFT) + 1);
     c->colours = (doublings < COLOURS_MAX_SHIFT ? 1U << doublings : COLOURS_MAX) - 1;
-    c->limit = count_within(BIN_BLOCKS, BIN_BYTES, size);
+    STORE(&c->limit, count_within(BIN_BLOCKS, BIN_BYTES, size));
     c->refill = count_within(REFILL_BLOCKS, REFILL_BYTES, size);
     c->run = count_within(RUN_BLOCKS, RUN_BYTES, size);
 }
@@ -90,7 +90,7 @@ void classes_align(void)
             STORE(&pm_aligned_class[c][shift], above[shift] ^ CLASS_NONE);
     }
     __atomic_store_n(&pm_classes_aligned, true, __ATOMIC_RELEASE);
-    for (unsigned c = pm_class_fixed; c < LOAD(&pm_class_count); c++)
+    for (unsigned c = pm_class_fixed; c < classes_count(); c++)
         class_align_learned(c);
 }
 

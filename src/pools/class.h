@@ -29,6 +29,9 @@ extern size_class pm_classes[CLASS_MAX];
 extern uint32_t pm_class_count; /* malloc's classes: 0 … count - 1; sizes ascend up to where the fixed ones end */
 extern uint32_t pm_class_fixed; /* those that the settings name; the rest were learned */
 
+/* What it counts has been written before. */
+INLINE unsigned classes_count(void) { return __atomic_load_n(&pm_class_count, __ATOMIC_ACQUIRE); }
+
 /* Requests by (size + 15) / 16 → byte offset of their bin in a heap; the none-bin beyond the largest class. */
 extern uint16_t pm_bin_offset[BLOCK_MAX / QUANTUM + 1];
 /* The same, or what it held before sizes were hidden: what slow paths go by. */

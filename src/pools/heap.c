@@ -27,7 +27,7 @@ void heap_init(heap *h, uint32_t number)
     for (unsigned c = 0; c < CLASS_NONE; c++) {
         bin *b = &h->bins[c];
         b->klass = (uint8_t)c;
-        uint16_t limit = pm_every_call_slow ? 0 : pm_classes[c].limit;
+        uint16_t limit = pm_every_call_slow ? 0 : LOAD(&pm_classes[c].limit);
         STORE(&b->room, limit); /* first: a reader in between sees an empty bin */
         STORE(&b->limit, limit);
     }
@@ -488,7 +488,7 @@ static void heap_comes_down(heap *h)
     h->down = DOWN_FILLS;
     h->down_at = (uint32_t)os_now_ms();
     thinning_renew(h, h->down_at);
-    for (unsigned c = 0; c < LOAD(&pm_class_count); c++) {
+    for (unsigned c = 0; c < classes_count(); c++) {
         bin *b = &h->bins[c];
         bin_falls(h, b);
         slab *s = b->partial;
@@ -503,12 +503,12 @@ static void heap_comes_down(heap *h)
 static void bins_rest(heap *h)
 {
     unsigned holding = 0;
-    for (unsigned c = 0; c < LOAD(&pm_class_count); c++)
+    for (unsigned c = 0; c < classes_count(); c++)
         holding += h->bins[c].free != NULL;
     if (++h->falls * FALLS_DOWN >= holding)
         heap_comes_down(h);
     else
-        for (unsigned c = 0; c < LOAD(&pm_class_count); c++)
+        for (unsigned c = 0; c < classes_count(); c++)
             bin_rests(h, &h->bins[c]);
 }
 
@@ -584,11 +584,11 @@ void heap_calm_bin(heap *h, bin *b)
 
 void heap_empty_bins(heap *h)
 {
-    for (unsigned c = 0; c < LOAD(&pm_class_count); c++) {
+    for (unsigned c = 0; c < classes_count(); c++) {
         bin *b = &h->bins[c];
         bin_home(h, b, SIZE_MAX);
         if (!pm_every_call_slow)
-            b->room = b->limit = pm_classes[c].limit;
+            b->room = b->limit = LOAD(&pm_classes[c].limit);
         b->pace = 0;
     }
     h->down = 0;
@@ -596,7 +596,7 @@ void heap_empty_bins(heap *h)
 
 static void each_partial(heap *h, void (*visit)(heap *, slab *))
 {
-    for (unsigned c = 0; c < LOAD(&pm_class_count); c++) {
+    for (unsigned c = 0; c < classes_count(); c++) {
         slab *s = h->bins[c].partial, *last = s ? s->prev : NULL;
         for (bool more = s != NULL; more;) {
             slab *next = s->next;
@@ -624,7 +624,7 @@ static PEEKS size_t slab_holds(const slab *s)
 {
     if (!slab_in_use(s) && s->state != SLAB_WAITING)
         return 0;
-    if (LOAD(&s->home) == HEAP_POOL || s->state == SLAB_WAITING || s->klass >= LOAD(&pm_class_count))
+    if (LOAD(&s->home) == HEAP_POOL || s->state == SLAB_WAITING || s->klass >= classes_count())
         return SLAB_SIZE;
     return size_min((size_t)(pm_classes[s->klass].per_slab - s->free) * size_max(pm_classes[s->klass].size, 4 * KIB), SLAB_SIZE);
 }
@@ -675,7 +675,7 @@ void heap_recount(heap *h)
 {
     for (block_run *r = h->runs[0]; r < h->runs[0] + RUNS; r++)
         run_recount(r);
-    for (unsigned c = 0; c < LOAD(&pm_class_count); c++)
+    for (unsigned c = 0; c < classes_count(); c++)
         bin_recount(&h->bins[c]);
     each_partial(h, partial_recount);
 }
@@ -804,7 +804,7 @@ static size_t bin_length(const bin *b, const heap *h)
 void heap_check_links(void)
 {
     const heap *h = my_heap;
-    for (unsigned c = 0; heap_is_real(h) && !h->inside && c < LOAD(&pm_class_count); c++)
+    for (unsigned c = 0; heap_is_real(h) && !h->inside && c < classes_count(); c++)
         bin_length(&h->bins[c], h);
 }
 
@@ -824,7 +824,7 @@ static void bin_check(const heap *h, const bin *b, bool mine)
 void heap_check(heap *h, bool mine)
 {
     uint32_t spares = 0;
-    for (unsigned c = 0; c < LOAD(&pm_class_count); c++)
+    for (unsigned c = 0; c < classes_count(); c++)
         bin_check(h, &h->bins[c], mine);
     for (const slab *s = h->spare; s; s = s->next, spares++)
         if (LOAD(&s->home) != HEAP_NOBODY || !slab_in_use(s))

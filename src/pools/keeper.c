@@ -62,7 +62,7 @@ static void going_give(keeper *k, heap *h)
 /* In a fall what is at hand goes too, a class at a time. */
 static void hand_let(keeper *k)
 {
-    unsigned c = k->calm++ % LOAD(&pm_class_count);
+    unsigned c = k->calm++ % classes_count();
     while (k->held[c] > 0 && k->going_count < FALL_GOING - 1)
         k->going[k->going_count++] = k->hand[c][--k->held[c]];
 }
@@ -146,7 +146,7 @@ void keeper_empty(heap *h)
     keeper_collect_late(k, h);
     while (k->count)
         going_add(k, h, quarantine_pop(k));
-    for (unsigned c = 0; c < LOAD(&pm_class_count); c++)
+    for (unsigned c = 0; c < classes_count(); c++)
         while (k->held[c])
             going_add(k, h, k->hand[c][--k->held[c]]);
     going_give(k, h);
