@@ -14,6 +14,7 @@
 uint32_t pm_forking; /* threads between prepare and parent. In a child that was forked in the midst of another thread's slow path never 0:
                         it forwards everything */
 static bool lost;          /* this is such a child */
+static bool recount_due;   /* in a child: no heap that was left behind has been looked at. Registry lock */
 static uint32_t holders;   /* threads between fork_hold and fork_release */
 static uint32_t intruders; /* calls on explicit pools that have waited for the end of a fork in vain */
 static __thread struct {
@@ -124,32 +125,49 @@ void heap_retire(heap *h)
     registry_idle_push(h);
 }
 
-/* In the child: a slab that a thread was just telling its home of, or pushing a first block to, is on no list. */
-static void slabs_retell(void)
+/* Of heaps whose threads a fork left behind: slabs that are on no list, since those had all of their blocks, or were just
+ * giving one back. */
+static void slabs_recount(void)
 {
     for (size_t i = 0; i < pm_depot.fresh; i++) {
         slab *s = &pm_region.slabs[i];
         heap *h = slab_in_use(s) ? LOAD(&s->home) : HEAP_NOBODY;
-        if (!heap_is_real(h) || h->epoch == pm_registry.epoch)
+        if (!heap_is_real(h) || h->epoch == pm_registry.epoch || s->listed)
             continue;
-        if (!s->listed)
-            slab_recount(s, &pm_classes[s->klass]);
-        __atomic_fetch_and(&s->remote, ~REMOTE_TOLD, __ATOMIC_RELAXED);
-        if (s->chain || remote_count(s->remote))
+        slab_recount(s, &pm_classes[s->klass]);
+        if (s->chain || remote_count(LOAD(&s->remote)))
             heap_tell(s);
     }
 }
 
-/* Begins with the last one, when the inboxes are made anew. */
+/* All slabs that heaps are told of have the mark, or none has it. */
+static void told_mark(bool told)
+{
+    for (uint32_t i = 0; i < pm_registry.count; i++) {
+        heap *h = registry_heap(i);
+        for (slab *lists[] = {h->inbox, h->told}, **l = lists; l < lists + 2; l++)
+            for (slab *s = *l; s; s = s->told)
+                STORE(&s->remote, told ? s->remote | REMOTE_TOLD : s->remote & ~REMOTE_TOLD);
+    }
+}
+
+/* In the child, before it has a second thread, and without signals: a slab that a thread was just telling its home of has the mark, and
+ * is on no list. O(slabs). */
+static void slabs_retell(void)
+{
+    told_mark(false);
+    for (size_t i = 0; i < pm_depot.fresh; i++)
+        if (pm_region.slabs[i].remote & REMOTE_TOLD)
+            slab_tell(&pm_region.slabs[i]);
+    told_mark(true);
+}
+
 void fork_collect_some(uint32_t most)
 {
     registry *r = &pm_registry;
-    if (r->forked == r->count && fork_left_heaps()) {
-        for (uint32_t i = 0; i < r->count; i++)
-            if (registry_heap(i)->epoch != r->epoch)
-                registry_heap(i)->inbox = registry_heap(i)->told = NULL;
-        slabs_retell();
-    }
+    if (recount_due && fork_left_heaps())
+        slabs_recount();
+    recount_due = false;
     for (; r->forked > 1 && most > 0; most--) {
         heap *h = registry_heap(--r->forked);
         if (h->state == HEAP_LIVE && h->epoch != r->epoch) {
@@ -218,11 +236,23 @@ static void fork_prepare(void)
 
 static void fork_parent(void) { forks_count(-1); }
 
+/* A tell or a slow path of this thread's own, which a handler has interrupted, goes on with what it holds of the lists: they stay as
+ * they are then, and what another thread was just telling of is not heard of. */
+static void child_retells(void)
+{
+    uint64_t signals = os_signals_hold();
+    if ((pm_tellers != pm_tells || lost) && pm_tells == 0 && !mine_inside())
+        slabs_retell();
+    pm_tellers = pm_tells;
+    os_signals_release(signals);
+}
+
 static void fork_child(void)
 {
     registry *r = &pm_registry;
     heap *h = my_heap;
     lost |= !mine.whole;
+    child_retells();
     mine.forks--;
     pm_forking = mine.forks + (lost ? 1U : 0U);
     holders = mine.holds;
@@ -230,6 +260,7 @@ static void fork_child(void)
     r->process = os_pid();
     os_forked();
     r->forked = r->count;
+    recount_due = true;
     if (heap_is_real(h)) {
         h->epoch = r->epoch;
         h->thread = os_thread();

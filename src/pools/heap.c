@@ -682,6 +682,9 @@ void heap_recount(heap *h)
 
 /* ---- blocks to other heaps ---- */
 
+uint32_t pm_tellers;
+__thread uint32_t pm_tells;
+
 void slab_tell(slab *s)
 {
     heap *home = LOAD(&s->home);
@@ -695,16 +698,33 @@ void slab_tell(slab *s)
     } while (!__atomic_compare_exchange_n(&home->inbox, &head, s, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
 }
 
+/* In this order: a handler that comes in between and forks leaves its child a number that is too high, if any. */
+static void tell_begin(void)
+{
+    pm_tells++;
+    __atomic_fetch_add(&pm_tellers, 1, __ATOMIC_ACQ_REL);
+}
+
+static void tell_end(void)
+{
+    __atomic_fetch_sub(&pm_tellers, 1, __ATOMIC_RELEASE);
+    pm_tells--;
+}
+
 void heap_tell(slab *s)
 {
+    tell_begin();
     if (!(__atomic_fetch_or(&s->remote, REMOTE_TOLD, __ATOMIC_ACQ_REL) & REMOTE_TOLD))
         slab_tell(s);
+    tell_end();
 }
 
 void block_send(slab *s, void *p)
 {
+    tell_begin();
     if (slab_give_remote(s, p, p, 1))
         slab_tell(s);
+    tell_end();
 }
 
 static void run_send(heap *h, block_run *r)

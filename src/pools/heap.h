@@ -245,6 +245,9 @@ void block_send(slab *s, void *p);
 /* Its heap is to look at a slab. Whoever has set its REMOTE_TOLD. */
 void slab_tell(slab *s);
 void heap_tell(slab *s); /* the same, from whoever has not; nothing when it is being told of already */
+/* Threads in the midst of one of these outside of a slow path, for which a fork does not wait; and how often this thread is. */
+extern uint32_t pm_tellers;
+extern __thread uint32_t pm_tells __attribute__((visibility("hidden")));
 
 INLINE block_run *runs_of(heap *h, const slab *s) { return h->runs[slab_index(s) % RUN_SETS]; }
 

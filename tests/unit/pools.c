@@ -672,6 +672,47 @@ static void constant_heaps_are_checked(void **state)
     assert_non_null(strstr(line, "constant heaps"));
 }
 
+static int times_told(const slab *which)
+{
+    int n = 0;
+    for (slab *lists[] = {my_heap->inbox, my_heap->told}, **l = lists; l < lists + 2; l++)
+        for (const slab *s = *l; s && n < 10; s = s->told)
+            n += s == which;
+    return n;
+}
+
+/* A fork comes while one slab has been told of, and a thread is just about to tell of another one. */
+static void children_are_told_once(void **state)
+{
+    (void)state;
+    static void *p[2001], *given[2];
+    for (int i = 0; i < 2000; i++)
+        p[i] = take(80);
+    slab *told = slab_of(p[0]), *untold = slab_of(p[1999]);
+    given[0] = p[0];
+    pthread_t t;
+    pthread_create(&t, NULL, free_all, given);
+    pthread_join(t, NULL);
+    __atomic_fetch_or(&untold->remote, REMOTE_TOLD, __ATOMIC_RELAXED);
+    pm_tellers++;
+    int status;
+    pid_t child = fork();
+    if (child == 0) {
+        if (times_told(told) != 1 || times_told(untold) != 1 || pm_tellers != 0)
+            _exit(1);
+        pools_trim();
+        pools_check();
+        _exit(times_told(told) + times_told(untold) + (untold->remote & REMOTE_TOLD ? 1 : 0));
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_int_equal(times_told(untold), 0);
+    __atomic_fetch_and(&untold->remote, ~REMOTE_TOLD, __ATOMIC_RELAXED);
+    pm_tellers--;
+    free_all(p + 1);
+    pools_check();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -698,6 +739,7 @@ int main(void)
         cmocka_unit_test(runs_are_collected_for_many_at_once),
         cmocka_unit_test(a_thread_without_heap_is_served),
         cmocka_unit_test(constant_heaps_are_checked),
+        cmocka_unit_test(children_are_told_once),
         cmocka_unit_test(regrets_are_counted_by_amount),
         cmocka_unit_test(a_purged_unit_begins_anew),
         cmocka_unit_test(trim_splits_only_sparse_units),
