@@ -105,6 +105,15 @@ constexpr std::size_t block_align_of = alignof(T) < 8 ? 8 : alignof(T);
 template <class T>
 constexpr bool fits_pool = sizeof(T) <= 65536 && alignof(T) <= 4096;
 
+template <class Stats, class Of>
+Stats stats_of(void (*get)(const Of *, Stats *), const Of *of) noexcept
+{
+    Stats stats{};
+    stats.struct_size = sizeof stats;
+    get(of, &stats);
+    return stats;
+}
+
 // The next `size` bytes of what lies between at and end, or null. No sum that could wrap around.
 inline void *bump(pm_arena_room &room, std::size_t size, std::size_t align) noexcept
 {
@@ -142,13 +151,7 @@ public:
     void reset() noexcept { pm_pool_reset(get()); }
     std::size_t trim() noexcept { return pm_pool_trim(get()); }
     bool owns(const void *p) const noexcept { return pm_pool_owns(get(), p); }
-    pm_pool_stats stats() const noexcept
-    {
-        pm_pool_stats stats{};
-        stats.struct_size = sizeof stats;
-        pm_pool_stats_get(get(), &stats);
-        return stats;
-    }
+    pm_pool_stats stats() const noexcept { return detail::stats_of(pm_pool_stats_get, get()); }
 
     pm_pool *get() const noexcept { return owned.get(); }
     pm_pool *release() noexcept { return owned.release(); } // the caller's, to destroy
@@ -187,13 +190,7 @@ public:
             }
         return object;
     }
-    std::size_t bytes_used() const noexcept
-    {
-        pm_arena_stats stats{};
-        stats.struct_size = sizeof stats;
-        pm_arena_stats_get(get(), &stats);
-        return stats.used;
-    }
+    std::size_t bytes_used() const noexcept { return detail::stats_of(pm_arena_stats_get, get()).used; }
     pm_arena_mark save() const noexcept { return pm_arena_save(get()); }
     void rewind(pm_arena_mark mark) noexcept { pm_arena_rewind(get(), mark); }
     void reset() noexcept { pm_arena_reset(get()); }
@@ -416,9 +413,7 @@ public:
 
     explicit pool_allocator(pm_pool *of) noexcept : from(of)
     {
-        pm_pool_stats stats{};
-        stats.struct_size = sizeof stats;
-        pm_pool_stats_get(of, &stats);
+        const pm_pool_stats stats = detail::stats_of(pm_pool_stats_get, of);
         block_size = stats.block_size;
         block_align = stats.block_align;
     }
@@ -531,7 +526,7 @@ class pool_resource : public std::pmr::memory_resource
 public:
     explicit pool_resource(pm_sharing sharing = PM_SHARING_THREADS,
                            std::pmr::memory_resource *upstream = std::pmr::new_delete_resource())
-        : pool_resource(options_of(sharing, upstream))
+        : pool_resource(pool_resource_options{nullptr, sharing, 0, detail::largest_block, upstream, false})
     {
     }
     explicit pool_resource(const pool_resource_options &wanted)
@@ -579,9 +574,7 @@ public:
         pool_resource_stats sum{large_bytes, 0, 0, large};
         for (const slot &s : slots)
             if (pm_pool *const p = s.pool.load(std::memory_order_relaxed)) {
-                pm_pool_stats one{};
-                one.struct_size = sizeof one;
-                pm_pool_stats_get(p, &one);
+                const pm_pool_stats one = detail::stats_of(pm_pool_stats_get, p);
                 sum.used += one.used * one.block_size;
                 sum.capacity += one.capacity * one.block_size;
                 sum.pools++;
@@ -617,14 +610,6 @@ private:
         std::atomic<std::uintptr_t> hand{pm_pool_hand_of_thread(nullptr)};
         std::atomic<pm_pool *> pool{nullptr};
     };
-
-    static pool_resource_options options_of(pm_sharing sharing, std::pmr::memory_resource *upstream) noexcept
-    {
-        pool_resource_options o;
-        o.sharing = sharing;
-        o.upstream = upstream;
-        return o;
-    }
 
     // 1, 2, 4, 8 or 16.
     static bool is_plain(std::size_t align) noexcept { return align <= 16 && (0x10116u >> align & 1); }
@@ -757,9 +742,7 @@ private:
         const auto held = hold();
         void *block = pm_pool_alloc(p); // another thread may have been first
         while (!block) {
-            pm_pool_stats now{};
-            now.struct_size = sizeof now;
-            pm_pool_stats_get(p, &now);
+            const pm_pool_stats now = detail::stats_of(pm_pool_stats_get, p);
             const std::size_t size = detail::block_size_of(number), bytes = chunk_bytes(size, now.capacity * size);
             if (pm_pool_extend(p, upstream_add(bytes, now.block_align), bytes) != 0)
                 detail::fail_memory();
@@ -856,11 +839,11 @@ class arena_resource : public std::pmr::memory_resource
 public:
     arena_resource() noexcept : arena_resource(nullptr, 0) {}
     explicit arena_resource(std::size_t bytes, std::pmr::memory_resource *upstream = nullptr) noexcept // to begin with
-        : arena_resource(options_of(nullptr, 0, bytes, upstream))
+        : arena_resource(arena_resource_options{nullptr, 0, bytes, 0, 0, upstream})
     {
     }
     arena_resource(void *buffer, std::size_t bytes, std::pmr::memory_resource *upstream = nullptr) noexcept
-        : arena_resource(options_of(buffer, bytes, 0, upstream))
+        : arena_resource(arena_resource_options{buffer, bytes, 0, 0, 0, upstream})
     {
     }
     explicit arena_resource(const arena_resource_options &options) noexcept
@@ -901,17 +884,6 @@ protected:
     bool do_is_equal(const std::pmr::memory_resource &other) const noexcept override { return this == &other; }
 
 private:
-    static arena_resource_options options_of(void *buffer, std::size_t buffer_bytes, std::size_t bytes,
-                                             std::pmr::memory_resource *upstream) noexcept
-    {
-        arena_resource_options o;
-        o.buffer = buffer;
-        o.buffer_bytes = buffer_bytes;
-        o.bytes = bytes;
-        o.upstream = upstream;
-        return o;
-    }
-
     void restart() noexcept
     {
         first.at = begin();
@@ -919,13 +891,7 @@ private:
     }
     char *begin() const noexcept { return static_cast<char *>(wanted.buffer); }
     std::size_t first_used() const noexcept { return begin() ? static_cast<std::size_t>(first.at - begin()) : 0; }
-    pm_arena_stats grown_stats() const noexcept
-    {
-        pm_arena_stats stats{};
-        stats.struct_size = sizeof stats;
-        pm_arena_stats_get(grown.get(), &stats);
-        return stats;
-    }
+    pm_arena_stats grown_stats() const noexcept { return detail::stats_of(pm_arena_stats_get, grown.get()); }
 
     static std::pmr::memory_resource *above(void *context) noexcept { return static_cast<std::pmr::memory_resource *>(context); }
     static void *take(std::size_t bytes, void *context)

@@ -46,18 +46,7 @@ int option_error(const char *command, char **argv, const struct option *options)
     return usage_error(command);
 }
 
-void complain_setting(const char *line)
-{
-    static const char unknown[] = ": no such setting";
-    const char *names[SETTINGS], *end = strstr(line, unknown), *nearest = NULL;
-    for (size_t i = 0; i < SETTINGS; i++)
-        names[i] = settings[i].variable;
-    char *given = strndup(line, end ? (size_t)(end - line) : 0);
-    if (end && given)
-        nearest = word_nearest(given, names, SETTINGS);
-    free(given);
-    fprintf(stderr, nearest ? "poolmalloc: %s; did you mean %s?\n" : "poolmalloc: %s\n", line, nearest);
-}
+void complain_setting(const char *line) { fprintf(stderr, "poolmalloc: %s\n", line); }
 
 /* Nothing is used instead where nothing runs. */
 void refuse_setting(const char *line)

@@ -185,7 +185,6 @@ static pm_arena *arena_over(char *buffer, size_t bytes)
 
 static void *parent_take(size_t bytes, void *parent) { return pm_arena_alloc(parent, bytes, QUANTUM); }
 
-
 /* What lies at `from` or beyond is about to be given back. */
 static void deferred_run(pm_arena *a, size_t from)
 {
@@ -284,7 +283,7 @@ static bool mark_is_good(const pm_arena *a, pm_arena_mark mark)
     const chunk *c = a->first;
     while (c && c != mark.chunk && c != a->current)
         c = c->next;
-    const char *at = mark.at, *end = c != a->current ? c->end : a->room.at;
+    const char *at = mark.at, *end = c && c != a->current ? c->end : a->room.at;
     return c == mark.chunk && at >= start_of(a, c) && at <= end;
 }
 

@@ -141,12 +141,6 @@ void pool_give(pm_pool *pool, block *p)
     give_run(pool, &p, 1);
 }
 
-static void bin_forget(bin *b)
-{
-    b->free = NULL;
-    b->room = b->limit;
-}
-
 void pool_reset(pm_pool *pool)
 {
     for (slab *s = pool->slabs.first; s; s = s->next)
@@ -155,8 +149,6 @@ void pool_reset(pm_pool *pool)
         piece_reset(p);
     pool->empty = (uint32_t)pool->slabs.count;
     pool->out = 0;
-    bin_forget(&pool->own);
-    bin_forget(&pool->hand);
 }
 
 /* ---- check ---- */
@@ -180,19 +172,6 @@ void pool_check(pm_pool *pool)
         (pool->hand.limit && pool_used(pool) + bin_holds(&pool->hand) > pool->peak))
         report_abort("check: pool %s: %zu blocks out, %zu counted; %zu slabs empty, %u counted", pool->name, out, pool->out,
                      empty, pool->empty);
-}
-
-static void check_all(void)
-{
-    os_lock_take(&pm_pools.lock);
-    for (pm_pool *pool = pm_pools.first; pool; pool = pool->next) {
-        if (pool->sharing == PM_SHARING_NONE)
-            continue; /* another thread may be inside */
-        pool_lock(pool);
-        pool_check(pool);
-        pool_unlock(pool);
-    }
-    os_lock_give(&pm_pools.lock);
 }
 
 /* ---- records ---- */
@@ -278,18 +257,22 @@ static void bins_recount(heap *h)
         bin_recount(&h->pool_bins[i]);
 }
 
-static void shed_all(void)
+static void all_visit(void (*each)(pm_pool *))
 {
     os_lock_take(&pm_pools.lock);
     for (pm_pool *pool = pm_pools.first; pool; pool = pool->next) {
         if (pool->sharing == PM_SHARING_NONE)
-            continue;
+            continue; /* another thread may be inside */
         pool_lock(pool);
-        pool_shed(pool, pool->keep);
+        each(pool);
         pool_unlock(pool);
     }
     os_lock_give(&pm_pools.lock);
 }
+
+static void shed(pm_pool *pool) { pool_shed(pool, pool->keep); }
+static void shed_all(void) { all_visit(shed); }
+static void check_all(void) { all_visit(pool_check); }
 
 static void free_block_of(void *p, slab *s)
 {

@@ -45,7 +45,7 @@ bool pool_fill(pm_pool *pool, bin *b);                    /* blocks for an empty
 void pool_give_back(pm_pool *pool, bin *b, size_t count); /* up to count blocks of the bin go to their slabs */
 void pool_give(pm_pool *pool, block *p);
 void pool_shed(pm_pool *pool, size_t keep); /* empty slabs beyond so many in all leave; O(slabs) */
-void pool_reset(pm_pool *pool);               /* all blocks are free, but what lies in heaps' bins */
+void pool_reset(pm_pool *pool);               /* all blocks are free; its bins are the caller's to make so */
 void pool_check(pm_pool *pool);
 
 /* Pools, and the handling of explicit pools within them, are up; false: there is no address space, or the system refuses. */

@@ -103,7 +103,7 @@ static void hand_feed(pm_pool *pool)
     if (n == 0)
         return;
     block *first = own->free, **end = &first;
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n && *end; i++)
         end = &(*end)->next;
     own->free = *end;
     own->room += (int32_t)n;

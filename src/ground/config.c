@@ -2,6 +2,8 @@
  * good, else it says in `bad` what is wrong with which part. The tool's print_KIND writes the field back. */
 #include "ground/config.h"
 
+#include "ground/text.h"
+
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -91,41 +93,22 @@ static bool parse_flag(token t, bool *field, badness *bad)
     return true;
 }
 
-static bool parse_limit(token t, size_t *field, badness *bad)
-{
-    size_t size = 0;
-    if (!token_is(t, "none") && (!size_parse(t.at, t.end, &size) || size == 0))
-        return bad_set(bad, t, "is no size (a number of bytes above 0, with K, M or G, or none)");
-    *field = size;
-    return true;
-}
+/* A number, or a word that stands for one. */
+#define NUMBER_KIND(kind, type, word, stands_for, is_good, why)                                                        \
+    static bool parse_##kind(token t, type *field, badness *bad)                                                       \
+    {                                                                                                                  \
+        size_t n = stands_for;                                                                                         \
+        if (!token_is(t, word) && !(is_good))                                                                          \
+            return bad_set(bad, t, why);                                                                               \
+        *field = (type)n;                                                                                              \
+        return true;                                                                                                   \
+    }
 
-static bool parse_step(token t, size_t *field, badness *bad)
-{
-    size_t size = 0;
-    if (!token_is(t, "off") && (!size_parse(t.at, t.end, &size) || size < KIB || size > 8 * GIB))
-        return bad_set(bad, t, "is no size from 1K to 8G, nor off");
-    *field = size;
-    return true;
-}
-
-static bool parse_delay(token t, uint32_t *field, badness *bad)
-{
-    size_t ms = DELAY_NEVER;
-    if (!token_is(t, "never") && (!number_parse(t, &ms) || ms >= DELAY_NEVER))
-        return bad_set(bad, t, "is no number of milliseconds, nor never");
-    *field = (uint32_t)ms;
-    return true;
-}
-
-static bool parse_rate(token t, uint32_t *field, badness *bad)
-{
-    size_t rate = 0;
-    if (!token_is(t, "off") && (!number_parse(t, &rate) || rate == 0 || rate > RATE_MOST))
-        return bad_set(bad, t, "is no number from 1 to 1000000000, nor off");
-    *field = (uint32_t)rate;
-    return true;
-}
+NUMBER_KIND(limit, size_t, "none", 0, size_parse(t.at, t.end, &n) && n > 0,
+            "is no size (a number of bytes above 0, with K, M or G, or none)")
+NUMBER_KIND(step, size_t, "off", 0, size_parse(t.at, t.end, &n) && n >= KIB && n <= 8 * GIB, "is no size from 1K to 8G, nor off")
+NUMBER_KIND(delay, uint32_t, "never", DELAY_NEVER, number_parse(t, &n) && n < DELAY_NEVER, "is no number of milliseconds, nor never")
+NUMBER_KIND(rate, uint32_t, "off", 0, number_parse(t, &n) && n > 0 && n <= RATE_MOST, "is no number from 1 to 1000000000, nor off")
 
 #define WORDS_KIND(kind, type, why, ...)                                                                               \
     const char *const config_words_##kind[] = {__VA_ARGS__, NULL};                                                     \
@@ -307,33 +290,12 @@ static const option *option_find(const char *name, size_t length)
     return NULL;
 }
 
-#define NAME_MOST 24 /* no name is longer */
-
-/* How many letters to change, add or leave out until `name`, of `length`, is `other`; many, where either is no setting's. */
-static size_t name_distance(const char *name, size_t length, const char *other)
-{
-    uint8_t row[NAME_MOST + 1], count = (uint8_t)size_min(strlen(other), NAME_MOST);
-    if (length > NAME_MOST)
-        return SIZE_MAX;
-    for (uint8_t i = 0; i <= count; i++)
-        row[i] = i;
-    for (size_t n = 0; n < length; n++) {
-        uint8_t before = row[0]++;
-        for (uint8_t i = 0; i < count; i++) {
-            uint8_t change = (uint8_t)(before + (name[n] != other[i]));
-            before = row[i + 1];
-            row[i + 1] = (uint8_t)size_min(change, size_min(before, row[i]) + 1);
-        }
-    }
-    return row[count];
-}
-
 static const char *name_nearest(const char *name, size_t length)
 {
     size_t best = 3, distance;
     const char *nearest = NULL;
     for (size_t i = 0; i < OPTION_COUNT; i++)
-        if ((distance = name_distance(name, length, options[i].name)) < best) {
+        if ((distance = word_distance(name, length, options[i].name)) < best) {
             best = distance;
             nearest = options[i].name;
         }
@@ -342,11 +304,10 @@ static const char *name_nearest(const char *name, size_t length)
 
 static const char prefix[] = "POOLMALLOC_";
 
-/* The tool has a suggestion of its own. */
-static void complain_of_name(const char *name, size_t length, bool strict, config_complain *complain)
+static void complain_of_name(const char *name, size_t length, config_complain *complain)
 {
     char line[200];
-    const char *nearest = strict ? NULL : name_nearest(name, length);
+    const char *nearest = name_nearest(name, length);
     snprintf(line, sizeof line, "%s%.*s: no such setting%s%s%s", prefix, (int)size_min(length, 100), name,
              nearest ? "; did you mean " : "", nearest ? prefix : "", nearest ? nearest : "");
     line_say(line, complain);
@@ -363,7 +324,7 @@ static bool variable_load(config *c, const char *variable, bool strict, config_c
     const option *o = option_find(name, (size_t)(equals - name));
     badness bad;
     if (!o) {
-        complain_of_name(name, (size_t)(equals - name), strict, complain);
+        complain_of_name(name, (size_t)(equals - name), complain);
         return !strict;
     }
     if (o->parse(token_of(equals + 1), (char *)c + o->offset, &bad))

@@ -19,7 +19,6 @@ void os_forked(void);
 
 bool os_lock_inherit(os_lock *l); /* false: it is not a former generation's */
 bool os_lock_wait(os_lock *l);    /* true: inherited */
-void os_lock_wake(os_lock *l);
 void os_wait(uint32_t *word, uint32_t value); /* until it is woken, or the word has another value; or less */
 void os_wake(uint32_t *word);                 /* one */
 
@@ -34,7 +33,7 @@ INLINE bool os_lock_take(os_lock *l) { return UNLIKELY(!os_lock_try_free(l, 1)) 
 INLINE void os_lock_give(os_lock *l)
 {
     if (UNLIKELY(__atomic_exchange_n(&l->state, 0, __ATOMIC_RELEASE) & 2))
-        os_lock_wake(l);
+        os_wake(&l->state);
 }
 
 /* True: this process has had but one thread so far, says the C library; false: it may have others, or nobody says. */

@@ -82,7 +82,6 @@ bool os_lock_wait(os_lock *l)
     return false;
 }
 
-void os_lock_wake(os_lock *l) { os_wake(&l->state); }
 void os_wait(uint32_t *word, uint32_t value) { CALL4(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, 0); }
 void os_wake(uint32_t *word) { CALL3(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1); }
 

@@ -108,12 +108,32 @@ void name_clean(const char *from, char *to, size_t bytes)
     *to = 0;
 }
 
+#define WORD_MOST 31
+
+size_t word_distance(const char *word, size_t length, const char *other)
+{
+    uint8_t row[WORD_MOST + 1], count = (uint8_t)size_min(strlen(other), WORD_MOST);
+    if (length > WORD_MOST)
+        return SIZE_MAX;
+    for (uint8_t i = 0; i <= count; i++)
+        row[i] = i;
+    for (size_t n = 0; n < length; n++) {
+        uint8_t before = row[0]++;
+        for (uint8_t i = 0; i < count; i++) {
+            uint8_t change = (uint8_t)(before + ((word[n] | 0x20) != (other[i] | 0x20)));
+            before = row[i + 1];
+            row[i + 1] = (uint8_t)size_min(change, size_min(before, row[i]) + 1);
+        }
+    }
+    return row[count];
+}
+
 static char path_folder[PATH_BYTES] RARE; /* with a slash at the end; empty: it has no name */
 
 void path_start(void)
 {
     if (os_folder(path_folder, sizeof path_folder - 1))
-        strcat(path_folder, "/");
+        memcpy(path_folder + strlen(path_folder), "/", sizeof "/");
     else
         *path_folder = 0;
 }

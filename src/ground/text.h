@@ -20,6 +20,10 @@ void text_flush(text *t);
 /* A name of whatever bytes, fit to be shown; cut where it does not fit. Once, where the name comes from. */
 void name_clean(const char *from, char *to, size_t bytes);
 
+/* How many letters to change, add or leave out until the first `length` of `word` are `other`, in capitals or not; many, where the
+ * word is no name of ours. */
+size_t word_distance(const char *word, size_t length, const char *other);
+
 /* From now on relative paths mean today's folder, whatever the program changes to. */
 void path_start(void);
 /* `pattern` with each %p replaced by the process id; false when it does not fit. */

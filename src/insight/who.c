@@ -209,10 +209,11 @@ __attribute__((no_sanitize("address", "thread"))) static uint32_t stack_copy(uin
         n = size_min(most - bytes, page - (from + bytes) % page);
         if (bytes > 0 && !os_readable((const void *)(from + bytes))) /* NOLINT: a register's value */
             break;
-        if (!PM_SANITIZED)
+        if (PM_SANITIZED)
+            for (size_t i = bytes; i < bytes + n; i += sizeof *to)
+                to[i / sizeof *to] = *(const volatile uint64_t *)(from + i); /* NOLINT */
+        else
             memcpy((char *)to + bytes, (const char *)from + bytes, n); /* NOLINT */
-        for (size_t i = bytes; PM_SANITIZED && i < bytes + n; i += sizeof *to)
-            to[i / sizeof *to] = *(const volatile uint64_t *)(from + i); /* NOLINT */
     }
     return (uint32_t)bytes;
 }

@@ -15,9 +15,10 @@ uint32_t pm_class_count, pm_class_fixed;
 
 /* As the default sizes have it, so that most processes share these pages with the file. */
 #define STEPS(c, below, size) [(below) / QUANTUM + 1 ...(size) / QUANTUM] = (c) * BIN_SIZE
+#define QUARTERS(n, size) ((size_t)(size) / 4 * (n))
 #define DOUBLING(c, size)                                                                                              \
-    STEPS(c, size, size / 4 * 5), STEPS((c) + 1, size / 4 * 5, size / 4 * 6), STEPS((c) + 2, size / 4 * 6, size / 4 * 7), \
-        STEPS((c) + 3, size / 4 * 7, size * 2)
+    STEPS(c, size, QUARTERS(5, size)), STEPS((c) + 1, QUARTERS(5, size), QUARTERS(6, size)),                           \
+        STEPS((c) + 2, QUARTERS(6, size), QUARTERS(7, size)), STEPS((c) + 3, QUARTERS(7, size), QUARTERS(8, size))
 uint16_t pm_bin_offset[BLOCK_MAX / QUANTUM + 1] = {
     STEPS(1, 16, 32),    STEPS(2, 32, 48),    STEPS(3, 48, 64),   DOUBLING(4, 64),     DOUBLING(8, 128),
     DOUBLING(12, 256),   DOUBLING(16, 512),   DOUBLING(20, 1024), DOUBLING(24, 2048),  DOUBLING(28, 4096),

@@ -174,9 +174,7 @@ void fork_collect_some(uint32_t most)
             h->lock = HEAP_OTHERS; /* its thread may have had it, just about to see that it may not enter */
             h->inside = false;
             heap_retire(h);
-            slab *leaving = heap_unlock(h);
-            if (leaving)
-                depot_put(leaving);
+            heap_unlock(h);
         }
     }
 }

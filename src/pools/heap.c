@@ -54,13 +54,14 @@ void heap_lock_wait(heap *h)
     }
 }
 
-slab *heap_unlock(heap *h)
+void heap_unlock(heap *h)
 {
     slab *leaving = h->leaving;
     h->leaving = NULL;
     if (UNLIKELY(__atomic_exchange_n(&h->lock, HEAP_FREE, __ATOMIC_RELEASE) == HEAP_AWAITED))
         os_wake(&h->lock);
-    return leaving;
+    if (leaving)
+        depot_put(leaving);
 }
 
 void heap_leave(heap *h)

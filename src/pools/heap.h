@@ -225,7 +225,7 @@ void heap_recount(heap *h);               /* after a fork: bins and slabs */
 /* With the lock, by any thread. */
 void heap_hear(heap *h, size_t most); /* what the inbox tells of, at most so many slabs */
 void heap_shed(heap *h);              /* all spares leave */
-slab *heap_unlock(heap *h); /* by another thread than the heap's; what leaves, for the depot, or NULL */
+void heap_unlock(heap *h);  /* by another thread than the heap's; and what leaves goes to the depot */
 size_t heap_purge(slab *s); /* pages of a slab of h without a block in use go back; bytes of those */
 void heap_accept(heap *h, slab *s);                   /* an open slab whose home this is comes in, to be used next */
 void heap_keep(heap *h, slab *s);                     /* an empty slab of nobody's becomes a spare */

@@ -33,9 +33,7 @@ static void dead_collect(void)
         if (h == registry_heap(0) || h->state != HEAP_LIVE || h->epoch != r->epoch || os_thread_lives(h->thread) || !heap_lock_try(h))
             continue;
         heap_retire(h);
-        slab *leaving = heap_unlock(h);
-        if (leaving)
-            depot_put(leaving);
+        heap_unlock(h);
         PROBE(dead_found, h->number, 0);
     }
 }
@@ -91,21 +89,24 @@ void thread_drop(heap *h)
     heap_shed(h);
 }
 
-static void storer_idle(heap *h)
+/* False: the thread is on a slow path, or another one forks. */
+static bool heap_rest(heap *h)
 {
+    if (!heap_is_real(h) || !heap_enter(h))
+        return false;
+    thread_drop(h);
+    heap_leave(h);
     if (pm_storer)
         pm_storer->idle(h);
+    return true;
 }
 
-/* Where the thread was on a slow path, or another one forks, the heap stays as it is, and is found later. */
+/* A heap that cannot be put to rest stays as it is, and is found later. */
 void thread_exit(void *p)
 {
     heap *h = p;
-    if (h != my_heap || !heap_enter(h))
+    if (h != my_heap || !heap_rest(h))
         return;
-    thread_drop(h);
-    heap_leave(h);
-    storer_idle(h);
     my_heap = HEAP_GONE;
     if (!fork_hold())
         return;
@@ -115,24 +116,9 @@ void thread_exit(void *p)
     fork_release();
 }
 
-void thread_idle(void)
-{
-    heap *h = my_heap;
-    if (!heap_is_real(h) || !heap_enter(h))
-        return;
-    thread_drop(h);
-    heap_leave(h);
-    storer_idle(h);
-}
+void thread_idle(void) { heap_rest(my_heap); }
 
 /* ---- other heaps' slabs ---- */
-
-static void slabs_leave(heap *h)
-{
-    slab *leaving = heap_unlock(h);
-    if (leaving)
-        depot_put(leaving);
-}
 
 /* What a heap's inbox tells of is looked at, and its empty slabs go to the depot. Not for one's own heap. Registry lock. */
 static bool heap_strip(heap *h, size_t most)
@@ -142,7 +128,7 @@ static bool heap_strip(heap *h, size_t most)
     heap_hear(h, most);
     heap_shed(h);
     PROBE(strip, h->number, most);
-    slabs_leave(h);
+    heap_unlock(h);
     return true;
 }
 
@@ -154,7 +140,7 @@ static bool heap_hand_over(heap *from, heap *mine, unsigned klass)
     slab *s = heap_yield(from, klass, mine);
     if (s)
         heap_accept(mine, s);
-    slabs_leave(from);
+    heap_unlock(from);
     return s != NULL;
 }
 
@@ -298,7 +284,7 @@ static size_t purge_between_blocks(slab *s, heap *mine)
             slab_gather(s, &pm_classes[s->klass], h->state == HEAP_IDLE);
         if (LOAD(&s->home) == h)
             bytes = heap_purge(s);
-        slabs_leave(h);
+        heap_unlock(h);
     }
     os_lock_give(&pm_registry.lock);
     return bytes;
@@ -325,7 +311,7 @@ void heaps_check(void)
             heap_check(h, true);
         else if (h->state != HEAP_UNUSED && heap_lock_try(h)) {
             heap_check(h, h->state == HEAP_IDLE);
-            slabs_leave(h);
+            heap_unlock(h);
         }
     }
     os_lock_give(&r->lock);

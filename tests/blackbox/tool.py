@@ -41,7 +41,7 @@ class Tool(ToolCase):
         for command in (("config",), ("run", "--", "true")):
             result = self.tool(*command, POOLMALLOC_HUGEPAGE="auto")
             self.assertEqual(result.returncode, 2)
-            self.assertIn("did you mean POOLMALLOC_HUGEPAGES?", result.stderr)
+            self.assertIn("did you mean POOLMALLOC_HUGEPAGES", result.stderr)
         self.assertNotIn("mean", self.tool("elephant").stderr)
 
     def test_output_that_cannot_be_written(self):
