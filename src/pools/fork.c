@@ -17,6 +17,7 @@ static bool lost;          /* this is such a child */
 static bool recount_due;   /* in a child: no heap that was left behind has been looked at. Registry lock */
 static uint32_t holders;   /* threads between fork_hold and fork_release */
 static uint32_t intruders; /* calls on explicit pools that have waited for the end of a fork in vain */
+__thread uint32_t pm_tells; /* here, where it shares its eight bytes of TLS */
 static __thread struct {
     uint16_t forks; /* of this thread's under way, one within the other: what it adds to pm_forking */
     uint16_t holds;

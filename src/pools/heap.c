@@ -684,7 +684,6 @@ void heap_recount(heap *h)
 /* ---- blocks to other heaps ---- */
 
 uint32_t pm_tellers;
-__thread uint32_t pm_tells;
 
 void slab_tell(slab *s)
 {
