@@ -131,7 +131,8 @@ git grep -c --threads=4 static -- '*.c' | wc -l; git rebase -q -f HEAD~20"""),
 for one in STRESSORS.split():
     stressor, count = one.split(":")
     SUITES["stress-ng " + stressor] = ("stress-ng", """
-stress-ng --temp-path . --verify --metrics --timeout 0 --vm-bytes 64M --mmap-bytes 16M --mremap-bytes 4M --memfd-bytes 16M --tree-size 20000 --bigheap-growth 1M --brk-notouch --%s 2 --%s-ops %s 2>&1 | tee out
+stress-ng --temp-path . --verify --metrics --timeout 0 --vm-bytes 64M --mmap-bytes 16M --mremap-bytes 4M --memfd-bytes 16M \\
+  --tree-size 20000 --bigheap-growth 1M --brk-notouch --%s 2 --%s-ops %s 2>&1 | tee out
 [ "${PIPESTATUS[0]}" = 0 ]; awk '$4 == "%s" && $5 > 0 { ran = 1 } END { exit !ran }' out""" % (stressor, stressor, count, stressor))
 
 
