@@ -12,10 +12,10 @@ import struct
 
 import gdb
 
-MAGIC, LAYOUT = b"poolmalloc-live\0", 13
+MAGIC, LAYOUT = b"poolmalloc-live\0", 14
 SLAB, RECORD, BITS, BIN, CLASS, UNIT = 1 << 17, 128, 512, 32, 40, 1 << 21
 USED = 5  # states from here on: in a heap, a pool or an arena
-HEAP = {"state": 2053, "number": 2056, "runs": 2152, "pool_bins": 6528}
+HEAP = {"state": 2053, "number": 2056, "runs": 2160, "pool_bins": 6528}
 POOL = {"hand": 0, "bin_offset": 32, "shape": 40, "own": 80, "slabs": 144, "out": 168, "next": 232, "name": 277, "bytes": 320}
 RUNS, RUN = 64, 24
 BLOCK = (1 << 48) - 1

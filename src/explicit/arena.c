@@ -113,7 +113,7 @@ static void slab_leave(slab *s)
     s->next = NULL;
     __atomic_fetch_sub(&pm_pools.arena_slabs, 1, __ATOMIC_RELAXED);
     heap *h = heap_enter_mine();
-    depot_put(s);
+    depot_put(s, NULL);
     heap_leave_mine(h);
 }
 

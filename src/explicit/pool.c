@@ -21,7 +21,7 @@ void pool_unlock(pm_pool *pool)
     if (pool->sharing != PM_SHARING_NONE)
         os_lock_give(&pool->lock);
     if (UNLIKELY(leaving != NULL))
-        depot_put(leaving);
+        depot_put(leaving, NULL);
 }
 
 /* ---- slabs ---- */
@@ -221,7 +221,7 @@ void *record_take(heap *h)
         return record;
     slab_disown(s);
     s->next = NULL;
-    depot_put(s);
+    depot_put(s, NULL);
     return record_locked();
 }
 

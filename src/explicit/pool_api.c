@@ -370,7 +370,7 @@ void pm_pool_destroy(pm_pool *pool)
     record_give(pool);
     os_lock_give(&pm_pools.lock);
     if (leaving)
-        depot_put(leaving);
+        depot_put(leaving, NULL);
     heap_leave_mine(h);
 }
 

@@ -36,7 +36,7 @@ AT(size_class, colours, 12);
 AT(size_class, head, 22);
 AT(heap, state, 2053);
 AT(heap, number, 2056);
-AT(heap, runs, 2152);
+AT(heap, runs, 2160);
 AT(heap, pool_bins, 6528);
 AT(pm_pool, hand, 0);
 AT(pm_pool, shape, 40);

@@ -72,10 +72,8 @@ static void check_now_and_then(heap *h)
 /* Every TICK: look at the clock and at a neighbour. */
 static NOINLINE void heap_tick(heap *h)
 {
-    if (h->spare_idle) {
+    if (h->spare_idle)
         heap_shed(h);
-        h->grab = 1;
-    }
     h->spare_idle = true;
     depot_purge(false);
     heaps_visit_one(h);
@@ -93,13 +91,14 @@ static NOINLINE void heap_chores(heap *h)
         heap_tick(h);
 }
 
-void alloc_housekeep(heap *h)
+INLINE void housekeep_freed(heap *h)
 {
     if (UNLIKELY(++h->chores % CALM == 0))
         heap_chores(h);
     if (UNLIKELY(pm_config.check))
         check_now_and_then(h);
 }
+void alloc_housekeep(heap *h) { housekeep_freed(h); }
 
 /* Of malloc's slow paths: one that is a sample. */
 static NOINLINE void heap_sample(heap *h, block *p, size_t size)
@@ -182,13 +181,12 @@ static NOINLINE block *fill_new_slab(heap *h, bin *b)
     block *p = fill_surplus(h, b->klass);
     if (p)
         return p;
-    if ((heap_open_spare(h, b) || heaps_adopt(h, b->klass)) && (p = heap_fill(h, b)) != NULL) /* at the limit it may be of no use */
+    slab *s = heap_take_spare(h);
+    p = s ? heap_begin(h, b, s) : heaps_adopt(h, b->klass) ? heap_fill(h, b) : NULL;
+    if (p) /* at the limit it may be of no use */
         return p;
-    slab *s = heaps_obtain(h, b->klass);
-    if (!s)
-        return fill_larger(h, b->klass);
-    heap_accept(h, s);
-    return heap_fill(h, b);
+    s = heaps_obtain(h, b->klass);
+    return s ? heap_begin(h, b, s) : fill_larger(h, b->klass);
 }
 
 block *alloc_fill(heap *h, bin *b)
@@ -300,25 +298,29 @@ void *alloc_zeroed(unsigned klass, size_t size)
 
 /* ---- free ---- */
 
-static NOINLINE void free_look(slab *s)
+static NOINLINE void free_look(void *p, slab *s)
 {
+    (void)p; /* where free_full has it */
     heap *h = my_heap;
     if (UNLIKELY(!heap_enter(h))) {
         heap_tell(s);
         return;
     }
     heap_look(h, s);
-    alloc_housekeep(h);
+    housekeep_freed(h);
     heap_leave(h);
 }
 
+/* A signal handler's, in the midst of a slow path, which may be at the slab's chain. */
+static NOINLINE void free_interrupting(void *p, slab *s) { block_send(s, p); }
+
 /* The block goes to its slab's chain: the slab is this thread's own. The link is written before the head, and the head before the
  * count: who sees that all are home finds them there. */
-NOINLINE void free_full(void *p, bin *b, slab *s)
+NOINLINE void free_full(void *p, slab *s, heap *h, bin *b)
 {
     b->room++;
-    if (UNLIKELY(my_heap->inside)) { /* a signal handler's, in the midst of a slow path, which may be at this very chain */
-        block_send(s, p);
+    if (UNLIKELY(h->inside)) {
+        free_interrupting(p, s);
         return;
     }
     ((block *)p)->next = s->chain;
@@ -326,7 +328,7 @@ NOINLINE void free_full(void *p, bin *b, slab *s)
     s->chain = p;
     __atomic_signal_fence(__ATOMIC_RELEASE);
     if (UNLIKELY(slab_out_down(s)))
-        free_look(s);
+        free_look(p, s);
 }
 
 #define SENT_ALONE 32

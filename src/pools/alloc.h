@@ -23,7 +23,7 @@ void alloc_housekeep(heap *h);
 block *alloc_orphan(unsigned klass);
 /* A block whose free comes to a slow path: p itself; or another one of its class, and p is given back; or NULL: not now, and p stays. */
 void *alloc_seen(void *p);
-void free_full(void *p, bin *b, slab *s); /* the bin has no room; room was counted down */
+void free_full(void *p, slab *s, heap *h, bin *b); /* the bin has no room; room was counted down. As free() has them in registers */
 void free_other(void *p, slab *s); /* the slab's owner is not the calling thread's heap */
 
 /* One block less is out. True: that many are left that somebody should look. On x86-64 each store is a release, and the plain one
@@ -40,10 +40,10 @@ INLINE bool slab_out_down(slab *s)
 }
 
 /* The bin has room, or free_full makes some. */
-INLINE void free_to_bin(void *p, bin *b, slab *s)
+INLINE void free_to_bin(void *p, slab *s, heap *h, bin *b)
 {
     if (UNLIKELY(--b->room < 0)) {
-        free_full(p, b, s);
+        free_full(p, s, h, b);
         return;
     }
     ((block *)p)->next = b->free;
@@ -55,11 +55,12 @@ INLINE void free_to_bin(void *p, bin *b, slab *s)
 INLINE void free_block(void *p)
 {
     slab *s = slab_of(p);
-    if (UNLIKELY(READ(&s->owner) != my_heap)) {
+    heap *h = my_heap;
+    if (UNLIKELY(READ(&s->owner) != h)) {
         free_other(p, s);
         return;
     }
-    free_to_bin(p, READ(&s->bin), s);
+    free_to_bin(p, s, h, READ(&s->bin));
 }
 
 /* Empties the calling thread's bins, looks at all that heaps are told of, gives back the pages of every empty slab, and pages between

@@ -116,6 +116,17 @@ static bool unit_is_clean(const slab *unit)
     return clean == UNIT_SLABS;
 }
 
+/* A unit all of whose slabs have no pages goes to the end of the list, in one piece: what is left of others is taken first. */
+static void unit_gather(slab *unit)
+{
+    if (!unit_is_clean(unit))
+        return;
+    for (slab *s = unit; s < unit + UNIT_SLABS; s++) {
+        slab_list_remove(&pm_depot.clean, s);
+        slab_list_append(&pm_depot.clean, s);
+    }
+}
+
 /* A slab without pages: one that was purged, or one never used. A clean unit is as good as fresh: it may get huge pages again. */
 static slab *take_clean(unsigned klass)
 {
@@ -179,6 +190,37 @@ static slab *take_waiting(size_class *c)
     return s;
 }
 
+/* ---- handfuls ---- */
+
+static size_t dirty_allowed(void);
+
+/* A quarter of what others leave, so that all of them together never have more than may lie empty. */
+static void handful_settle(handful *h)
+{
+    depot *d = &pm_depot;
+    d->lent -= h->may;
+    size_t left = dirty_allowed() - size_min(dirty_allowed(), d->lent);
+    h->may = (uint16_t)(h->wants > 1 ? size_min(size_min(h->wants, left / 4), h->slabs / 8) : 0);
+    d->lent += h->may;
+}
+
+/* Not at the limit, where each slab may be another one's need. */
+void handful_grow(handful *h)
+{
+    if (!pm_config.limit)
+        h->wants = (uint16_t)size_min(2 * (size_t)h->wants, HANDFUL_MOST);
+}
+
+void handful_drop(handful *h)
+{
+    h->wants = 1;
+    if (h->may == 0)
+        return;
+    os_lock_take(&pm_depot.lock);
+    handful_settle(h);
+    os_lock_give(&pm_depot.lock);
+}
+
 static slab *take_one(unsigned klass)
 {
     slab *s = take_waiting(&pm_classes[klass]);
@@ -189,18 +231,21 @@ static slab *take_one(unsigned klass)
     return s;
 }
 
-/* More than was asked for only of what was never used: the rest is memory that others may need, or that goes back. */
-static bool fresh_ahead(void)
+/* What was never used nobody misses; the rest is memory that others may need, or that goes back. */
+static bool only_fresh(void)
 {
     const depot *d = &pm_depot;
     return !d->broken.first && !d->dirty.first && !d->whole.first && !d->clean.first;
 }
 
-slab *depot_take(unsigned klass, size_t most)
+slab *depot_take(unsigned klass, handful *h)
 {
     slab *first = NULL, **end = &first;
+    size_t most = h && !pm_classes[klass].reserved ? h->wants : 1;
     os_lock_take(&pm_depot.lock);
-    for (; most > 0 && (!first || fresh_ahead()) && (*end = take_one(klass)) != NULL; most--)
+    if (h)
+        handful_settle(h);
+    for (size_t n = 0; n < most && (n == 0 || n < h->may || only_fresh()) && (*end = take_one(klass)) != NULL; n++)
         end = &(*end)->next;
     *end = NULL;
     os_lock_give(&pm_depot.lock);
@@ -236,11 +281,21 @@ static void put_broken(slab *s)
     slab_list_push(&d->whole, unit);
 }
 
-static void put_one(slab *s, uint64_t now)
+/* It was never touched. */
+static void put_clean(slab *s)
+{
+    s->state = SLAB_CLEAN;
+    untouch(s->touched);
+    s->touched = 0;
+    slab_unit(s)->unit_empty++;
+    slab_list_push(&pm_depot.clean, s);
+    unit_gather(slab_unit(s));
+}
+
+static void put_one(slab *s, uint64_t now, bool untouched)
 {
     size_class *c = &pm_classes[s->klass];
     pm_depot.used--;
-    depot_tell_news();
     PROBE(slab_put, s->klass, s);
     STORE(&s->owner, HEAP_NOBODY);
     STORE(&s->home, HEAP_NOBODY);
@@ -248,6 +303,10 @@ static void put_one(slab *s, uint64_t now)
     s->since = (uint32_t)now;
     if (c->waiting_count < c->reserved) {
         put_waiting(c, s);
+        return;
+    }
+    if (untouched && !slab_unit(s)->unit_huge) {
+        put_clean(s);
         return;
     }
     s->state = SLAB_DIRTY;
@@ -287,7 +346,7 @@ static bool must_purge(const slab_list *l, uint64_t now, bool all)
         d->regrets /= 2;
         return true;
     }
-    return d->broken.count + d->dirty.count + d->whole.count * UNIT_SLABS > dirty_allowed();
+    return d->broken.count + d->dirty.count + d->whole.count * UNIT_SLABS + d->lent > dirty_allowed();
 }
 
 /* The oldest of the first list that has one to go: whole units before slabs, and those of broken units last. A unit of
@@ -314,17 +373,6 @@ static size_t purge_one(slab *s)
     size_t slabs = s->state == SLAB_WHOLE ? UNIT_SLABS : 1;
     PROBE(purge, slab_memory(s), slabs);
     return os_purge(slab_memory(s), slabs * SLAB_SIZE) ? slabs : 0;
-}
-
-/* A unit all of whose slabs have no pages goes to the end of the list, in one piece: what is left of others is taken first. */
-static void unit_gather(slab *unit)
-{
-    if (!unit_is_clean(unit))
-        return;
-    for (slab *s = unit; s < unit + UNIT_SLABS; s++) {
-        slab_list_remove(&pm_depot.clean, s);
-        slab_list_append(&pm_depot.clean, s);
-    }
 }
 
 static void purged(slab *s, size_t slabs, uint64_t now)
@@ -370,17 +418,21 @@ static size_t purge_batch(uint64_t now, bool all, bool *refused)
     return bytes;
 }
 
-void depot_put(slab *chain)
+void depot_put(slab *chain, handful *h)
 {
     bool refused = false;
+    size_t most = 0;
     uint64_t now = os_now_ms();
     os_lock_take(&pm_depot.lock);
-    while (chain) {
-        slab *s = chain;
+    if (h)
+        handful_settle(h);
+    for (slab *s; (s = chain) != NULL; most++) {
         chain = s->next;
-        put_one(s, now);
+        put_one(s, now, h && s->state == SLAB_ZEROED);
     }
-    purge_batch(now, false, &refused);
+    depot_tell_news();
+    for (size_t done = 0; done < most && purge_batch(now, false, &refused) && !refused; done += PURGE_BATCH)
+        ;
     os_lock_give(&pm_depot.lock);
 }
 

@@ -29,16 +29,26 @@ typedef struct depot {
     uint32_t purged_at;   /* when the last was, ms */
     uint32_t news;        /* counts what may end a shortage: slabs that came back or were purged, heaps that became idle; atomic */
     uint32_t refused_at;  /* when the kernel last refused to purge one; 0: never */
+    size_t lent;          /* empty slabs that heaps may keep, beyond SPARES each: they count as if they were on a list here */
 } depot;
 
 extern depot pm_depot;
 
+/* How many empty slabs a heap keeps: what it wants doubles with each trip to the depot, and falls to 1 with a tick without need; what
+ * it may is said at each trip, and never more than an eighth of its slabs. The heap's lock. */
+typedef struct handful {
+    uint16_t wants, may;
+    uint32_t slabs; /* of the heap that have blocks out */
+} handful;
+#define HANDFUL_MOST 32
+INLINE size_t handful_most(const handful *h) { return size_min(h->may, h->slabs / 8); }
+
 INLINE void depot_tell_news(void) { __atomic_fetch_add(&pm_depot.news, 1, __ATOMIC_RELAXED); }
 
-/* Up to `most` slabs for `klass` (its own waiting ones first), linked by next, or NULL at the limit or out of memory. Behind
- * the first only such as were never used. Each can hand out one block at least, or all of them where klass is none. O(most) but
- * for growth of the region. The caller opens them. */
-slab *depot_take(unsigned klass, size_t most);
+/* Slabs for `klass` (its own waiting one first), linked by next, or NULL at the limit or out of memory: one; for a heap as many as
+ * it may hold, and if they were never used, as it wants. Each can hand out one block at least, or all of them where klass is none.
+ * O(HANDFUL_MOST) but for growth of the region. The caller opens them. */
+slab *depot_take(unsigned klass, handful *h);
 /* The first `bytes` of a slab (behind its guard) are about to be used: they count for the limit. False: that is reached. By the holder of the slab. */
 bool depot_touch(slab *s, size_t bytes);
 /* So many bytes more may be heaps'. Registry lock. */
@@ -49,8 +59,11 @@ void depot_note_ripe(slab *s, int more);
 void depot_note_unripe(slab *s, bool unripe);
 /* The unit of a slab in use gives its huge page up: pages of it are about to be purged one by one. */
 void depot_split(slab *s);
-/* Takes back a chain of empty slabs linked by next; purges at most eight. O(chain). */
-void depot_put(slab *chain);
+/* Takes back a chain of empty slabs linked by next; purges about as many at most. O(chain). From a heap what reads as zero
+ * was never touched. */
+void depot_put(slab *chain, handful *h);
+void handful_grow(handful *h);
+void handful_drop(handful *h); /* it wants no more than one */
 /* Purges what is older than the delay, at most eight slabs or units; with `all`, everything purgeable.
  * Returns bytes given back. */
 size_t depot_purge(bool all);

@@ -22,7 +22,7 @@ extern __thread heap *pm_thread __attribute__((alias("my_heap"), visibility("def
 void heap_init(heap *h, uint32_t number)
 {
     h->number = number;
-    h->grab = 1;
+    h->handful.wants = 1;
     h->fills = CALM;
     for (unsigned c = 0; c < CLASS_NONE; c++) {
         bin *b = &h->bins[c];
@@ -61,19 +61,14 @@ void heap_unlock(heap *h)
     if (UNLIKELY(__atomic_exchange_n(&h->lock, HEAP_FREE, __ATOMIC_RELEASE) == HEAP_AWAITED))
         os_wake(&h->lock);
     if (leaving)
-        depot_put(leaving);
+        depot_put(leaving, NULL);
 }
 
-void heap_leave(heap *h)
+NOINLINE void heap_part(heap *h)
 {
     slab *leaving = h->leaving;
     h->leaving = NULL;
-    __atomic_store_n(&h->lock, HEAP_FREE, __ATOMIC_RELEASE);
-    if (UNLIKELY(leaving != NULL))
-        depot_put(leaving);
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    STORE(&h->slow, h->slow + 1);
-    __atomic_store_n(&h->inside, false, __ATOMIC_RELEASE); /* what was done is done for a fork that waits */
+    depot_put(leaving, &h->handful);
 }
 
 /* ---- slabs of a heap ---- */
@@ -84,18 +79,20 @@ static size_t little(const size_class *c) { return size_max(c->per_slab / 32, 1)
 /* When free() is to come here next: near the end of a slab, where what is out may be just what
  * the bin has at hand; and when all is home, but for what others have still to tell of. */
 static size_t slab_home(const slab *s) { return remote_count(LOAD(&s->remote)) + s->back; }
-INLINE size_t slab_near(const slab *s, const size_class *c)
+INLINE size_t slab_few(const slab *s, const size_class *c)
 {
     const bin *b = s->bin;
-    return slab_home(s) + (b->limit == 0 ? few(c) : size_max(little(c), (size_t)(b->limit - b->room)));
+    return b->limit == 0 ? few(c) : size_max(little(c), (size_t)(b->limit - b->room));
 }
+static size_t slab_near(const slab *s, const size_class *c) { return slab_home(s) + slab_few(s, c); }
 
-static void look_set(slab *s, const size_class *c)
+/* True: it is near its end. */
+INLINE bool look_set(slab *s, const size_class *c)
 {
-    size_t near = slab_near(s, c);
-    size_t out = slab_out(s);
-    STORE(&s->look, (uint16_t)(out > near ? near : slab_home(s)));
+    size_t home = slab_home(s), near = home + slab_few(s, c), out = slab_out(s);
+    STORE(&s->look, (uint16_t)(out > near ? near : home));
     slab_out_set(s, out);
+    return out <= near;
 }
 
 static void partial_push(bin *b, slab *s)
@@ -130,14 +127,7 @@ static void slab_settle(slab *s, heap *h, unsigned klass)
     STORE(&s->bin, &h->bins[klass]);
     STORE(&s->home, h);
     STORE(&s->owner, pm_every_call_slow ? HEAP_NOBODY : h);
-}
-
-void heap_open_slab(heap *h, slab *s, unsigned klass)
-{
-    learn_open(s, klass);
-    STORE(&s->klass, (uint8_t)klass);
-    slab_open(s, &pm_classes[klass]);
-    slab_settle(s, h, klass);
+    h->handful.slabs++;
 }
 
 void heap_keep(heap *h, slab *s)
@@ -148,33 +138,60 @@ void heap_keep(heap *h, slab *s)
     h->spares++;
 }
 
-/* All blocks are home. */
-static void slab_emptied(heap *h, slab *s)
+static void slab_leaves(heap *h, slab *s)
 {
-    const size_class *c = &pm_classes[s->klass];
-    partial_remove(s->bin, s);
-    slab_close(s, c);
-    learn_close(s);
-    PROBE(slab_empty, s->klass, s);
-    STORE(&s->owner, HEAP_NOBODY);
-    if (h->spares < SPARES && h->state == HEAP_LIVE && !c->reserved && pm_config.purge_delay > 0) {
-        heap_keep(h, s);
-        return;
-    }
     STORE(&s->home, HEAP_NOBODY);
     s->next = h->leaving;
     h->leaving = s;
 }
 
+/* The spares behind so many, the oldest, leave. */
+static void spares_leave(heap *h, size_t kept)
+{
+    slab **end = &h->spare;
+    for (size_t n = kept; n > 0; n--)
+        end = &(*end)->next;
+    for (slab *s = *end, *next; s; s = next) {
+        next = s->next;
+        slab_leaves(h, s);
+    }
+    *end = NULL;
+    h->spares = (uint16_t)kept;
+}
+
+/* Room among the spares; where there is none half of them leave at once. */
+static void spares_room(heap *h)
+{
+    size_t most = size_max(SPARES, handful_most(&h->handful));
+    if (h->spares < most)
+        return;
+    spares_leave(h, most / 2);
+    PROBE(handful, h->number, most);
+    handful_grow(&h->handful);
+}
+
+/* All blocks are home. */
+static NOINLINE void slab_emptied(heap *h, slab *s)
+{
+    const size_class *c = &pm_classes[s->klass];
+    partial_remove(s->bin, s);
+    slab_close(s, c);
+    learn_close(s);
+    h->handful.slabs--;
+    PROBE(slab_empty, s->klass, s);
+    STORE(&s->owner, HEAP_NOBODY);
+    if (h->state != HEAP_LIVE || c->reserved || pm_config.purge_delay == 0) {
+        slab_leaves(h, s);
+        return;
+    }
+    spares_room(h);
+    heap_keep(h, s);
+}
+
 void heap_shed(heap *h)
 {
-    while (h->spare) {
-        slab *s = h->spare;
-        h->spare = s->next;
-        s->next = h->leaving;
-        h->leaving = s;
-    }
-    h->spares = 0;
+    spares_leave(h, 0);
+    handful_drop(&h->handful);
 }
 
 void heap_accept(heap *h, slab *s)
@@ -191,6 +208,7 @@ slab *heap_yield(heap *h, unsigned klass, heap *to)
     slab *s = b->partial;
     if (s) {
         partial_remove(b, s);
+        h->handful.slabs--;
         slab_settle(s, to, klass);
     }
     return s;
@@ -198,17 +216,15 @@ slab *heap_yield(heap *h, unsigned klass, heap *to)
 
 /* ---- blocks from slabs to bins ---- */
 
-bool heap_open_spare(heap *h, bin *b)
+slab *heap_take_spare(heap *h)
 {
     slab *s = h->spare;
-    if (!s)
-        return false;
-    h->spare = s->next;
-    h->spares--;
-    h->spare_idle = false;
-    heap_open_slab(h, s, b->klass);
-    heap_accept(h, s);
-    return true;
+    if (s) {
+        h->spare = s->next;
+        h->spares--;
+        h->spare_idle = false;
+    }
+    return s;
 }
 
 /* Where a slab is mostly free its blocks are put in order first: that costs as much as a few instructions each, and makes what is
@@ -330,16 +346,43 @@ static size_t bin_wants(heap *h, bin *b, const size_class *c)
     return (size_t)c->refill << b->pace;
 }
 
+/* And the next time twice as many. */
+static size_t bin_pace(heap *h, bin *b, const size_class *c)
+{
+    size_t most = bin_wants(h, b, c);
+    h->falls = 0;
+    b->pace = (uint8_t)(b->pace + (b->pace < PACE_MOST));
+    return most;
+}
+
 block *heap_fill(heap *h, bin *b)
 {
     if (b->free == NULL) {
         if (UNLIKELY(LOAD(&h->inbox) != NULL || h->told))
             heap_hear(h, HEARD);
-        if (b->partial) {
-            h->falls = 0;
-            bin_refill(h, b, bin_wants(h, b, &pm_classes[b->klass]));
-            b->pace = (uint8_t)(b->pace + (b->pace < PACE_MOST));
-        }
+        if (b->partial)
+            bin_refill(h, b, bin_pace(h, b, &pm_classes[b->klass]));
+    }
+    return bin_pop(b);
+}
+
+/* Where the bin gets all that a slab has, no bit is set for it, and the slab is on no list. */
+block *heap_begin(heap *h, bin *b, slab *s)
+{
+    const size_class *c = &pm_classes[b->klass];
+    size_t most = bin_pace(h, b, c);
+    learn_open(s, b->klass);
+    STORE(&s->klass, b->klass);
+    if (most >= c->per_slab && depot_touch(s, slab_offset(s, c, c->per_slab))) {
+        block *first = NULL, **end = slab_open_whole(s, c, &first);
+        slab_settle(s, h, b->klass);
+        bin_prepend(b, first, end, c->per_slab);
+        PROBE(slab_whole, b->klass, s);
+    } else {
+        slab_open(s, c);
+        slab_settle(s, h, b->klass);
+        heap_accept(h, s);
+        bin_refill(h, b, most);
     }
     return bin_pop(b);
 }
@@ -372,8 +415,8 @@ static void block_home(block *p)
 /* The lock is held by the heap's thread, or by who stands in for it. Others may not touch `left`, which it counts without the lock. */
 static bool heap_is_mine(const heap *h) { return LOAD(&h->lock) == HEAP_MINE || h->state == HEAP_IDLE; }
 
-/* A slab of this heap's that something came home to, or may have. */
-static bool slab_notice(heap *h, slab *s)
+/* A slab of this heap's that something came home to, or may have. True: it is near its end. */
+INLINE bool slab_notice(heap *h, slab *s)
 {
     if (!s->listed)
         partial_push(s->bin, s);
@@ -381,9 +424,7 @@ static bool slab_notice(heap *h, slab *s)
         slab_emptied(h, s);
         return false;
     }
-    if (heap_is_mine(h))
-        look_set(s, &pm_classes[s->klass]);
-    return true;
+    return heap_is_mine(h) && look_set(s, &pm_classes[s->klass]);
 }
 
 /* Blocks at hand go to their slabs. With the heap's thread. */
@@ -513,28 +554,34 @@ static void bins_rest(heap *h)
             bin_rests(h, &h->bins[c]);
 }
 
-/* The end of a fall: what is at hand may be all that keeps slabs. It goes home, and the bin keeps nothing until the next malloc
- * has filled it again: every free goes to its slab, which notices the last one. */
+static bool bin_pins(bin *b)
+{
+    block *chain = bin_detach(b);
+    bool pins = chain_pins(chain, &pm_classes[b->klass]);
+    bin_attach(b, chain);
+    return pins;
+}
+
+/* What is at hand may be all that keeps slabs. */
+static NOINLINE void fall_end(heap *h, bin *b)
+{
+    bin_falls(h, b);
+    bins_rest(h);
+}
+
 void heap_look(heap *h, slab *s)
 {
     if (UNLIKELY(LOAD(&s->home) != h || !slab_in_use(s)))
         return; /* it became empty, and was taken away, before we came */
     bin *b = s->bin;
-    const size_class *c = &pm_classes[s->klass];
     if (!slab_notice(h, s))
         return;
     if (b->limit == 0 && h->down)
         slab_thins(h, s);
-    if (b->limit == 0 || slab_out(s) > slab_near(s, c))
-        return;
-    block *chain = bin_detach(b);
-    bool pins = chain_pins(chain, c);
-    bin_attach(b, chain);
-    if (!pins)
-        return;
-    bin_falls(h, b);
-    PROBE(fall_ends, b->klass, s);
-    bins_rest(h);
+    if (b->limit > 0 && bin_pins(b)) {
+        fall_end(h, b);
+        PROBE(fall_ends, b->klass, s);
+    }
 }
 
 #define REST_SLABS 8   /* that give pages back at one look */

@@ -6,6 +6,7 @@
 #include "ground/base.h"
 #include "ground/os.h"
 #include "pools/class.h"
+#include "pools/depot.h"
 #include "pools/heap_ids.h"
 #include "pools/kept.h"
 #include "pools/region.h"
@@ -37,7 +38,6 @@ typedef struct block_run {
 #define RUN_WAYS 4
 #define RUNS ((size_t)RUN_SETS * RUN_WAYS)
 #define SPARES 2      /* empty slabs that a heap keeps for its next need, at least */
-#define SPARES_MOST 32
 #define TICK 256      /* slow paths between two looks at the clock */
 #define CALM 16       /* slow paths between two looks at a bin, one after the other: blocks at rest pin slabs; and between two samples */
 
@@ -75,7 +75,7 @@ struct heap {
     slab *leaving;   /* empty slabs that go to the depot when the lock is given back */
     uint16_t spares;
     uint16_t fills;  /* slow paths of malloc until the next sample */
-    uint32_t grab;   /* slabs that are got from the depot at once: doubles with each time, falls to 1 with a tick without need */
+    handful handful;       /* empty slabs that it may keep, beyond SPARES */
     block_run runs[RUN_SETS][RUN_WAYS];
     shortage shortage; /* the thread's */
     uint16_t falls;    /* that have ended since a bin was filled */
@@ -201,7 +201,16 @@ INLINE bool heap_enter(heap *h)
         heap_lock_wait(h);
     return LIKELY(__atomic_load_n(&pm_forking, __ATOMIC_SEQ_CST) == 0) || heap_enter_forking(h);
 }
-void heap_leave(heap *h); /* and what leaves goes to the depot */
+void heap_part(heap *h); /* what leaves goes to the depot */
+INLINE void heap_leave(heap *h)
+{
+    if (UNLIKELY(h->leaving != NULL))
+        heap_part(h);
+    __atomic_store_n(&h->lock, HEAP_FREE, __ATOMIC_RELEASE);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    STORE(&h->slow, h->slow + 1);
+    __atomic_store_n(&h->inside, false, __ATOMIC_RELEASE); /* what was done is done for a fork that waits */
+}
 
 /* For what takes shared locks outside of malloc and free: the calling thread's heap, entered, or NULL: it has none, or is inside
  * already. Waits for a fork, for ten seconds at most (fork.h). In pairs, one within the other. */
@@ -212,7 +221,8 @@ void heap_init(heap *h, uint32_t number);
 
 /* With the lock, by the heap's thread. */
 block *heap_fill(heap *h, bin *b);        /* a block, with more left in the bin; NULL: no slab of the heap's has one */
-bool heap_open_spare(heap *h, bin *b);    /* an empty slab that is kept becomes the bin's; false: there is none */
+slab *heap_take_spare(heap *h);           /* an empty slab that was kept, or NULL */
+block *heap_begin(heap *h, bin *b, slab *s); /* an empty slab of nobody's becomes the empty bin's; a block of it */
 bool bin_has_surplus(const bin *b);       /* as many free blocks as a slab has */
 block *heap_fill_zeroed(heap *h, bin *b); /* a block that reads as zero, or NULL */
 void heap_give(heap *h, block *p);        /* one block of this heap goes to its slab's bits */
@@ -230,7 +240,6 @@ size_t heap_purge(slab *s); /* pages of a slab of h without a block in use go ba
 void heap_accept(heap *h, slab *s);                   /* an open slab whose home this is comes in, to be used next */
 void heap_keep(heap *h, slab *s);                     /* an empty slab of nobody's becomes a spare */
 slab *heap_yield(heap *h, unsigned klass, heap *to);  /* takes a slab with free blocks out and settles it in `to`; or NULL */
-void heap_open_slab(heap *h, slab *s, unsigned klass); /* an empty slab of nobody's becomes this heap's */
 void heap_check(heap *h, bool mine);
 /* At the end of a program: what was freed twice, is no block, or was written to since shows in its thread's bins. */
 void heap_check_links(void);

@@ -33,6 +33,9 @@ INLINE bool slab_is_home(const slab *s)
 
 /* An empty slab from the depot begins a life with blocks of class c, all of them free. */
 void slab_open(slab *s, const size_class *c);
+/* The same, and all of them are taken at once: linked behind *link, lowest address first. Returns the end of the chain, which the
+ * caller ends. The heap's thread. */
+block **slab_open_whole(slab *s, const size_class *c, block **link);
 /* It is empty, and on its way to the depot or to another class. */
 void slab_close(slab *s, const size_class *c);
 /* Hardened: it reads as zero again, whoever used it. */

@@ -187,7 +187,7 @@ static void strip_mine(heap *mine)
     slab *leaving = mine->leaving;
     mine->leaving = NULL;
     if (leaving)
-        depot_put(leaving);
+        depot_put(leaving, NULL);
 }
 
 /* And then: pages of empty slabs, each of which had too few for what is asked for. */
@@ -195,7 +195,7 @@ static bool empty_purged(void) { return pm_config.limit && depot_purge(true) > 0
 
 slab *slab_for_guest(void)
 {
-    slab *s = depot_take(CLASS_NONE, 1);
+    slab *s = depot_take(CLASS_NONE, NULL);
     if (s) {
         s->klass = CLASS_NONE;
         STORE(&s->home, HEAP_POOL);
@@ -222,13 +222,13 @@ slab *guest_slab(heap *mine)
 /* A heap that comes again and again gets more at once, but not at the limit, where each may be another one's need. */
 static slab *slabs_take(heap *mine, unsigned klass)
 {
-    slab *s = depot_take(klass, mine->grab), *more = s ? s->next : NULL;
+    slab *s = depot_take(klass, &mine->handful), *more = s ? s->next : NULL;
     for (slab *next; more; more = next) {
         next = more->next;
         heap_keep(mine, more);
     }
-    if (!pm_config.limit && !pm_classes[klass].reserved)
-        mine->grab = (uint32_t)size_min(2 * (size_t)mine->grab, SPARES_MOST);
+    if (!pm_classes[klass].reserved)
+        handful_grow(&mine->handful);
     mine->spare_idle = false;
     return s;
 }
@@ -243,8 +243,6 @@ slab *heaps_obtain(heap *mine, unsigned klass)
     }
     if (!s && empty_purged())
         s = slabs_take(mine, klass);
-    if (s)
-        heap_open_slab(mine, s, klass);
     return s;
 }
 

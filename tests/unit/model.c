@@ -266,8 +266,9 @@ static bool met(const char *what, uint64_t times)
 static bool report_met(void)
 {
     static const char *const ways[] = {"remote_flush", "strip", "slab_empty", "purge", "slab_reuse", "adopt",
-                                        "splice_remote", "splice_chain", "chain_to_bits", "fall_ends", "comes_down"};
-    size_t n = pm_every_call_slow || limited ? 5 : 11; /* bins keep nothing; at the limit little comes back to a slab */
+                                        "splice_remote", "splice_chain", "chain_to_bits", "fall_ends", "comes_down",
+                                        "handful", "slab_whole"};
+    size_t n = pm_every_call_slow || limited ? 5 : drifts ? 12 : 13; /* bins keep nothing; at the limit little comes back to a slab */
     bool all = true;
     for (size_t i = 0; i < n; i++)
         all &= met(ways[i], meetings_with(ways[i]));
