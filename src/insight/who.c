@@ -65,8 +65,9 @@ static void table_begin(who_table *t)
     uint64_t now = os_now_ms();
     if (!table_clear(t))
         return;
+    if (LOAD(&t->pid) != os_pid()) /* else somebody may just be looking in */
+        STORE(&t->writers, 0);
     STORE(&t->pid, os_pid());
-    STORE(&t->writers, 0);
     STORE(&t->pages, 0);
     STORE(&t->missed, 0);
     STORE(&t->free, 0);
