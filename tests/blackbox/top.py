@@ -152,6 +152,25 @@ class Top(Terminal):
         self.expect("status 0")
 
 
+class Sites(Terminal):
+    def test_who_allocates(self):
+        """w: the call stacks that hold most, until it is pressed again."""
+        if "left out of this build" in self.run_command([built.tool, "who"]).stderr:
+            self.skipTest("built without libdw, protobuf-c or zlib")
+        process = subprocess.Popen([self.program("who_sites"), "server", "5", "600"], stdout=subprocess.PIPE,
+                                   env=harness.clean_environment(LD_PRELOAD=built.interposer))
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        process.stdout.readline()
+        self.open(process.pid, columns=160)
+        self.assertNotIn("leak_one", self.expect("process %d who_sites" % process.pid))
+        self.press("w")
+        self.expect(r"±\S+ +leak_one < request < server < main")
+        self.press("w")
+        self.wait_for(lambda screen: "who_sites" in screen and "leak_one" not in screen, "the end of the call stacks")
+
+
 class Errors(Case):
     def test_usage(self):
         for arguments in (("nonsense",), ("1", "2"), ("--delay", "0"), ("--delay", "x"), ("--fly",)):
