@@ -174,15 +174,19 @@ static bool parse_stats(token t, stats_wish *field, badness *bad)
     return true;
 }
 
-/* 16, 32, 48, 64, then four steps a doubling up to 32 KiB: 45 sizes, at most 1/5 of a block wasted above 64 bytes. */
+/* 16, 32, 48, 64, then four steps a doubling up to 32 KiB: 45 sizes, at most 1/5 of a block wasted above 64 bytes. The hardened library,
+ * where what is larger costs system calls, has a third and a half of a slab too. */
 static void sizes_default(size_list *list)
 {
+    const uint32_t room = SLAB_SIZE - SLAB_GUARD;
     list->length = 0;
     for (uint32_t size = 16; size <= 32768;) {
         list->at[list->length++] = (block_size){size, 0};
         uint32_t top = 1u << (31 - __builtin_clz(size));
         size += top >= 64 ? top / 4 : 16;
     }
+    for (uint32_t parts = 3; PM_HARDENED && parts > 1; parts--)
+        list->at[list->length++] = (block_size){room / parts & ~(uint32_t)(QUANTUM - 1), 0};
 }
 
 /* Keeps the list sorted; a size that is there already adds its count. False when the list is full. */

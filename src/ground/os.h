@@ -45,6 +45,7 @@ bool os_map_at(void *at, size_t bytes);
 /* Reserves (PROT_NONE) somewhere; NULL when refused. */
 void *os_reserve(size_t bytes);
 bool os_commit(void *at, size_t bytes);
+bool os_uncommit(void *at, size_t bytes);             /* nobody may touch them until they are committed again; what is there stays */
 void os_unmap(void *at, size_t bytes);
 void os_shut(void *at, size_t bytes);                 /* nobody may touch them any more; what was there is gone */
 bool os_move(void *from, size_t bytes, void *to);     /* pages, onto others, which they replace; `from` may be mapped anew */

@@ -110,6 +110,7 @@ bool os_map_at(void *at, size_t bytes)
 /* Without MAP_NORESERVE: what is committed counts then, so that the kernel refuses what it would refuse to anybody. */
 void *os_reserve(size_t bytes) { return map(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1); }
 bool os_commit(void *at, size_t bytes) { return CALL3(SYS_mprotect, at, bytes, PROT_READ | PROT_WRITE) == 0; }
+bool os_uncommit(void *at, size_t bytes) { return CALL3(SYS_mprotect, at, bytes, PROT_NONE) == 0; }
 void os_unmap(void *at, size_t bytes) { CALL3(SYS_munmap, at, bytes, 0); }
 void os_shut(void *at, size_t bytes) { map(at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1); }
 bool os_move(void *from, size_t bytes, void *to)

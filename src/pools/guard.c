@@ -23,6 +23,7 @@ typedef struct record {
     size_t slack;     /* bytes behind the block */
     uint32_t next;    /* in its bucket, or on the list of free records; a number */
     uint8_t state, made_by;
+    bool dirty;       /* its pages may hold what they held before */
     uint32_t made_in, freed_in; /* threads */
     uint32_t freed_at;          /* ms */
     uintptr_t made_from[FRAMES], freed_from[FRAMES]; /* ends with 0; of samples all, else the first */
@@ -33,6 +34,9 @@ typedef struct record {
 #define POPULATED_MOST (64 * KIB) /* most of such a block is used soon: one call is a third of its page faults */
 #define MOVED_LEAST (64 * KIB) /* realloc copies less than that */
 #define BUCKETS GUARD_RECORDS
+#define KEPT_PAGES (256 * KIB) /* what closed blocks up to this size hold stays for the next ones: writing zeros costs less than page faults */
+#define KEPT_BYTES (4 * MIB)   /* of it in all, and a quarter of what is in use */
+#define FRESHLY_CLOSED 16      /* of those closed last none is used again */
 #define RECORDS_STEP (64 * KIB)
 
 /* Guarded by lock. All records begin a reservation of their own, with pages nobody may touch at both ends. */
@@ -44,6 +48,8 @@ static uint32_t used;     /* records that ever were */
 static uint32_t unused;   /* the first free record of those */
 static uint32_t closed[GUARD_CLOSED] RARE; /* a ring: records of closed blocks, oldest first */
 static size_t closed_first, closed_count, closed_bytes, closed_most;
+static size_t live_bytes, dirty_bytes; /* mappings in use; closed ones whose pages are still there */
+static size_t dirty_first;             /* in the ring: those before it have none */
 static uint64_t secret;
 bool pm_guarding;
 
@@ -224,17 +230,53 @@ static COLD void __attribute__((noreturn)) wrong(const record *r, const void *p,
 
 /* ---- mappings ---- */
 
-/* Where a block of this size goes, in a new mapping of nothing but guards; NULL: there is none. */
-static char *place(record *r, size_t size, size_t align)
+static uint32_t *closed_at(size_t i) { return &closed[i % GUARD_CLOSED]; }
+
+static void closed_forget(size_t i, const record *r)
+{
+    closed_bytes -= r->bytes;
+    if (i >= dirty_first && r->dirty)
+        dirty_bytes -= r->bytes;
+}
+
+/* A closed block's mapping of r->bytes, or some more, for r. */
+static bool closed_take(record *r)
+{
+    bool found = false;
+    os_lock_take(&lock);
+    for (size_t i = closed_first; PM_HARDENED && !found && i + FRESHLY_CLOSED < closed_first + closed_count; i++) {
+        uint32_t n = *closed_at(i);
+        const record *old = &records[n - 1];
+        found = old->bytes >= r->bytes && old->bytes - r->bytes <= r->bytes / 4;
+        if (!found)
+            continue;
+        r->begin = old->begin;
+        r->bytes = old->bytes;
+        r->dirty = old->dirty;
+        closed_forget(i, old);
+        record_end(n);
+        for (; i > closed_first; i--)
+            *closed_at(i) = *closed_at(i - 1);
+        closed_first++;
+        closed_count--;
+        dirty_first = size_max(dirty_first, closed_first);
+    }
+    os_lock_give(&lock);
+    return found;
+}
+
+/* Where a block of this size goes, in a mapping of nothing but guards, a new one or one used before; NULL: there is none. */
+static char *place(record *r, size_t size, size_t align, bool again)
 {
     size_t page = os_page_size(), data = page_up(size_max(size, 1)), extra = align > page ? align : 0;
     if (align > ALIGN_MOST || size > PTRDIFF_MAX - 2 * page - 2 * extra)
         return NULL;
     r->bytes = data + extra + 2 * page;
-    r->begin = os_reserve(r->bytes);
+    if (extra || !again || !closed_take(r))
+        r->begin = os_reserve(r->bytes);
     if (!r->begin)
         return NULL;
-    char *first = (char *)round_up((uintptr_t)r->begin + page, size_max(align, page));
+    char *first = extra ? (char *)round_up((uintptr_t)r->begin + page, align) : r->begin + r->bytes - page - data;
     r->block = (char *)((uintptr_t)(first + data - size) & ~(size_max(align, QUANTUM) - 1));
     r->size = size;
     r->slack = (size_t)(first + data - size - r->block);
@@ -253,22 +295,42 @@ static void frames_note(uintptr_t *to, const void *caller)
 static void closed_trim(size_t most)
 {
     while (closed_count > 1 && (closed_count > most || closed_bytes > closed_most)) {
-        uint32_t n = closed[closed_first % GUARD_CLOSED];
+        uint32_t n = *closed_at(closed_first);
         record r = records[n - 1];
+        closed_forget(closed_first, &r);
         closed_first++;
         closed_count--;
-        closed_bytes -= r.bytes;
+        dirty_first = size_max(dirty_first, closed_first);
         record_end(n);
         os_unmap(r.begin, r.bytes);
     }
 }
 
+/* The pages of the oldest go back. Lock. */
+static void dirty_trim(void)
+{
+    for (; dirty_bytes > KEPT_BYTES + live_bytes / 4 && dirty_first < closed_first + closed_count; dirty_first++) {
+        record *r = &records[*closed_at(dirty_first) - 1];
+        if (!r->dirty)
+            continue;
+        r->dirty = !os_purge(r->begin, r->bytes);
+        dirty_bytes -= r->bytes;
+    }
+}
+
+/* The record is a closed block's: nobody may touch its pages. Lock. */
 static void closed_push(record *r)
 {
+    r->dirty = PM_HARDENED && data_bytes(r) <= KEPT_PAGES && os_uncommit(data_begin(r), data_bytes(r));
+    if (!r->dirty)
+        os_shut(r->begin, r->bytes);
+    live_bytes -= r->bytes;
     closed_trim(GUARD_CLOSED - 1);
-    closed[(closed_first + closed_count++) % GUARD_CLOSED] = (uint32_t)(r - records) + 1;
+    *closed_at(closed_first + closed_count++) = (uint32_t)(r - records) + 1;
     closed_bytes += r->bytes;
+    dirty_bytes += r->dirty ? r->bytes : 0;
     closed_trim(GUARD_CLOSED);
+    dirty_trim();
 }
 
 static record *record_publish(const record *filled)
@@ -280,6 +342,7 @@ static record *record_publish(const record *filled)
         records[n - 1] = *filled;
         records[n - 1].next = *bucket;
         *bucket = n;
+        live_bytes += filled->bytes;
     }
     os_lock_give(&lock);
     return n != NONE ? &records[n - 1] : NULL;
@@ -289,14 +352,16 @@ void *guard_alloc(size_t size, size_t align, maker by, const void *caller)
 {
     record r = {.state = RECORD_LIVE, .made_by = (uint8_t)by, .made_in = os_thread()};
     heap *h = heap_enter_mine();
-    if ((!h && heap_is_real(my_heap)) || !place(&r, size, align)) {
+    if ((!h && heap_is_real(my_heap)) || !place(&r, size, align, true)) {
         heap_leave_mine(h);
         return NULL;
     }
     frames_note(r.made_from, caller);
     bool made = os_commit(data_begin(&r), data_bytes(&r));
     if (made) {
-        if (data_bytes(&r) <= POPULATED_MOST)
+        if (r.dirty)
+            memset(data_begin(&r), 0, data_bytes(&r));
+        else if (data_bytes(&r) <= POPULATED_MOST)
             os_populate(data_begin(&r), data_bytes(&r));
         canaries_put(&r);
         STORE(&pm_guarding, true);
@@ -347,7 +412,6 @@ bool guard_free(void *p, call c, size_t size, const void *caller)
     record *r = record_checked(p, c, size, caller);
     if (r) {
         record_close(r, caller);
-        os_shut(data_begin(r), data_bytes(r));
         closed_push(r);
     }
     leave(h);
@@ -385,7 +449,7 @@ void *guard_realloc(void *p, size_t size, const void *caller)
 {
     heap *h;
     record *old = record_of(p), r = {.state = RECORD_LIVE, .made_in = os_thread()};
-    if (!old || size_min(old->size, size) < MOVED_LEAST || !place(&r, size, QUANTUM))
+    if (!old || size_min(old->size, size) < MOVED_LEAST || !place(&r, size, QUANTUM, false))
         return NULL;
     if (!enter(&h)) {
         os_unmap(r.begin, r.bytes);
@@ -397,7 +461,6 @@ void *guard_realloc(void *p, size_t size, const void *caller)
         frames_note(r.made_from, caller);
         canaries_put(&r);
         record_close(old, caller);
-        os_shut(data_begin(old), data_bytes(old));
         closed_push(old);
     }
     os_lock_give(&lock);

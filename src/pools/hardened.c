@@ -86,16 +86,30 @@ INLINE bool canary_holds(const char *p, size_t size, const size_class *c, uint64
     return ((word[0] ^ key) | (word[1] ^ key) | (word[2] ^ key) | (word[3] ^ key)) == 0;
 }
 
-/* Both on multiples of 8. */
+typedef uint64_t pair __attribute__((vector_size(16), may_alias)); /* one register of every x86-64 and AArch64 */
+
+/* From a block's beginning to its tail, or to a multiple of 16. */
 INLINE bool is_zero(const char *from, const char *to)
 {
-    const uint64_t *at = (const uint64_t *)(const void *)from, *end = (const uint64_t *)(const void *)to;
-    uint64_t sum = 0;
-    for (; at + 8 <= end && sum == 0; at += 8)
-        sum = at[0] | at[1] | at[2] | at[3] | at[4] | at[5] | at[6] | at[7];
+    const pair *at = (const pair *)(const void *)from, *end = at + (size_t)(to - from) / sizeof *at;
+    pair sum = {0}, other = {0};
+    for (; at + 4 <= end; at += 4) {
+        sum |= at[0] | at[1];
+        other |= at[2] | at[3];
+    }
     for (; at < end; at++)
         sum |= *at;
-    return sum == 0;
+    sum |= other;
+    return (sum[0] | sum[1] | ((const char *)end < to ? *(const uint64_t *)(const void *)end : 0)) == 0;
+}
+
+/* A small block, but for its tail. */
+INLINE void zero_all(char *p, const size_class *c)
+{
+    pair *at = (pair *)(void *)p, *end = at + (c->size / sizeof *at - 1);
+    *(uint64_t *)(void *)end = 0;
+    while (at < end)
+        *at++ = (pair){0};
 }
 
 /* ---- reports ---- */
@@ -243,8 +257,8 @@ static void keeper_look(keeper *k, heap *h)
 static NOINLINE block *refill(keeper *k, heap *h, unsigned klass)
 {
     bin *b = &h->bins[klass];
-    block *dealt[HAND_BLOCKS / 2], *p = NULL;
-    size_t n = 0, most = keeper_most(&pm_classes[klass]) / 2;
+    block *dealt[HAND_BLOCKS], *p = NULL;
+    size_t n = 0, most = keeper_deals(&pm_classes[klass]);
     if (k) {
         keeper_look(k, h);
         p = keeper_take(k, h, klass); /* a signal handler's */
@@ -260,29 +274,19 @@ static NOINLINE block *refill(keeper *k, heap *h, unsigned klass)
     return keeper_take(k, h, klass);
 }
 
-/* The block given back last is where a stale pointer is most likely to write. The smallest have 24 bytes before the tail. */
+/* The block given back last is where a stale pointer is most likely to write, and its beginning most of all. */
 INLINE void last_check(const keeper *k, const void *caller)
 {
-    const uint64_t *p = k->last, *end = k->last_end;
-    if (UNLIKELY(p && (p[0] | p[1] | p[2] | end[0] | end[1] | end[2])))
+    const uint64_t *p = k->last;
+    if (UNLIKELY(p && (p[0] | p[1])))
         stop(describe_at(p), p, CALL_MALLOC, WRITTEN, caller);
 }
 
-/* The end is that of what had been asked for, rounded up. */
-INLINE void last_note(keeper *k, const char *p, size_t asked, const size_class *c)
+/* The block, of class c, is as it was left, and becomes the program's. */
+INLINE void *dress(char *p, const size_class *c, size_t size, maker by, const void *caller)
 {
-    k->last = (const uint64_t *)(const void *)p;
-    size_t end = size_min(round_up(asked, 8), c->size - sizeof(uint64_t));
-    k->last_end = (const uint64_t *)(const void *)(p + (end > 24 ? end - 24 : 0));
-}
-
-/* The block is as it was left, and becomes the program's. */
-INLINE void *dress(char *p, size_t size, maker by, const void *caller)
-{
-    const slab *s = slab_of(p);
-    const size_class *c = &pm_classes[s->klass];
     uint64_t *at = block_tail(p, c), key = key_of(p), tail = c->size >= 4 * KIB ? __atomic_fetch_or(at, 0, __ATOMIC_RELAXED) : *at;
-    bool fresh = tail == 0 && c->size >= 4 * KIB && s->state == SLAB_ZEROED;
+    bool fresh = tail == 0 && c->size >= 4 * KIB && slab_of(p)->state == SLAB_ZEROED;
     if (UNLIKELY(tail != 0 && tail_state(tail ^ key) != BLOCK_FREED))
         stop(describe(p, c, tail), p, CALL_MALLOC, tail_state(tail ^ key) == BLOCK_LIVE ? "handed out twice" : WRITTEN, caller);
     if (UNLIKELY(!fresh && !is_zero(p, p + c->size - sizeof tail)))
@@ -293,21 +297,39 @@ INLINE void *dress(char *p, size_t size, maker by, const void *caller)
     return p;
 }
 
-INLINE block *take(unsigned klass, const void *caller)
+static NOINLINE block *take_slow(unsigned klass)
 {
-    heap *h = LIKELY(heap_is_real(my_heap)) ? my_heap : thread_heap();
-    if (UNLIKELY(!h))
+    heap *h = thread_heap();
+    if (!h)
         return alloc_orphan(klass);
-    if (UNLIKELY(!heap_enter(h)))
+    if (!heap_enter(h))
         return NULL;
-    keeper *k = keeper_of(h);
-    if (LIKELY(k != NULL))
-        last_check(k, caller);
-    block *p = k ? keeper_take(k, h, klass) : NULL;
-    if (UNLIKELY(!p))
-        p = refill(k, h, klass);
+    block *p = refill(keeper_of(h), h, klass);
     heap_leave(h);
     return p;
+}
+
+/* A block at hand, or NULL. */
+INLINE char *take(unsigned klass, const void *caller)
+{
+    heap *h = my_heap;
+    keeper *k = keeper_here(h);
+    block *p = NULL;
+    if (LIKELY(k && keeper_enter(h))) {
+        last_check(k, caller);
+        p = keeper_take(k, h, klass);
+        keeper_leave(h);
+    }
+    return (char *)p;
+}
+
+void *hardened_take(size_t size, maker by, const void *caller)
+{
+    if (UNLIKELY(size - 1 >= BLOCK_MAX - CANARY_LEAST || pm_config.guard))
+        return NULL;
+    unsigned klass = class_of(size + CANARY_LEAST);
+    char *p = take(klass, caller);
+    return LIKELY(p != NULL) ? dress(p, &pm_classes[klass], size, by, caller) : NULL;
 }
 
 INLINE unsigned class_for(size_t size, size_t align)
@@ -333,69 +355,84 @@ void *hardened_alloc(size_t size, size_t align, maker by, const void *caller)
     if (p || klass == CLASS_NONE)
         return p;
     p = take(klass, caller);
-    return p ? dress(p, size, by, caller) : NULL;
+    p = p ? p : take_slow(klass);
+    return p ? dress(p, &pm_classes[slab_of(p)->klass], size, by, caller) : NULL; /* at the limit, of a larger class */
 }
 
 /* ---- back ---- */
 
-/* The class of the block that begins at p, which is in the region; all else is told. NULL: a guest's. */
+static COLD void __attribute__((noreturn)) stop_nowhere(const char *p, call c, const void *caller)
+{
+    const slab *s = slab_of(p);
+    misuse m = {.block = NULL};
+    if (!heap_is_real(LOAD(&s->home)))
+        stop(m, p, c, c <= CALL_DELETE_ARRAY ? "double free, or no block was handed out there" : "freed before", caller);
+    const size_class *size = &pm_classes[LOAD(&s->klass)];
+    size_t number = (size_t)(p - slab_begin(s)) / size->size;
+    const char *begin = slab_begin(s) + number * size->size;
+    if (p >= slab_begin(s) && number < size->per_slab)
+        m = describe(begin, size, LOAD(block_tail(begin, size)));
+    stop(m, p, c, "no block begins there", caller);
+}
+
+/* The class of the block that begins at p, which is in the region; all else is told. NULL: a guest's. Malloc's slabs have neither
+ * heads nor colours here. */
 INLINE const size_class *class_checked(const char *p, call c, const void *caller)
 {
     const slab *s = slab_of(p);
     const heap *home = LOAD(&s->home);
-    misuse nothing_there = {.block = NULL};
-    if (UNLIKELY(!heap_is_real(home))) {
-        if (home == HEAP_POOL)
-            return NULL;
-        stop(nothing_there, p, c, c <= CALL_DELETE_ARRAY ? "double free, or no block was handed out there" : "freed before", caller);
-    }
+    if (UNLIKELY(home == HEAP_POOL))
+        return NULL;
     const size_class *size = &pm_classes[LOAD(&s->klass)];
-    size_t offset = (size_t)(p - slab_first(s, size)), number = offset * size->inverse >> 32;
-    if (UNLIKELY(offset >= SLAB_SIZE || number >= size->per_slab))
-        stop(nothing_there, p, c, "no block begins there", caller);
-    const char *begin = slab_first(s, size) + number * size->size;
-    if (UNLIKELY(begin != p))
-        stop(describe(begin, size, LOAD(block_tail(begin, size))), p, c, "no block begins there", caller);
+    size_t offset = (region_offset(p) & (SLAB_SIZE - 1)) - SLAB_GUARD, number = offset * size->inverse >> 32;
+    if (UNLIKELY(!heap_is_real(home) || number >= size->per_slab || number * size->size != offset))
+        stop_nowhere(p, c, caller);
     return size;
+}
+
+static COLD void __attribute__((noreturn)) stop_block(const char *p, const size_class *size, call c, const void *caller)
+{
+    uint64_t tail = *block_tail(p, size);
+    if (tail_state(tail ^ key_of(p)) == BLOCK_FREED)
+        stop(describe(p, size, tail), p, c, c <= CALL_DELETE_ARRAY ? "double free" : "freed before", caller);
+    stop(describe(p, size, tail), p, c, tail == 0 ? "no block was handed out there" : PAST, caller);
 }
 
 /* What the tail of a block in use says; a block that is not, or was written over, is told. */
 INLINE uint64_t live_checked(const char *p, const size_class *size, call c, const void *caller)
 {
     uint64_t key = key_of(p), tail = *block_tail(p, size), shown = tail ^ key;
-    block_state state = tail_state(shown);
-    if (UNLIKELY(state == BLOCK_FREED))
-        stop(describe(p, size, tail), p, c, c <= CALL_DELETE_ARRAY ? "double free" : "freed before", caller);
-    if (UNLIKELY(tail == 0))
-        stop(describe(p, size, tail), p, c, "no block was handed out there", caller);
-    if (UNLIKELY(state != BLOCK_LIVE || tail_size(shown) + CANARY_LEAST > size->size || !canary_holds(p, tail_size(shown), size, key)))
-        stop(describe(p, size, tail), p, c, PAST, caller);
-    if (UNLIKELY(p != slab_first(slab_of(p), size) && !before_holds(p, size)))
+    if (UNLIKELY(tail_state(shown) != BLOCK_LIVE || tail_size(shown) + CANARY_LEAST > size->size || !canary_holds(p, tail_size(shown), size, key)))
+        stop_block(p, size, c, caller);
+    if (UNLIKELY((region_offset(p) & (SLAB_SIZE - 1)) != SLAB_GUARD && !before_holds(p, size)))
         stop(describe(p, size, tail), p, c, BEFORE, caller);
     return shown;
 }
 
-/* Zeroed, and back to where it is kept. */
-INLINE void give(char *p, const size_class *size, size_t asked)
+/* Zeroed, and back to where it is kept. A thread that has no keeper makes one; where a signal handler has come in between, it is
+ * for later. */
+INLINE void give(char *p, const size_class *size, size_t asked, uint64_t key)
 {
     heap *h = LIKELY(heap_is_real(my_heap)) ? my_heap : thread_heap();
-    bool entered = h && heap_enter(h);
     keeper *k = h ? keeper_of(h) : NULL;
-    uint64_t *at = block_tail(p, size), key = key_of(p);
+    bool entered = LIKELY(k != NULL) && keeper_enter(h), send = false;
+    uint64_t *at = block_tail(p, size);
     block *freed = (block *)(void *)p;
     tail_busy(at, key);
-    memset(p, 0, asked + canary_bytes(asked, size));
+    if (LIKELY(size->size <= 16 * sizeof(pair)))
+        zero_all(p, size);
+    else
+        memset(p, 0, asked + canary_bytes(asked, size));
     __atomic_store_n(at, tail_freed(k ? k->now : (uint32_t)os_now_ms(), k ? k->thread : os_thread()) ^ key, __ATOMIC_RELEASE);
-    if (LIKELY(k && entered)) {
-        last_note(k, p, asked, size);
-        keeper_quarantine(k, h, freed, slab_of(p)->klass);
-    } else if (k && h->inside) {
-        keeper_late(k, freed);
-    } else {
-        keeper_pass(freed);
+    if (UNLIKELY(!entered)) {
+        k ? keeper_late(k, freed) : keeper_pass(freed);
+        return;
     }
-    if (entered)
-        heap_leave(h);
+    k->last = (const uint64_t *)(const void *)p;
+    send = keeper_quarantine(k, h, freed, (unsigned)(size - pm_classes));
+    keeper_leave(h);
+    if (UNLIKELY(send))
+        keeper_send(k, h);
 }
 
 static COLD void __attribute__((noreturn)) stop_call(const char *p, const size_class *size, uint64_t shown, call c, size_t said, const void *caller)
@@ -423,7 +460,7 @@ bool hardened_free(void *p, call c, size_t said, const void *caller)
         stop_call(p, size, shown, c, said, caller);
     if (UNLIKELY(watchers_wait()))
         watch_free(p, tail_size(shown));
-    give(p, size, tail_size(shown));
+    give(p, size, tail_size(shown), shown ^ *block_tail(p, size));
     return true;
 }
 

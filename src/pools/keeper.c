@@ -8,6 +8,15 @@
 
 keeper *pm_keepers[KEEPERS] RARE;
 
+static void shape(keeper *k)
+{
+    for (unsigned c = 0; c < CLASS_MAX; c++) {
+        size_t fit = QUARANTINE_BYTES / size_max(pm_classes[c].size, QUANTUM), half = QUARANTINE_BLOCKS / 2;
+        k->least[c] = (uint16_t)size_min(size_max(fit, QUARANTINE_LEAST), half);
+        k->most[c] = (uint16_t)(k->least[c] + size_min(size_max(fit, QUARANTINE_MORE), half));
+    }
+}
+
 keeper *keeper_make(heap *h)
 {
     size_t page = os_page_size(), bytes = round_up(sizeof(keeper), page);
@@ -17,6 +26,7 @@ keeper *keeper_make(heap *h)
     keeper *k = (keeper *)(void *)(at + page);
     k->random = os_secret();
     k->thread = os_thread();
+    shape(k);
     return pm_keepers[h->number] = k;
 }
 
@@ -59,19 +69,49 @@ static void going_give(keeper *k, heap *h)
     k->going_count = 0;
 }
 
-/* In a fall what is at hand goes too, a class at a time. */
-static void hand_let(keeper *k)
+/* What is kept of a class, but `keep` in quarantine, goes; as much of it as may. */
+static void class_let(keeper *k, unsigned klass, size_t keep, size_t going)
 {
-    unsigned c = k->calm++ % classes_count();
-    while (k->held[c] > 0 && k->going_count < FALL_GOING - 1)
-        k->going[k->going_count++] = k->hand[c][--k->held[c]];
+    while (k->going_count < going && k->count[klass] > keep) {
+        block *p = quarantine_pop(k, klass, k->count[klass]);
+        k->going[k->going_count++] = p;
+    }
+    while (keep == 0 && k->going_count < going && k->held[klass] > 0) {
+        STORE(&k->held[klass], (uint8_t)(k->held[klass] - 1));
+        __atomic_signal_fence(__ATOMIC_RELEASE);
+        k->going[k->going_count++] = k->hand[klass][k->held[klass]];
+    }
 }
 
-static void going_add(keeper *k, heap *h, block *p)
+/* Another thread may be forking: then they stay. In a fall another class goes with them. */
+NOINLINE void keeper_send(keeper *k, heap *h)
 {
-    k->going[k->going_count++] = p;
-    if (k->going_count >= (k->falling < FALL_BLOCKS ? GOING_BLOCKS : FALL_GOING))
+    if (!heap_enter(h))
+        return;
+    going_give(k, h);
+    if (k->falling >= FALL_BLOCKS) {
+        class_let(k, k->calm++ % classes_count(), 0, GOING_BLOCKS);
         going_give(k, h);
+    }
+    heap_leave(h);
+}
+
+NOINLINE bool keeper_overflow(keeper *k, heap *h, block *p, unsigned klass)
+{
+    size_t n = k->count[klass];
+    bool falls = k->falling >= FALL_BLOCKS;
+    class_let(k, klass, falls ? FALL_KEEPS : k->least[klass], GOING_BLOCKS);
+    n = k->count[klass];
+    if (UNLIKELY(n >= k->most[klass])) { /* none may go, for as long as another thread forks */
+        k->last = NULL;
+        keeper_pass(p);
+        return true;
+    }
+    k->quarantine[klass][(k->first[klass] + n) % QUARANTINE_BLOCKS] = p;
+    __atomic_signal_fence(__ATOMIC_RELEASE);
+    STORE(&k->count[klass], (uint16_t)(n + 1));
+    h->bins[klass].room--;
+    return k->going_count >= (falls ? FALL_GOING : GOING_BLOCKS);
 }
 
 /* The handler may be interrupted by another one, and the thread by either: the count changes last, and by one. */
@@ -94,48 +134,6 @@ void keeper_collect_late(keeper *k, heap *h)
     }
 }
 
-/* ---- quarantine ---- */
-
-static block **quarantine_at(keeper *k, size_t i) { return &k->quarantine[(k->first + i) % QUARANTINE_BLOCKS]; }
-
-/* One of the oldest, never the newest. */
-static block *quarantine_pop(keeper *k)
-{
-    block_swap(quarantine_at(k, 0), quarantine_at(k, keeper_random(k, size_max(1, size_min(k->count / 2, QUARANTINE_OLDEST)))));
-    block *p = k->quarantine[k->first++ % QUARANTINE_BLOCKS];
-    k->count--;
-    k->bytes -= pm_classes[slab_of(p)->klass].size;
-    return p;
-}
-
-/* The oldest goes on: the heap's own to hand, where there is room. */
-static void quarantine_let(keeper *k, heap *h)
-{
-    block *p = quarantine_pop(k);
-    const slab *s = slab_of(p);
-    unsigned klass = s->klass;
-    bool falls = k->falling >= FALL_BLOCKS;
-    if (falls || LOAD(&s->home) != h || k->held[klass] >= keeper_most(&pm_classes[klass])) {
-        going_add(k, h, p);
-        if (falls && k->going_count == 0)
-            hand_let(k);
-        return;
-    }
-    k->hand[klass][k->held[klass]++] = p;
-}
-
-void keeper_quarantine(keeper *k, heap *h, block *p, unsigned klass)
-{
-    if (k->count == QUARANTINE_BLOCKS)
-        quarantine_let(k, h);
-    k->quarantine[(k->first + k->count++) % QUARANTINE_BLOCKS] = p;
-    k->bytes += pm_classes[klass].size;
-    h->bins[klass].room--;
-    size_t most = ++k->falling < FALL_BLOCKS ? QUARANTINE_BLOCKS : FALL_KEEPS;
-    while ((k->bytes > QUARANTINE_BYTES && k->count > 1) || k->count > most)
-        quarantine_let(k, h);
-}
-
 void keeper_empty(heap *h)
 {
     keeper *k = h->number < KEEPERS ? pm_keepers[h->number] : NULL;
@@ -144,10 +142,11 @@ void keeper_empty(heap *h)
     k->last = NULL;
     k->thread = 0;
     keeper_collect_late(k, h);
-    while (k->count)
-        going_add(k, h, quarantine_pop(k));
-    for (unsigned c = 0; c < classes_count(); c++)
-        while (k->held[c])
-            going_add(k, h, k->hand[c][--k->held[c]]);
-    going_give(k, h);
+    for (unsigned c = 0; c < classes_count(); c++) {
+        do {
+            going_give(k, h);
+            class_let(k, c, 0, GOING_BLOCKS);
+        } while (k->going_count > 0);
+        bin_recount(&h->bins[c]); /* a fork may have come between a block and its count */
+    }
 }

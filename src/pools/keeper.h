@@ -1,57 +1,60 @@
-/* keeper.h: blocks that a thread of the hardened library keeps back from their slabs: those given back last, in the order in
- * which they came (the quarantine), and some of each class at hand. Which of the oldest
- * leaves quarantine is random, and so is the order of new blocks as long as there are few. Nothing is stored in a block.
+/* keeper.h: blocks that a thread of the hardened library keeps back from their slabs, of each class: those given back last, in the
+ * order in which they came (the quarantine), and new ones at hand. Which of the oldest leaves quarantine is random, and so is the
+ * order of new blocks as long as there are few. Nothing is stored in a block.
  *
- *   given back → quarantine → at hand → handed out       the heap's own blocks, as long as there is room
- *                           ↘ going → their slabs        the others */
+ *   given back → quarantine → handed out             once that has its least
+ *                           ↘ going → their slabs    when it is full, and in a fall */
 #ifndef PM_KEEPER_H
 #define PM_KEEPER_H
 
 #include "pools/registry.h"
 
-#define QUARANTINE_BLOCKS 1024
-#define QUARANTINE_BYTES (128 * KIB)
+#define QUARANTINE_BLOCKS 512 /* a ring, of which half is the least that stays */
+#define QUARANTINE_BYTES (64 * KIB)
+#define QUARANTINE_LEAST 12 /* blocks, whatever their bytes */
+#define QUARANTINE_MORE 4   /* the same, of those beyond the least */
 #define QUARANTINE_OLDEST 16
 #define RANDOM_DEALS 64 /* of 16 blocks */
-#define HAND_BLOCKS 32
-#define HAND_BYTES (64 * KIB) /* of one class, but four blocks at least */
+#define HAND_BLOCKS 16
+#define HAND_BYTES (32 * KIB) /* of one class, but two blocks at least */
 #define GOING_BLOCKS 32
 #define FALL_BLOCKS 1024 /* given back in a row, after which little is kept: each may be the last one of its slab */
-#define FALL_KEEPS 64
-#define FALL_GOING 8 /* as many slabs as are purged in one go */
-#define LATE_BLOCKS 64 /* those beyond are lost */
+#define FALL_KEEPS 16    /* of a class */
+#define FALL_GOING 8     /* as many slabs as are purged in one go */
+#define LATE_BLOCKS 64   /* those beyond are lost */
 
 /* One a heap, of its thread alone, on pages between guards. All blocks in it count as in their heap's bins: what room is short
- * of limit. */
+ * of limit. The thread marks its heap as entered while it is here, and takes no lock: as in the short ways of bins, each store
+ * leaves what a fork or a signal handler may find, a block in one place at most. */
 typedef struct keeper {
     uint64_t random;
     uint32_t now, thread; /* ms and thread id (0: not known), as of the last refill */
     uint32_t epoch;       /* of the registry, then */
-    const uint64_t *last, *last_end; /* the first and last three words of the block given back last, which are zero: see hardened.c */
-    size_t bytes;         /* in quarantine */
-    uint32_t first, count, going_count;
+    const uint64_t *last; /* the block given back last, whose first two words are zero; or NULL */
     uint32_t falling;     /* blocks given back since one was taken */
-    uint32_t calm;        /* the class whose hand goes next */
-    uint32_t late_count;
+    uint32_t calm;        /* the class that goes next in a fall */
+    uint32_t going_count, late_count;
+    block *going[GOING_BLOCKS]; /* to their slabs, which takes the heap's lock */
     block *late[LATE_BLOCKS]; /* given back by a signal handler that came while the thread was inside */
-    block *quarantine[QUARANTINE_BLOCKS]; /* a ring */
-    block *going[GOING_BLOCKS];
     uint8_t held[CLASS_MAX], deals[CLASS_MAX];
+    uint16_t first[CLASS_MAX], count[CLASS_MAX];
+    uint16_t least[CLASS_MAX], most[CLASS_MAX]; /* blocks in quarantine: beyond the least, malloc takes from it */
     block *hand[CLASS_MAX][HAND_BLOCKS];
+    block *quarantine[CLASS_MAX][QUARANTINE_BLOCKS]; /* rings */
 } keeper;
 
 #define KEEPERS 8192 /* threads of higher heap numbers keep nothing */
 extern keeper *pm_keepers[KEEPERS];
 keeper *keeper_make(heap *h);
 
-/* The one of heap h, whose thread calls; NULL: no memory. */
+/* The one of heap h, whose thread calls; NULL: it is no heap, or has none yet. */
+INLINE keeper *keeper_here(const heap *h) { return LIKELY(heap_is_real(h)) && LIKELY(h->number < KEEPERS) ? pm_keepers[h->number] : NULL; }
+/* NULL: no memory. */
 INLINE keeper *keeper_of(heap *h)
 {
-    keeper *k = LIKELY(h->number < KEEPERS) ? pm_keepers[h->number] : NULL;
+    keeper *k = keeper_here(h);
     return LIKELY(k != NULL) ? k : keeper_make(h);
 }
-/* How many blocks of c one gets, and keeps, at hand. */
-INLINE size_t keeper_most(const size_class *c) { return size_min(size_max(HAND_BYTES / c->size, 4), HAND_BLOCKS); }
 
 INLINE size_t keeper_random(keeper *k, size_t below)
 {
@@ -59,27 +62,75 @@ INLINE size_t keeper_random(keeper *k, size_t below)
     return (k->random >> 32) * below >> 32;
 }
 
-/* One of those at hand, or NULL. */
+/* A signal handler may come in between, and a fork look: not the lock of heap_enter, which costs more than all the rest. False: it has
+ * come in between. */
+INLINE bool keeper_enter(heap *h)
+{
+    if (UNLIKELY(h->inside))
+        return false;
+    STORE(&h->inside, true);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    return true;
+}
+INLINE void keeper_leave(heap *h) { __atomic_store_n(&h->inside, false, __ATOMIC_RELEASE); }
+
+/* One of the oldest of n, never the newest. It leaves its place before another one comes there. */
+INLINE block *quarantine_pop(keeper *k, unsigned klass, size_t n)
+{
+    size_t begin = k->first[klass], oldest = LIKELY(n >= 2 * QUARANTINE_OLDEST) ? QUARANTINE_OLDEST : (n + 1) / 2;
+    block **first = &k->quarantine[klass][begin % QUARANTINE_BLOCKS];
+    block **at = &k->quarantine[klass][(begin + keeper_random(k, oldest)) % QUARANTINE_BLOCKS];
+    block *p = *at, *other = *first;
+    STORE(&k->count[klass], (uint16_t)(n - 1));
+    __atomic_signal_fence(__ATOMIC_RELEASE);
+    STORE(&k->first[klass], (uint16_t)(begin + 1));
+    __atomic_signal_fence(__ATOMIC_RELEASE);
+    STORE(at, other);
+    return p;
+}
+
+/* By the heap's thread, which is inside, as all that follows but keeper_send. One that waited, or is new; or NULL. */
 INLINE block *keeper_take(keeper *k, heap *h, unsigned klass)
 {
-    size_t n = k->held[klass];
-    if (UNLIKELY(n == 0))
-        return NULL;
-    block *p = k->hand[klass][n - 1];
-    k->held[klass] = (uint8_t)(n - 1);
+    size_t n = k->count[klass];
+    block *p;
+    if (LIKELY(n > k->least[klass])) {
+        p = quarantine_pop(k, klass, n);
+    } else {
+        n = k->held[klass];
+        if (UNLIKELY(n == 0))
+            return NULL;
+        p = k->hand[klass][n - 1];
+        STORE(&k->held[klass], (uint8_t)(n - 1));
+    }
     h->bins[klass].room++;
     k->falling = 0;
     return p;
 }
+/* How many new blocks of c one gets at once. */
+INLINE size_t keeper_deals(const size_class *c) { return size_min(size_max(HAND_BYTES / c->size, 2), HAND_BLOCKS); }
 /* Blocks of one class that lie side by side, for an empty hand. They are taken in random order, the first thousand of a class; then
  * upwards: a list made of blocks in random order is walked at a third of the speed, and large heaps are where that counts. */
 void keeper_deal(keeper *k, heap *h, unsigned klass, block **blocks, size_t n);
 
-/* A block of klass was given back; the oldest leave quarantine for it. By the heap's thread, which is inside. */
-void keeper_quarantine(keeper *k, heap *h, block *p, unsigned klass);
+bool keeper_overflow(keeper *k, heap *h, block *p, unsigned klass);
+/* A block of klass was given back. True: enough are going for keeper_send. */
+INLINE bool keeper_quarantine(keeper *k, heap *h, block *p, unsigned klass)
+{
+    size_t n = k->count[klass];
+    if (UNLIKELY(++k->falling >= FALL_BLOCKS || n >= k->most[klass]))
+        return keeper_overflow(k, h, p, klass);
+    k->quarantine[klass][(k->first[klass] + n) % QUARANTINE_BLOCKS] = p;
+    __atomic_signal_fence(__ATOMIC_RELEASE);
+    STORE(&k->count[klass], (uint16_t)(n + 1));
+    h->bins[klass].room--;
+    return false;
+}
+void keeper_send(keeper *k, heap *h); /* by the thread, not inside */
+
 /* From a signal handler that came in between. */
 void keeper_late(keeper *k, block *p);
-void keeper_collect_late(keeper *k, heap *h); /* by the thread, now inside */
+void keeper_collect_late(keeper *k, heap *h);
 /* Of a thread without a keeper, and not inside. */
 void keeper_pass(block *p);
 /* All of it goes to its slabs; by the heap's thread, or after that has gone. The heap is locked. */

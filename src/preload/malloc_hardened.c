@@ -9,19 +9,25 @@
 
 #include <string.h>
 
-void *allocate_hardened(size_t size, size_t align, maker by, const void *caller)
+static NOINLINE void *allocate_elsewhere(size_t size, size_t align, maker by, const void *caller)
 {
     if (UNLIKELY(!start_done()))
         return boot_or_fail(size);
-    if (LIKELY(pm_pools_ready && is_power_of_two(align))) {
+    if (pm_pools_ready && is_power_of_two(align)) {
         void *p = hardened_alloc(size, align, by, caller);
-        if (LIKELY(p != NULL))
+        if (p)
             return watched(p, size);
         if (size <= BLOCK_MAX && !overflow_forwards(size))
             return out_of_memory();
     }
     forwarded(size <= BLOCK_MAX);
     return watched(align > QUANTUM ? pm_next.memalign(align, size_max(size, 1)) : pm_next.calloc(1, size), size);
+}
+
+void *allocate_hardened(size_t size, size_t align, maker by, const void *caller)
+{
+    void *p = LIKELY(align == QUANTUM) ? hardened_take(size, by, caller) : NULL;
+    return LIKELY(p != NULL) ? watched(p, size) : allocate_elsewhere(size, align, by, caller);
 }
 
 void release_hardened(void *p, call c, size_t said, const void *caller)
