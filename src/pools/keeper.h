@@ -19,7 +19,7 @@
 #define HAND_BYTES (32 * KIB) /* of one class, but two blocks at least */
 #define GOING_BLOCKS 32
 #define FALL_BLOCKS 1024 /* given back in a row, after which little is kept: each may be the last one of its slab */
-#define FALL_KEEPS 16    /* of a class */
+#define FALL_KEEPS 4     /* of a class */
 #define FALL_GOING 8     /* as many slabs as are purged in one go */
 #define LATE_BLOCKS 64   /* those beyond are lost */
 
