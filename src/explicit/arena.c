@@ -2,8 +2,8 @@
  * malloc's, or comes from where the caller says. An arena over the caller's buffer has no chunk. */
 #include "pools/depot.h"
 #include "ground/os.h"
-#include "ground/text.h"
 #include "explicit/pool.h"
+#include "pools/misuse.h"
 #include "pools/registry.h"
 
 #include <errno.h>
@@ -103,7 +103,7 @@ static chunk *chunk_new(growing *g, size_t bytes, size_t more)
     bytes = size_min(size_max(bytes + more, g->chunk_bytes), left);
     if (g->take)
         return chunk_set(g, g->take(bytes, g->context), bytes, false);
-    slab *s = bytes == SLAB_ROOM ? chunk_slab() : NULL;
+    slab *s = bytes == SLAB_ROOM && !PM_HARDENED ? chunk_slab() : NULL; /* malloc's large blocks end at a guard, and are closed later */
     return chunk_set(g, s ? slab_begin(s) : malloc(bytes), bytes, s != NULL);
 }
 
@@ -289,7 +289,7 @@ static bool mark_is_good(const pm_arena *a, pm_arena_mark mark)
 
 static COLD void misused(const char *function, const pm_arena *a, const char *what)
 {
-    report_abort("%s(%p): %s", function, (const void *)a, what);
+    misuse_abort(&(misuse){.function = function, .pointer = a, .what = what});
 }
 
 static void chunks_end(growing *g)
@@ -342,11 +342,18 @@ static NOINLINE void *alloc_grown(pm_arena *a, size_t size, size_t align)
     return room_take(&a->room, size, align);
 }
 
+static COLD void *refused_here(const pm_arena *a)
+{
+    if (PM_HARDENED && !a)
+        misused("pm_arena_alloc", a, "no arena: moved from, or never made");
+    return refused(EINVAL);
+}
+
 void *pm_arena_alloc(pm_arena *a, size_t size, size_t align)
 {
     align = align ? align : QUANTUM;
     if (UNLIKELY(!a || !is_power_of_two(align) || align > ALIGN_MOST))
-        return refused(EINVAL);
+        return refused_here(a);
     void *p = room_take(&a->room, size, align);
     return LIKELY(p != NULL) ? p : alloc_grown(a, size, align);
 }

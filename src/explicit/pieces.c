@@ -1,7 +1,7 @@
 /* pieces.c: See pieces.h. */
 #include "explicit/pieces.h"
 
-#include "ground/text.h"
+#include "pools/misuse.h"
 
 #include <string.h>
 
@@ -67,7 +67,7 @@ void pieces_give(piece *first, size_t size, block *b)
     size_t number = p ? (size_t)((char *)b - p->first) / size : 0;
     uint64_t bit = (uint64_t)1 << number % 64;
     if (!p || (char *)b != p->first + number * size || p->bits[number / 64] & bit)
-        report_abort("pm_pool_free(%p): no block in use begins there", (void *)b);
+        misuse_abort(&(misuse){.function = "pm_pool_free", .pointer = b, .what = "no block in use begins there"});
     p->bits[number / 64] |= bit;
     p->free++;
     p->hint = size_min(p->hint, number / 64);

@@ -18,7 +18,7 @@ piece *piece_make(void *memory, size_t bytes, size_t size, size_t align);
 void piece_reset(piece *p);
 /* Links up to `most` free blocks behind *link, as slab_take does; how many. O(pieces + most). */
 size_t pieces_take(piece *first, size_t size, block ***link, size_t most);
-/* A block that is none, or is free already: one line, abort. O(pieces). */
+/* A block that is none, or is free already: a report, abort. O(pieces). */
 void pieces_give(piece *first, size_t size, block *b);
 /* The piece that p lies in, or NULL. O(pieces). */
 piece *pieces_find(piece *first, size_t size, const void *p);

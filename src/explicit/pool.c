@@ -4,6 +4,7 @@
 #include "ground/text.h"
 #include "pools/bringup.h"
 #include "pools/depot.h"
+#include "pools/misuse.h"
 #include "pools/seams.h"
 
 #include <string.h>
@@ -278,7 +279,7 @@ static void free_block_of(void *p, slab *s)
 {
     pm_pool *pool = LOAD(&s->pool);
     if (!pool)
-        report_abort("free(%p): memory of an arena", p);
+        misuse_abort(&(misuse){.pointer = p, .what = "memory of an arena"});
     pm_pool_free(pool, p);
 }
 

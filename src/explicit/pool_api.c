@@ -2,6 +2,7 @@
 #include "ground/config.h"
 #include "pools/depot.h"
 #include "explicit/pool.h"
+#include "pools/misuse.h"
 #include "pools/registry.h"
 #include "ground/text.h"
 
@@ -353,7 +354,7 @@ void pm_pool_destroy(pm_pool *pool)
     if (!pool)
         return;
     if (misuse_watched() && pool->ended)
-        report_abort("pm_pool_destroy(%p): pool %s has ended", (void *)pool, pool->name);
+        misuse_abort(&(misuse){.function = "pm_pool_destroy", .pointer = pool, .what = "the pool has ended", .pool = pool->name});
     if (pm_config.verbose || pool->report_leaks)
         leaks_report(pool);
     heap *h = heap_enter_mine();

@@ -2,7 +2,7 @@
 #include "ground/config.h"
 #include "explicit/pool.h"
 #include "pools/fork.h"
-#include "ground/text.h"
+#include "pools/misuse.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -159,7 +159,7 @@ static NOINLINE size_t take(pm_pool *pool, void **blocks, size_t n)
     heap *h = thread_heap();
     size_t got = 0, crossings = 0;
     if (misuse_watched() && pool->ended)
-        report_abort("pm_pool_alloc(%p): pool %s has ended", (void *)pool, pool->name);
+        misuse_abort(&(misuse){.function = "pm_pool_alloc", .pointer = pool, .what = "the pool has ended", .pool = pool->name});
     if (!h || !h->inside) { /* else a signal handler has come in between */
         heap *entered = heap_enter_mine();
         got = take_locked(pool, h, blocks, n, &crossings);
@@ -289,7 +289,7 @@ static bool came_from_malloc(const pm_pool *pool, const void *p)
 static void check_freed(const pm_pool *pool, const void *p)
 {
     if (!pm_pool_owns(pool, p))
-        report_abort("pm_pool_free(%s, %p): this is no block of that pool", pool->name, p);
+        misuse_abort(&(misuse){.function = "pm_pool_free", .pointer = p, .what = "this is no block of that pool", .pool = pool->name});
     if (!LOAD(&pool->pieces))
         slab_check_block(slab_of(p), &pool->shape, p);
 }
@@ -316,7 +316,7 @@ static NOINLINE void give_all(pm_pool *pool, void **blocks, size_t n)
 {
     if (!pool) {
         if (misuse_watched() && n > 0 && blocks[0])
-            report_abort("pm_pool_free(NULL, %p): there is no pool of that size or name", blocks[0]);
+            misuse_abort(&(misuse){.function = "pm_pool_free", .pointer = blocks[0], .what = "there is no pool of that size or name"});
         errno = EINVAL;
         return;
     }

@@ -5,10 +5,10 @@
 #include "pools/depot.h"
 #include "pools/fork.h"
 #include "pools/learn.h"
+#include "pools/misuse.h"
 #include "pools/seams.h"
 #include "pools/slab.h"
 #include "pools/threads.h"
-#include "ground/text.h"
 
 #include <string.h>
 
@@ -337,7 +337,7 @@ static NOINLINE void free_odd(void *p, slab *s)
 {
     heap *home = LOAD(&s->home), *h = my_heap;
     if (UNLIKELY(home == HEAP_NOBODY || home == NULL))
-        report_abort("free(%p): no block is in use there: freed twice, or never handed out", p);
+        misuse_abort(&(misuse){.pointer = p, .what = "double free, or no block was handed out there"});
     if (UNLIKELY(home == HEAP_POOL)) {
         guests_here()->free(p, s);
         return;

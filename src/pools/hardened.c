@@ -393,6 +393,8 @@ INLINE const size_class *class_checked(const char *p, call c, const void *caller
 static COLD void __attribute__((noreturn)) stop_block(const char *p, const size_class *size, call c, const void *caller)
 {
     uint64_t tail = *block_tail(p, size);
+    if (tail_state(tail ^ key_of(p)) == BLOCK_FREED && !is_zero(p, p + size->size - sizeof tail)) /* a tail whose first bytes were written over */
+        stop((misuse){.block = p, .bytes = size->size}, p, c, "written past its end, or double free", caller);
     if (tail_state(tail ^ key_of(p)) == BLOCK_FREED)
         stop(describe(p, size, tail), p, c, c <= CALL_DELETE_ARRAY ? "double free" : "freed before", caller);
     stop(describe(p, size, tail), p, c, tail == 0 ? "no block was handed out there" : PAST, caller);

@@ -5,6 +5,7 @@
 #include "ground/text.h"
 #include "pools/depot.h"
 #include "pools/learn.h"
+#include "pools/misuse.h"
 #include "pools/slab.h"
 
 #include <string.h>
@@ -854,6 +855,11 @@ static void partial_check(const slab *s, const heap *h, const bin *b, bool mine)
     slab_check(s, &pm_classes[s->klass], mine);
 }
 
+static COLD void link_wrong(const block *p, const size_class *c, const char *what)
+{
+    misuse_abort(&(misuse){.call = CALL_CHECK, .pointer = p, .what = what, .block = p, .bytes = c->size});
+}
+
 static size_t bin_length(const bin *b, const heap *h)
 {
     size_t n = 0;
@@ -861,9 +867,9 @@ static size_t bin_length(const bin *b, const heap *h)
         const slab *s = region_holds(p) ? slab_of(p) : NULL;
         const size_class *c = &pm_classes[b->klass];
         if (!s || LOAD(&s->home) != h || s->klass != b->klass || (size_t)((const char *)p - slab_first(s, c)) % c->size)
-            report_abort("check: a bin of heap %u holds %p, which is no block of it", h->number, (const void *)p);
+            link_wrong(p, c, "a link in a free block leads there: written to after it was freed");
         if (n > SLAB_BLOCKS_MAX)
-            report_abort("check: a bin of heap %u runs in a circle at %p: freed twice?", h->number, (const void *)p);
+            link_wrong(p, c, "free blocks link in a circle: double free");
     }
     return n;
 }

@@ -43,7 +43,7 @@ static void add_state(text *t, const misuse *m)
 static void add_block(text *t, const misuse *m)
 {
     if (!m->block) {
-        text_add(t, "poolmalloc: no block of the pools lies there\n");
+        text_add(t, m->pool ? "poolmalloc: pool %s\n" : "poolmalloc: no block of the pools lies there\n", m->pool);
         return;
     }
     text_add(t, "poolmalloc: block %p of %zu bytes, ", m->block, m->bytes);

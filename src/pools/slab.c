@@ -3,6 +3,7 @@
 
 #include "ground/os.h"
 #include "ground/text.h"
+#include "pools/misuse.h"
 
 #include <string.h>
 
@@ -151,11 +152,13 @@ size_t slab_within_limit(slab *s, const size_class *c, size_t most)
     return depot_touch(s, slab_offset(s, c, taken + 1)) ? 1 : 0;
 }
 
-static const char *giver(const slab *s) { return LOAD(&s->pool) ? "pm_pool_free" : "free"; }
-
-static COLD void freed_before(const slab *s, const block *p, const size_class *c)
+/* p, given to free or to its pool, and the block of s that it is, or lies in. */
+static COLD void given_wrong(const slab *s, const size_class *c, const char *p, const char *what, block_state state)
 {
-    report_abort("%s(%p): the block of %u bytes was freed before", giver(s), (const void *)p, c->size);
+    bool guest = LOAD(&s->pool) != NULL;
+    misuse m = {.function = guest ? "pm_pool_free" : NULL, .pointer = p, .what = what, .block = p - (size_t)(p - slab_first(s, c)) % c->size,
+                .bytes = c->size, .pool = guest ? "of the program's own" : NULL, .state = state};
+    misuse_abort(&m);
 }
 
 /* Sets the bits of the blocks of s that *chain begins with, at most `count`. */
@@ -168,7 +171,7 @@ static size_t bits_set(slab *s, const size_class *c, block **chain, size_t count
     for (; n < count && (size_t)((char *)p - memory) < SLAB_SIZE; n++) {
         uint64_t number = (uint64_t)((char *)p - first) * c->inverse >> 32, bit = (uint64_t)1 << number % 64;
         if (UNLIKELY(bits[number / 64] & bit))
-            freed_before(s, p, c);
+            given_wrong(s, c, (const char *)p, "double free", BLOCK_FREED);
         bits[number / 64] |= bit;
         hint = number / 64 < hint ? number / 64 : hint;
         p = p->next;
@@ -209,7 +212,7 @@ static bool bit_give_remote(slab *s, const size_class *c, const block *p)
     size_t number = (size_t)((const char *)p - slab_first(s, c)) / c->size;
     uint64_t bit = (uint64_t)1 << number % 64;
     if (__atomic_fetch_or(&remote_bits(s, c)[number / 64], bit, __ATOMIC_RELEASE) & bit)
-        freed_before(s, p, c);
+        given_wrong(s, c, (const char *)p, "double free", BLOCK_FREED);
     uint64_t new = __atomic_add_fetch(&s->remote, REMOTE_ONE, __ATOMIC_RELEASE);
     bool tell = remote_count(new) == 1 || remote_count(new) + LOAD(&s->back) == slab_out(s);
     return tell && !(__atomic_fetch_or(&s->remote, REMOTE_TOLD, __ATOMIC_ACQ_REL) & REMOTE_TOLD);
@@ -294,8 +297,7 @@ void slab_check_block(const slab *s, const size_class *c, const void *p)
 {
     size_t offset = (size_t)((const char *)p - slab_first(s, c));
     if (offset % c->size != 0 || offset / c->size >= c->per_slab)
-        report_abort("%s(%p): inside a block of %u bytes that begins at %p", giver(s), p, c->size,
-                     (const void *)((const char *)p - offset % c->size));
+        given_wrong(s, c, p, "no block begins there", BLOCK_UNKNOWN);
 }
 
 void slab_check(const slab *s, const size_class *c, bool mine)

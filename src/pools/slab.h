@@ -65,7 +65,7 @@ bool slab_give_remote(slab *s, block *first, block *last, size_t count);
  * sandboxes forbid it). O(blocks in use), a system call for each at most. */
 size_t slab_purge(const slab *s, const size_class *c);
 /* Gives the blocks of s that *chain begins with, at most `count`, back to the bits, and moves *chain behind them. Returns how many.
- * A block that is free already: one line, abort. The heap's thread. O(blocks). */
+ * A block that is free already: a report, abort. The heap's thread. O(blocks). */
 size_t slab_give(slab *s, const size_class *c, block **chain, size_t count);
 /* After a fork, which may have come between two stores of its thread's: out from what is there. O(chain). */
 void slab_recount(slab *s, const size_class *c);

@@ -1,6 +1,6 @@
 /* Explicit pools in a real process: `use`, blocks that go back by plain free() and live through realloc, from several
  * threads and forks; `core`, the same without what needs the interposer; `misuse`, each kind of which must end a child
- * with one line and SIGABRT. Usage: explicit_pools use|core|misuse */
+ * with a report of three lines and SIGABRT. Usage: explicit_pools use|core|misuse */
 #include <malloc.h>
 #include <poolmalloc.h>
 #include <pthread.h>
@@ -192,10 +192,10 @@ static void end_an_arena_twice(void)
     pm_arena_destroy(arena);
 }
 
-static void ends_with_one_line(const char *name, void (*misuse)(void))
+static void ends_with_report(const char *name, void (*misuse)(void))
 {
     int pipes[2], status;
-    char text[1000];
+    char text[2000];
     CHECK(pipe(pipes) == 0);
     pid_t child = fork();
     if (child == 0) {
@@ -211,7 +211,10 @@ static void ends_with_one_line(const char *name, void (*misuse)(void))
     close(pipes[0]);
     CHECK(waitpid(child, &status, 0) == child);
     CHECKF(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "%s: status %x", name, status);
-    CHECKF(strncmp(text, "poolmalloc: ", 12) == 0 && strchr(text, '\n') == text + n - 1, "%s: said «%s»", name, text);
+    size_t lines = 0;
+    for (const char *line = text; strncmp(line, "poolmalloc: ", 12) == 0 && strchr(line, '\n'); line = strchr(line, '\n') + 1)
+        lines++;
+    CHECKF(lines == 3 && text[n - 1] == '\n' && strstr(text, "\npoolmalloc: thread "), "%s: said «%s»", name, text);
     CHECKF(strstr(text, "pm_") || strncmp(name, "plain", 5) == 0 || strncmp(name, "free_of_", 8) == 0, "%s: said «%s»", name, text);
 }
 
@@ -219,7 +222,7 @@ static void misuses_are_reported(void)
 {
     first = pool_of(64, PM_SHARING_THREADS);
     second = pool_of(64, PM_SHARING_THREADS);
-#define ENDS(misuse) ends_with_one_line(#misuse, misuse)
+#define ENDS(misuse) ends_with_report(#misuse, misuse)
     ENDS(free_of_another_pool);
     ENDS(free_of_malloc_s);
     ENDS(free_of_the_stack_s);
