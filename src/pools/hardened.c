@@ -488,11 +488,28 @@ static void slab_look(const slab *s, call c)
 {
     const size_class *size = &pm_classes[LOAD(&s->klass)];
     const char *p = slab_first(s, size);
-    for (size_t i = 0, n = LOAD(&s->high); i < n && heap_is_real(LOAD(&s->home)); i++, p += size->size) {
+    size_t n = size_min(LOAD(&s->high) + 1UL, LOAD(&size->per_slab)); /* and one that was never handed out: its neighbour was */
+    for (size_t i = 0; i < n && heap_is_real(LOAD(&s->home)); i++, p += size->size) {
         const char *what = block_wrong_still(s, p, size);
         if (UNLIKELY(what != NULL))
             stop(describe(p, size, *block_tail(p, size)), p, c, what, NULL);
     }
+}
+
+static bool is_empty(const slab *s) { return LOAD(&s->home) == HEAP_NOBODY && (LOAD(&s->state) == SLAB_DIRTY || slab_in_use(s)); }
+
+/* In the depot, or kept by a heap for later: all of it is zero. */
+static void empty_look(const slab *s, call c)
+{
+    const char *p = slab_begin(s), *end = p + SLAB_ROOM;
+    for (int tries = 0; tries < TRIES; tries++)
+        if (is_zero(p, end) || !is_empty(s))
+            return;
+    while (p < end - 16 && is_zero(p, p + 16))
+        p += 16;
+    size_t bytes = size_max(LOAD(&pm_classes[LOAD(&s->klass)].size), QUANTUM);
+    const char *first = p - (size_t)(p - slab_begin(s)) % bytes;
+    stop((misuse){.block = first, .bytes = bytes, .state = BLOCK_FREED}, p, c, WRITTEN, NULL);
 }
 
 void hardened_check(call c)
@@ -501,6 +518,8 @@ void hardened_check(call c)
         const slab *s = &pm_region.slabs[i];
         if (heap_is_real(LOAD(&s->home)) && slab_in_use(s))
             slab_look(s, c);
+        else if (is_empty(s))
+            empty_look(s, c);
     }
     guard_check(c);
 }

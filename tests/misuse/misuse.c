@@ -1,11 +1,14 @@
 /* misuse.c: Misuse of malloc's memory, one way a case. Built without knowledge of what malloc and memcpy are. */
 #include "cases.h"
 
+#include <alloca.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { FEW = 8, MANY = 1000, SECRET = 0x5a };
@@ -668,6 +671,173 @@ static bool calloc_wraps(size_t size) { return opaque(calloc((size_t)1 << 61, si
 static bool malloc_of_all(size_t size) { return opaque(malloc(SIZE_MAX - size)) != NULL; }
 static bool realloc_of_all(size_t size) { return opaque(realloc(block(size), SIZE_MAX - 2 * size)) != NULL; }
 
+/* ---- blocks of other makers, in other threads and processes ---- */
+
+enum maker { CALLOC, REALLOC, REALLOCARRAY, STRDUP, POSIX_MEMALIGN, ALIGNED_ALLOC, VALLOC, THREAD };
+
+static void *block_in_thread(void *size) { return block(*(size_t *)size); }
+
+static char *made(enum maker by, size_t size)
+{
+    void *p = NULL;
+    char *text;
+    pthread_t thread;
+    switch (by) {
+    case CALLOC: return opaque(calloc(size, 1));
+    case REALLOC: return opaque(realloc(NULL, size));
+    case REALLOCARRAY: return opaque(reallocarray(block(size / 2 + 1), size, 1));
+    case POSIX_MEMALIGN: return posix_memalign(&p, 32, size) == 0 ? opaque(p) : NULL;
+    case ALIGNED_ALLOC: return opaque(aligned_alloc(256, size));
+    case VALLOC: return opaque(valloc(size));
+    case STRDUP:
+        text = memset(alloca(size), 'A', size);
+        text[size - 1] = 0;
+        return opaque(strdup(text));
+    case THREAD:
+        if (pthread_create(&thread, NULL, block_in_thread, &size) == 0)
+            pthread_join(thread, &p);
+        return opaque(p);
+    }
+    return NULL;
+}
+
+static bool past_of(enum maker by, size_t size)
+{
+    char *p = made(by, size);
+    loop(p + size, 1);
+    return freed_unseen(p);
+}
+
+static bool past_calloc_items(size_t size) { return past_of(CALLOC, size); }
+static bool past_realloc_new(size_t size) { return past_of(REALLOC, size); }
+static bool past_reallocarray(size_t size) { return past_of(REALLOCARRAY, size); }
+static bool past_strdup(size_t size) { return past_of(STRDUP, size); }
+static bool past_posix_memalign(size_t size) { return past_of(POSIX_MEMALIGN, size); }
+static bool past_aligned_alloc(size_t size) { return past_of(ALIGNED_ALLOC, size); }
+static bool past_valloc(size_t size) { return past_of(VALLOC, size); }
+static bool past_thread_s(size_t size) { return past_of(THREAD, size); }
+
+static bool double_free_of(enum maker by, size_t size)
+{
+    char *p = made(by, size);
+    free(p);
+    free(opaque(p));
+    return true;
+}
+
+static bool double_free_calloc(size_t size) { return double_free_of(CALLOC, size); }
+static bool double_free_strdup(size_t size) { return double_free_of(STRDUP, size); }
+static bool double_free_posix_memalign(size_t size) { return double_free_of(POSIX_MEMALIGN, size); }
+static bool double_free_valloc(size_t size) { return double_free_of(VALLOC, size); }
+static bool double_free_thread_s(size_t size) { return double_free_of(THREAD, size); }
+static bool free_inner_aligned(size_t size) { return free_at(made(ALIGNED_ALLOC, size) + 16); }
+static bool free_inner_calloc(size_t size) { return free_at(made(CALLOC, size) + 1); }
+
+static bool written_of(enum maker by, size_t size)
+{
+    char *p = made(by, size);
+    free(p);
+    loop(p, 1);
+    free(block(size));
+    return true;
+}
+
+static bool written_calloc(size_t size) { return written_of(CALLOC, size); }
+static bool written_aligned_alloc(size_t size) { return written_of(ALIGNED_ALLOC, size); }
+static bool written_thread_s(size_t size) { return written_of(THREAD, size); }
+
+/* A buffer that became smaller, used as before. */
+static bool past_shrunk(size_t size)
+{
+    char *p = opaque(realloc(block(2 * size + 64), size));
+    loop(p + size, 16);
+    return freed_unseen(p);
+}
+
+static void *block_freed(void *size)
+{
+    char *p = block(*(size_t *)size);
+    free(p);
+    return p;
+}
+
+static char *freed_by_ended_thread(size_t size)
+{
+    void *p = NULL;
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, block_freed, &size) == 0)
+        pthread_join(thread, &p);
+    return opaque(p);
+}
+
+static bool double_free_of_ended_thread_s(size_t size) { return free_at(freed_by_ended_thread(size)); }
+
+static bool written_of_ended_thread_s(size_t size)
+{
+    loop(freed_by_ended_thread(size), 1);
+    return true;
+}
+
+/* A child does it, and this process ends as the child did. */
+static bool in_child(bool (*run)(char *, size_t), char *p, size_t size)
+{
+    int status = 0;
+    pid_t child = fork();
+    if (child == 0)
+        exit(!run(p, size));
+    waitpid(child, &status, 0);
+    if (WIFSIGNALED(status)) {
+        signal(WTERMSIG(status), SIG_DFL);
+        raise(WTERMSIG(status));
+    }
+    return WEXITSTATUS(status) == 0;
+}
+
+static bool free_in_child(char *p, size_t size) { return free_at(p + 0 * size); }
+
+static bool write_in_child(char *p, size_t size)
+{
+    loop(p, 1);
+    block(size);
+    return true;
+}
+
+static bool past_in_child(char *p, size_t size)
+{
+    loop(p + size, 1);
+    return freed_unseen(p);
+}
+
+static bool double_free_forked(size_t size)
+{
+    char *p = block(size);
+    free(p);
+    return in_child(free_in_child, p, size);
+}
+
+static bool written_forked(size_t size)
+{
+    char *p = block(size);
+    free(p);
+    return in_child(write_in_child, p, size);
+}
+
+static bool past_forked(size_t size) { return in_child(past_in_child, block(size), size); }
+
+static bool read_new_posix_memalign(size_t size)
+{
+    for (int i = 0; i < FEW; i++)
+        free(block(size));
+    return holds_secret(made(POSIX_MEMALIGN, size), size);
+}
+
+static bool reused_by_strdup(size_t size)
+{
+    char *p = block(size);
+    free(p);
+    return made(STRDUP, size) == p;
+}
+
 #define TWICE "SIGABRT double free"
 #define NOWHERE "SIGABRT no block begins there"
 #define PAST "SIGABRT written past its end"
@@ -753,6 +923,32 @@ static const misuse cases[] = {
     {"zero_calloc_written", zero_calloc_written, FAULT, FAULT, true},
     {"zero_freed_twice", zero_freed_twice, TWICE, TWICE, true},
     {"zero_reused", zero_reused, "nothing", "nothing", true},
+    {"past_calloc_items", past_calloc_items, PAST, FAULT, false},
+    {"past_realloc_new", past_realloc_new, PAST, FAULT, false},
+    {"past_reallocarray", past_reallocarray, PAST, FAULT, false},
+    {"past_strdup", past_strdup, PAST, FAULT, false},
+    {"past_thread_s", past_thread_s, PAST, FAULT, false},
+    {"past_shrunk", past_shrunk, PAST, FAULT, false},
+    {"past_forked", past_forked, PAST, FAULT, false},
+    {"past_posix_memalign", past_posix_memalign, PAST, PAST "|" FAULT, false},
+    {"past_aligned_alloc", past_aligned_alloc, PAST, PAST "|" FAULT, false},
+    {"past_valloc", past_valloc, PAST, PAST "|" FAULT, false},
+    {"double_free_calloc", double_free_calloc, TWICE, TWICE, false},
+    {"double_free_strdup", double_free_strdup, TWICE, TWICE, false},
+    {"double_free_posix_memalign", double_free_posix_memalign, TWICE, TWICE, false},
+    {"double_free_valloc", double_free_valloc, TWICE, TWICE, false},
+    {"double_free_thread_s", double_free_thread_s, TWICE, TWICE, false},
+    {"double_free_of_ended_thread_s", double_free_of_ended_thread_s, TWICE, TWICE, false},
+    {"double_free_forked", double_free_forked, TWICE, TWICE, false},
+    {"free_inner_aligned", free_inner_aligned, NOWHERE, NOWHERE, false},
+    {"free_inner_calloc", free_inner_calloc, NOWHERE, NOWHERE, false},
+    {"written_calloc", written_calloc, WRITTEN, FAULT, false},
+    {"written_aligned_alloc", written_aligned_alloc, WRITTEN, FAULT, false},
+    {"written_thread_s", written_thread_s, WRITTEN, FAULT, false},
+    {"written_of_ended_thread_s", written_of_ended_thread_s, WRITTEN, FAULT, false},
+    {"written_forked", written_forked, WRITTEN, FAULT, false},
+    {"read_new_posix_memalign", read_new_posix_memalign, "nothing", "nothing", false},
+    {"reused_by_strdup", reused_by_strdup, "nothing", "nothing", false},
     {"calloc_wraps", calloc_wraps, "nothing", "nothing", false},
     {"malloc_of_all", malloc_of_all, "nothing", "nothing", false},
     {"realloc_of_all", realloc_of_all, "nothing", "nothing", false},

@@ -132,6 +132,54 @@ bool string_before_begin(std::size_t size)
     return true;
 }
 
+constexpr std::align_val_t wide{64};
+
+bool delete_aligned_with_less(std::size_t size)
+{
+    ::operator delete(opaque(::operator new(size, wide)), size - 1, wide);
+    return true;
+}
+
+bool delete_array_of_new_aligned(std::size_t size)
+{
+    ::operator delete[](opaque(::operator new(size, wide)), wide);
+    return true;
+}
+
+bool free_of_new_aligned(std::size_t size)
+{
+    std::free(opaque(::operator new[](size, wide)));
+    return true;
+}
+
+bool delete_of_aligned_alloc(std::size_t size)
+{
+    ::operator delete(opaque(std::aligned_alloc(64, size)), wide);
+    return true;
+}
+
+bool delete_aligned_twice(std::size_t size)
+{
+    void *p = ::operator new(size, wide);
+    ::operator delete(p, wide);
+    ::operator delete(opaque(p), wide);
+    return true;
+}
+
+bool new_nothrow_past_end(std::size_t size)
+{
+    auto *p = opaque(::operator new[](size, std::nothrow));
+    *opaque(p + size) = 1;
+    ::operator delete[](p);
+    return true;
+}
+
+bool two_owners_shared(std::size_t size)
+{
+    std::shared_ptr<char[]> a(new char[size]), b(opaque(a.get()));
+    return true;
+}
+
 struct alignas(8) shape {
     virtual int area() { return 1; }
     virtual ~shape() = default;
@@ -184,6 +232,13 @@ const misuse cases[] = {
     {"delete_twice", delete_twice, TWICE, TWICE, false},
     {"delete_array_twice", delete_array_twice, TWICE, TWICE, false},
     {"two_owners", two_owners, TWICE, TWICE, false},
+    {"delete_aligned_with_less", delete_aligned_with_less, SIZED, SIZED, false},
+    {"delete_array_of_new_aligned", delete_array_of_new_aligned, KIND, KIND, false},
+    {"free_of_new_aligned", free_of_new_aligned, KIND, KIND, false},
+    {"delete_of_aligned_alloc", delete_of_aligned_alloc, KIND, KIND, false},
+    {"delete_aligned_twice", delete_aligned_twice, TWICE, TWICE, false},
+    {"new_nothrow_past_end", new_nothrow_past_end, PAST, FAULT, false},
+    {"two_owners_shared", two_owners_shared, TWICE, TWICE, false},
     {"new_past_end", new_past_end, PAST, FAULT, false},
     {"new_aligned_past_end", new_aligned_past_end, PAST, FAULT, false},
     {"vector_past_end", vector_past_end, PAST, FAULT, false},
