@@ -116,22 +116,25 @@ static live_result heads_read(const sampler *s, const char *at, const size_t *wh
     return process_vm_readv(s->pid, local, count, remote, count, 0) == (ssize_t)(count * sizeof *heads) ? LIVE_FOUND : LIVE_CHANGED;
 }
 
-/* It still says what it said when all were read. */
+/* It still says what it said when all were read. The place first: its number stays as long as it does, and after it may be old. */
 static bool place_stands(const sampler *s, const char *at, size_t which)
 {
     const uint64_t *place = who_places((const who_table *)(const void *)at) + which;
     const uint32_t *number = (const uint32_t *)(place - which + (size_t)s->table.records * WHO_PLACES) + which;
     uint64_t address = 0;
     uint32_t record = 0;
-    return live_read(s->pid, number, &record, sizeof record) == LIVE_FOUND && record == s->numbers[which] &&
-           live_read(s->pid, place, &address, sizeof address) == LIVE_FOUND && address == s->places[which];
+    return live_read(s->pid, place, &address, sizeof address) == LIVE_FOUND && address == s->places[which] &&
+           live_read(s->pid, number, &record, sizeof record) == LIVE_FOUND && record == s->numbers[which];
 }
 
-/* Its block may have been freed, the record have served another one and be back: then it does not say the same once more. */
+/* Its block may have been freed, the record have served another one and be back: then it does not say the same once more. Or all
+ * was cleared meanwhile. */
 static bool record_damaged(const sampler *s, const char *at, size_t which, const who_sample *r)
 {
     who_sample now;
-    return place_stands(s, at, which) && heads_read(s, at, &which, 1, &now) == LIVE_FOUND && memcmp(&now, r, sizeof now) == 0;
+    uint64_t began = 0;
+    return place_stands(s, at, which) && heads_read(s, at, &which, 1, &now) == LIVE_FOUND && memcmp(&now, r, sizeof now) == 0 &&
+           live_read(s->pid, at + offsetof(who_table, began), &began, sizeof began) == LIVE_FOUND && began == s->table.began;
 }
 
 static live_result batch_take(sampler *s, const char *at, const size_t *which, size_t count, bool all, sample_reader *reader)

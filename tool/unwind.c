@@ -40,6 +40,7 @@ struct unwinder {
     const char *stack;
     uint64_t pcs[FRAMES_MOST];
     size_t depth;
+    bool missed; /* looking for the last one's caller, libdw came to what was not copied */
 };
 
 void *need(void *p)
@@ -275,10 +276,12 @@ static bool thread_get(Dwfl *dwfl, pid_t thread, void *context, void **found)
 static bool memory_read(Dwfl *dwfl, Dwarf_Addr at, Dwarf_Word *word, void *context)
 {
     (void)dwfl;
-    const unwinder *u = context;
+    unwinder *u = context;
     uint64_t offset = at - u->sample->registers.sp;
-    if (offset > u->sample->stack_bytes || u->sample->stack_bytes - offset < sizeof *word)
+    if (offset > u->sample->stack_bytes || u->sample->stack_bytes - offset < sizeof *word) {
+        u->missed = true;
         return false;
+    }
     memcpy(word, u->stack + offset, sizeof *word);
     return true;
 }
@@ -298,6 +301,7 @@ static int frame_note(Dwfl_Frame *frame, void *context)
     unwinder *u = context;
     Dwarf_Addr pc;
     bool exact = false;
+    u->missed = false;
     if (!dwfl_frame_pc(frame, &pc, &exact) || u->depth == FRAMES_MOST)
         return DWARF_CB_ABORT;
     if (pc == 0)
@@ -318,9 +322,11 @@ size_t unwinder_walk(unwinder *u, const who_sample *s, const void *stack, uint32
     u->sample = s;
     u->stack = stack;
     u->depth = 0;
+    u->missed = false;
     if (!dwfl_addrmodule(u->dwfl, s->registers.pc))
         unwinder_refresh(u);
     *cut = s->stack_bytes == 0 || dwfl_getthread_frames(u->dwfl, u->pid, frame_note, u) != 0;
+    *cut = *cut || u->missed; /* libdw takes such a frame for the outermost one */
     while (first < u->depth && is_library(u, u->pcs[first]))
         first++;
     for (size_t i = first; i < u->depth; i++) {

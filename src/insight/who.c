@@ -219,9 +219,11 @@ __attribute__((no_sanitize("address", "thread"))) static uint32_t stack_copy(uin
     return (uint32_t)bytes;
 }
 
+/* It has a number when it is whole: who reads meanwhile sees that it has none, or another one than before. */
 static void sample_write(who_table *t, who_sample *s, const void *p, size_t size, uint64_t weight)
 {
-    s->number = __atomic_add_fetch(&t->taken, 1, __ATOMIC_RELAXED);
+    STORE(&s->number, 0);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
     s->block = (uintptr_t)p;
     s->size = size;
     STORE(&s->weight, weight);
@@ -229,6 +231,7 @@ static void sample_write(who_table *t, who_sample *s, const void *p, size_t size
     s->thread = os_thread();
     os_registers_save(&s->registers);
     s->stack_bytes = s->registers.sp ? stack_copy((uint64_t *)(s + 1), s->registers.sp) : 0; /* on multiples of 16 */
+    __atomic_store_n(&s->number, __atomic_add_fetch(&t->taken, 1, __ATOMIC_RELAXED), __ATOMIC_RELEASE);
 }
 
 static NOINLINE void sample_take(who_table *t, const void *p, size_t size, uint64_t weight)

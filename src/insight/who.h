@@ -29,7 +29,7 @@ INLINE size_t who_word_rate(uint64_t word) { return (word & (((size_t)1 << WHO_R
 
 /* A record; its stack follows, from the address in registers.sp on. */
 typedef struct who_sample {
-    uint64_t number; /* 1, 2, 3 …; of all samples taken */
+    uint64_t number; /* 1, 2, 3 …; of all samples taken; 0: being written */
     uint64_t block;  /* its address */
     uint64_t size;   /* bytes asked for */
     uint64_t weight; /* bytes that it stands for: the step that it ended, or its size; grows when others go; atomic */

@@ -409,16 +409,22 @@ PM_EXPORT void *pvalloc(size_t size)
     return memalign(page, size_max(page, round_up(size, page)));
 }
 
-PM_EXPORT size_t malloc_usable_size(void *p)
+static NOINLINE size_t usable_elsewhere(void *p)
 {
     if (!p)
         return 0;
-    size_t guarded = PM_HARDENED ? hardened_size(p, CALL_USABLE_SIZE, CALLER) : guarded_size(p, CALL_USABLE_SIZE);
+    size_t guarded = guarded_size(p, CALL_USABLE_SIZE);
     if (UNLIKELY(guarded != SIZE_MAX))
         return guarded;
-    if (region_holds(p))
-        return UNLIKELY(pm_every_call_slow) ? watch_usable(p, block_size_of(p)) : block_size_of(p);
-    if (boot_holds(p))
-        return boot_size(p);
-    return next_usable(p);
+    return boot_holds(p) ? boot_size(p) : next_usable(p);
+}
+
+PM_EXPORT size_t malloc_usable_size(void *p)
+{
+    size_t size = PM_HARDENED && p ? hardened_size(p, CALL_USABLE_SIZE, CALLER) : SIZE_MAX;
+    if (size != SIZE_MAX)
+        return size;
+    if (UNLIKELY(!region_holds(p)))
+        return usable_elsewhere(p);
+    return UNLIKELY(pm_every_call_slow) ? watch_usable(p, block_size_of(p)) : block_size_of(p);
 }

@@ -6,6 +6,7 @@
  *   server   holds MIB, allocates and frees all the time, and leaks 1 MB a second for SECONDS
  *   leak     what nobody points to: 100 blocks of 1000 bytes, one of 300000; and 100 that somebody does
  *   threads  three, each of which holds a third of MIB
+ *   deep     a site below more stack than is copied
  *   busy     threads that allocate and free, and forks, until stdin ends
  *   signal, _exit   as fill, and ends so */
 #include <pthread.h>
@@ -73,6 +74,22 @@ static void runs(size_t bytes)
         for (size_t n = 0; (double)n < shares[i] * (double)bytes;)
             n += sites[i](64);
 }
+
+SITE size_t site_deep(size_t size) { return hold(malloc(size), size); }
+
+SITE void descend(unsigned depth, size_t bytes)
+{
+    volatile char room[100] = {0};
+    (void)room[0];
+    if (depth > 0)
+        descend(depth - 1, bytes);
+    else
+        for (size_t n = 0; n < bytes;)
+            n += site_deep(500);
+    __asm__ volatile("" ::: "memory"); /* no call is the last one */
+}
+
+static void deep(size_t bytes) { descend(400, bytes); }
 
 static void drop_all(void)
 {
@@ -259,7 +276,11 @@ int main(int argc, char **argv)
         if (!fgets(line, sizeof line, stdin))
             return 1;
     }
-    (strcmp(how, "runs") == 0 ? runs : strcmp(how, "peak") == 0 ? peak : strcmp(how, "threads") == 0 ? threads : fill)(bytes);
+    (strcmp(how, "runs") == 0      ? runs
+     : strcmp(how, "peak") == 0    ? peak
+     : strcmp(how, "threads") == 0 ? threads
+     : strcmp(how, "deep") == 0    ? deep
+                                   : fill)(bytes);
     if (strcmp(how, "wait") == 0) {
         puts("done");
         fflush(stdout);
