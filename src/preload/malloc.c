@@ -177,12 +177,15 @@ static NOINLINE void *calloc_forward(size_t n, size_t size)
 
 static NOINLINE void *calloc_slow(size_t bytes)
 {
+    void *p = bin_pop_unwatched(bytes);
+    if (p)
+        return memset(p, 0, bytes);
     if (UNLIKELY(!start_done()))
         return calloc_forward(1, bytes);
     unsigned klass = class_of(bytes);
     if (UNLIKELY(!pm_pools_ready || klass == CLASS_NONE))
         return calloc_forward(1, bytes);
-    void *p = sample(klass, bytes);
+    p = sample(klass, bytes);
     p = LIKELY(p == NULL) ? alloc_zeroed(klass, bytes) : p;
     if (LIKELY(p != NULL))
         return p;
