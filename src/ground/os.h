@@ -48,7 +48,9 @@ bool os_commit(void *at, size_t bytes);
 bool os_uncommit(void *at, size_t bytes);             /* nobody may touch them until they are committed again; what is there stays */
 void os_unmap(void *at, size_t bytes);
 void os_shut(void *at, size_t bytes);                 /* nobody may touch them any more; what was there is gone */
-bool os_move(void *from, size_t bytes, void *to);     /* pages, onto others, which they replace; `from` may be mapped anew */
+bool os_shut_hole(void *at, size_t bytes);            /* the same where nothing is mapped; false: another thread was there first */
+/* Pages, onto others, which they replace, and as many more as fill to_bytes, all as one mapping. Where they were is a hole. */
+bool os_move(void *from, size_t bytes, void *to, size_t to_bytes);
 
 bool os_purge(void *at, size_t bytes);                /* pages go back and read as zero; false: nothing changed */
 void os_huge(void *at, size_t bytes, bool wanted);    /* a wish: failure is no error */

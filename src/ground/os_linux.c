@@ -113,9 +113,17 @@ bool os_commit(void *at, size_t bytes) { return CALL3(SYS_mprotect, at, bytes, P
 bool os_uncommit(void *at, size_t bytes) { return CALL3(SYS_mprotect, at, bytes, PROT_NONE) == 0; }
 void os_unmap(void *at, size_t bytes) { CALL3(SYS_munmap, at, bytes, 0); }
 void os_shut(void *at, size_t bytes) { map(at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1); }
-bool os_move(void *from, size_t bytes, void *to)
+bool os_shut_hole(void *at, size_t bytes)
 {
-    return call(SYS_mremap, (long)from, (long)bytes, (long)bytes, MREMAP_MAYMOVE | MREMAP_FIXED, (long)to, 0) == (long)to;
+    char *got = map(at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1);
+    if (got && got != at)
+        os_unmap(got, bytes);
+    return got == at;
+}
+
+bool os_move(void *from, size_t bytes, void *to, size_t to_bytes)
+{
+    return call(SYS_mremap, (long)from, (long)bytes, (long)to_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, (long)to, 0) == (long)to;
 }
 bool os_purge(void *at, size_t bytes) { return CALL3(SYS_madvise, at, bytes, MADV_DONTNEED) == 0; }
 bool os_mlock(void *at, size_t bytes) { return CALL3(SYS_mlock, at, bytes, 0) == 0; }

@@ -32,9 +32,9 @@ typedef struct record {
 #define SAMPLES 8192 /* records beyond which nothing is sampled any more */
 #define ALIGN_MOST (1 * GIB)
 #define POPULATED_MOST (64 * KIB) /* most of such a block is used soon: one call is a third of its page faults */
-#define MOVED_LEAST (64 * KIB) /* realloc copies less than that */
 #define BUCKETS GUARD_RECORDS
 #define KEPT_PAGES (256 * KIB) /* what closed blocks up to this size hold stays for the next ones: writing zeros costs less than page faults */
+#define MOVED_LEAST (KEPT_PAGES + 1) /* realloc copies less than that: what has moved is a mapping of its own, and must not be used again in part */
 #define KEPT_BYTES (4 * MIB)   /* of it in all, and a quarter of what is in use */
 #define FRESHLY_CLOSED 16      /* of those closed last none is used again */
 #define RECORDS_STEP (64 * KIB)
@@ -437,12 +437,27 @@ static bool pages_move(const record *from, const record *to)
     char *data = data_begin(to);
     size_t was = (size_t)(from->block - data_begin(from)), is = (size_t)(to->block - data);
     size_t kept = size_min(from->size, to->size);
-    if (was + kept > data_bytes(to) || !os_commit(data, data_bytes(to)) ||
-        !os_move(data_begin(from), size_min(data_bytes(from), data_bytes(to)), data))
+    if (was + kept > data_bytes(to) || !os_move(data_begin(from), size_min(data_bytes(from), data_bytes(to)), data, data_bytes(to)))
         return false;
     if (is != was)
         memmove(data + is, data + was, kept);
     return true;
+}
+
+/* The pages of the old one went to another place: their hole is closed before another thread's mapping may come there, or, where one
+ * has, left to it. Lock. */
+static void moved_close(record *old, size_t bytes, const void *caller)
+{
+    char *hole = data_begin(old), *end = old->begin + old->bytes;
+    record_close(old, caller);
+    if (os_shut_hole(hole, bytes)) {
+        closed_push(old);
+        return;
+    }
+    live_bytes -= old->bytes;
+    os_unmap(old->begin, (size_t)(hole - old->begin));
+    os_unmap(hole + bytes, (size_t)(end - hole) - bytes);
+    record_end((uint32_t)(old - records) + 1);
 }
 
 void *guard_realloc(void *p, size_t size, const void *caller)
@@ -460,8 +475,7 @@ void *guard_realloc(void *p, size_t size, const void *caller)
     if (moved) {
         frames_note(r.made_from, caller);
         canaries_put(&r);
-        record_close(old, caller);
-        closed_push(old);
+        moved_close(old, size_min(data_bytes(old), data_bytes(&r)), caller);
     }
     os_lock_give(&lock);
     moved = moved && record_publish(&r);

@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "pattern.h"
+#include "threads.h"
 
 /* The sizes around every border that a pool allocator may have, and a few far beyond. */
 static size_t sizes[400];
@@ -105,6 +106,52 @@ static void chains(void)
     free(block);
 }
 
+/* Mappings that a block lies in. */
+static int mappings_of(const char *block, size_t size)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[512];
+    unsigned long from, to;
+    int count = 0;
+    CHECK(maps != NULL);
+    while (fgets(line, sizeof line, maps))
+        count += sscanf(line, "%lx-%lx", &from, &to) == 2 && from < (uintptr_t)block + size && to > (uintptr_t)block;
+    fclose(maps);
+    return count;
+}
+
+/* A buffer that grows by a page at a time, of which there are only 65,530 mappings in a process. */
+static void *growing(void *seed)
+{
+    enum { LEAST = 300000, MOST = 4 << 20, STEP = 4096 };
+    uint64_t what = (uintptr_t)seed;
+    for (int round = 0; round < 2; round++) {
+        size_t size = LEAST + what * 500;
+        char *block = malloc(size);
+        CHECK(block != NULL);
+        pattern_fill(block, size, what);
+        for (; size < MOST; size += STEP) {
+            CHECK((block = realloc(block, size + STEP)) != NULL);
+            CHECKF(pattern_holds(block, STEP, what), "growing to %zu lost contents", size + STEP);
+            pattern_fill_range(block, size, size + STEP, what);
+        }
+        CHECK(pattern_holds(block, size, what));
+        CHECKF(mappings_of(block, size) <= 2, "a block of %zu bytes lies in %d mappings", size, mappings_of(block, size));
+        free(block);
+    }
+    return NULL;
+}
+
+/* Together: a place that one leaves may be where the other one comes. */
+static void buffers_grow(void)
+{
+    pthread_t thread[4];
+    for (uintptr_t i = 0; i < 4; i++)
+        thread[i] = thread_start(growing, (void *)i);
+    for (int i = 0; i < 4; i++)
+        thread_join(thread[i]);
+}
+
 static void failed_realloc_keeps_the_block(void)
 {
     for (int i = 0; i < size_count; i++) {
@@ -123,6 +170,7 @@ int main(void)
     all_pairs();
     usable_bytes_are_kept();
     chains();
+    buffers_grow();
     failed_realloc_keeps_the_block();
     return 0;
 }
