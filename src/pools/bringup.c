@@ -61,7 +61,7 @@ bool pools_init(void)
     learn_init(&pm_config.sizes);
     alloc_watch();
     if (pm_config.limit && pm_config.limit < LIMIT_SMALLEST)
-        report("POOLMALLOC_LIMIT: '%zu' is below 8M: it is obeyed, but a slab of 128 KiB for each block size soon fills it",
+        report("POOLMALLOC_LIMIT: %zu bytes are below 8M: that is obeyed, but a slab of 128 KiB for each block size soon fills it",
                pm_config.limit);
     if (!region_init(registry_front()) || !registry_init() || !threads_init())
         return false;

@@ -526,14 +526,21 @@ static void slab_falls(heap *h, slab *s)
     slab_thins(h, s);
 }
 
+#define DOWN_BLOCKS SLAB_BLOCKS_MAX /* that go home at once, at most; the other bins keep theirs until the next fall */
+
 static void heap_comes_down(heap *h)
 {
+    int32_t most = DOWN_BLOCKS;
     h->down = DOWN_FILLS;
     h->down_at = (uint32_t)os_now_ms();
     thinning_renew(h, h->down_at);
     for (unsigned c = 0; c < classes_count(); c++) {
         bin *b = &h->bins[c];
-        bin_falls(h, b);
+        int32_t held = b->limit - b->room;
+        if (held <= most) {
+            bin_falls(h, b);
+            most -= held;
+        }
         slab *s = b->partial;
         for (int n = 0; s && n < SWEEP; n++, s = s->next == b->partial ? NULL : s->next)
             slab_falls(h, s);

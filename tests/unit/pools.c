@@ -415,6 +415,65 @@ static void a_thread_that_comes_down_keeps_no_slab(void **state)
         assert_int_equal(s.row[class_of(512) + i].slabs, 0);
 }
 
+enum { LONG_MOST = 3 * SLAB_BLOCKS_MAX };
+static void *held_at_hand[LONG_MOST];
+static size_t held_count;
+
+static size_t held_of(size_t size)
+{
+    const bin *b = &my_heap->bins[class_of(size)];
+    return (size_t)(b->limit - b->room);
+}
+
+/* Nearly a whole slab's blocks at hand: they came back from elsewhere, and are taken as they lie. */
+static void hold_a_slab_at_hand(size_t size)
+{
+    size_t per_slab = pm_classes[class_of(size)].per_slab, first = held_count;
+    for (size_t i = 0; i < 2 * per_slab; i++)
+        assert_non_null(held_at_hand[held_count++] = take_class(class_of(size)));
+    slab *whole = slab_of(held_at_hand[first + per_slab]);
+    size_t kept = first;
+    for (size_t i = first; i < held_count; i++) {
+        if (slab_of(held_at_hand[i]) == whole && i != first + per_slab)
+            block_send(whole, held_at_hand[i]);
+        else
+            held_at_hand[kept++] = held_at_hand[i];
+    }
+    for (held_count = kept; held_of(size) < per_slab / 2;)
+        assert_non_null(held_at_hand[held_count++] = take_class(class_of(size)));
+}
+
+/* What one free does is bounded, however much is at hand; the rest goes with the next falls. */
+static void a_thread_comes_down_step_by_step(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {16, 32, 48};
+    size_t before = 0, after = 0;
+    thread_idle();
+    held_count = 0;
+    for (size_t i = 0; i < 3; i++)
+        hold_a_slab_at_hand(sizes[i]);
+    for (size_t i = 0; i < 3; i++)
+        before += held_of(sizes[i]);
+    uint64_t downs = meetings_with("comes_down");
+    fall_at_random();
+    assert_int_equal(meetings_with("comes_down"), downs + 1);
+    for (size_t i = 0; i < 3; i++)
+        after += held_of(sizes[i]);
+    assert_true(before > SLAB_BLOCKS_MAX);
+    assert_in_range(before - after, 1, SLAB_BLOCKS_MAX + 4 * 256); /* and what has rested since the fall before */
+    pools_check();
+    for (int i = 0; i < 1000; i++) /* busy again, so that there is a next fall */
+        free_block(take_class(class_of(300)));
+    fall_at_random();
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(held_of(sizes[i]), 0);
+    pools_check();
+    while (held_count > 0)
+        free_block(held_at_hand[--held_count]);
+    pools_check();
+}
+
 static void idleness_ends_a_fall(void **state)
 {
     (void)state;
@@ -727,6 +786,7 @@ int main(void)
         cmocka_unit_test(the_end_of_a_fall_leaves_nothing_at_hand),
         cmocka_unit_test(a_heap_stays_down_while_its_thread_is_nearly_idle),
         cmocka_unit_test(a_thread_that_comes_down_keeps_no_slab),
+        cmocka_unit_test(a_thread_comes_down_step_by_step),
         cmocka_unit_test(idleness_ends_a_fall),
         cmocka_unit_test(zeroed_is_zero),
         cmocka_unit_test(another_thread_frees),
