@@ -74,6 +74,8 @@ static void class_let(keeper *k, unsigned klass, size_t keep, size_t going)
 {
     while (k->going_count < going && k->count[klass] > keep) {
         block *p = quarantine_pop(k, klass, k->count[klass]);
+        if ((const void *)p == k->last) /* nothing is known of it from now on */
+            k->last = NULL;
         k->going[k->going_count++] = p;
     }
     while (keep == 0 && k->going_count < going && k->held[klass] > 0) {
