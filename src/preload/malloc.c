@@ -298,7 +298,7 @@ static void *grow(void *p, size_t old, size_t size)
     return move(p, to, old);
 }
 
-/* Stays in place as long as at least half of the block is used. */
+/* Stays in place as long as more than half of the block is used. */
 PM_EXPORT void *realloc(void *p, size_t size)
 {
     if (PM_HARDENED)

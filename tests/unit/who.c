@@ -84,6 +84,36 @@ static void too_many_samples_are_thinned_out(void **state)
     pools_check();
 }
 
+static void programs_ask_for_it(void **state)
+{
+    (void)state;
+    assert_int_equal(pm_who_start(64 * KIB), 0);
+    assert_int_equal(who_word_rate(LOAD(&pm_asked)), 64 * KIB);
+    assert_int_equal(who_word_end(LOAD(&pm_asked)), 0);
+    assert_int_equal(pm_who_start(0), 0);
+    assert_int_equal(who_word_rate(LOAD(&pm_asked)), WHO_RATE);
+    pm_who_stop();
+    assert_int_equal(LOAD(&pm_asked), 0);
+}
+
+/* Asked for from outside by somebody who is gone: it ends by itself. */
+static void a_wish_that_nobody_renews_ends(void **state)
+{
+    (void)state;
+    STORE(&pm_asked, who_word(4 * KIB, os_now_ms() + 60000));
+    for (int i = 0; i < 2000; i++) /* more than a bin has: a slow path sees it */
+        blocks[i] = take(SIZE);
+    for (int i = 0; i < 2000; i++)
+        free_block(blocks[i]);
+    assert_int_not_equal(LOAD(&pm_asked), 0);
+    assert_int_not_equal(LOAD(&table()->began), 0);
+    STORE(&pm_asked, who_word(4 * KIB, os_now_ms() - 1));
+    who_settle();
+    assert_int_equal(LOAD(&pm_asked), 0);
+    who_settle();
+    assert_int_equal(LOAD(&table()->began), 0);
+}
+
 /* ---- all at once ---- */
 
 #define THREADS 3
@@ -163,6 +193,8 @@ int main(int argc, char **argv)
     pools_start((char *const[]){NULL});
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(too_many_samples_are_thinned_out),
+        cmocka_unit_test(programs_ask_for_it),
+        cmocka_unit_test(a_wish_that_nobody_renews_ends),
         cmocka_unit_test(begun_and_ended_again_and_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
