@@ -81,7 +81,7 @@ static void other_blocks_are_not_its_own(void **state)
 /* Contents move with their pages, and within these where the ends lie otherwise. */
 static void contents_move(void **state)
 {
-    static const size_t sizes[] = {100000, 100000 + 4096, 200000, 70001, 69999, 1 * MIB, 65536, 65537};
+    static const size_t sizes[] = {400000, 400000 + 4096, 800000, 283000, 290000, 4 * MIB, 262145, 262146};
     (void)state;
     unsigned char *p = make(sizes[0]);
     size_t size = sizes[0];
@@ -129,19 +129,19 @@ static void closed_blocks_leave_in_turn(void **state)
 static void handlers_leave_it_alone(void **state)
 {
     (void)state;
-    char *p = make(100000);
+    char *p = make(400000);
     free_block(take_class(0));
     heap *h = heap_enter_mine();
     assert_non_null(h);
     assert_null(guard_alloc(100, QUANTUM, BY_MALLOC, NULL));
-    assert_int_equal(size_of(p), 100000);
+    assert_int_equal(size_of(p), 400000);
     assert_int_equal(size_of(state), SIZE_MAX);
     assert_true(give(p)); /* its pages stay */
-    p[99999] = 1;
-    assert_null(guard_realloc(p, 200000, NULL));
+    p[399999] = 1;
+    assert_null(guard_realloc(p, 800000, NULL));
     guard_check(CALL_CHECK);
     heap_leave_mine(h);
-    assert_int_equal(size_of(p), 100000);
+    assert_int_equal(size_of(p), 400000);
     assert_true(give(p));
 }
 
@@ -180,8 +180,8 @@ static void ask_freed(void)
 }
 static void resize_freed(void)
 {
-    give(victim = make(100000));
-    guard_realloc(victim, 200000, NULL);
+    give(victim = make(400000));
+    guard_realloc(victim, 800000, NULL);
 }
 static void free_inside(void) { give((victim = make(100)) + 16); }
 static void free_overrun(void)
