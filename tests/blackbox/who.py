@@ -133,7 +133,7 @@ class Command(Who):
         self.assertEqual(len(held), 3, threads)
         for name, size in held.items():
             self.assertRegex(name, r"^thread \d+")
-            self.assertAlmostEqual(size, 10, delta=2)
+            self.assertAlmostEqual(size, 10, delta=2 + document["missed_bytes"] / 2**20)  # what another thread, not running, was in the way of
 
     def test_deeper_than_the_copy(self):
         """What is known of a stack that is cut off is shown, and that it is."""
