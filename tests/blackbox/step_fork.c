@@ -17,7 +17,7 @@
 enum { TRAP_FLAG = 0x100, KEPT = 4000 };
 
 static void (*check_all)(void); /* pm_check */
-static uintptr_t low, high;     /* the library's code */
+static uintptr_t base, low, high; /* where the library lies, and its code */
 static long every, steps, forks;
 static volatile bool stepping, is_child;
 static char *kept[KEPT];
@@ -32,6 +32,7 @@ static int library_found(struct dl_phdr_info *info, size_t size, void *inside)
         const ElfW(Phdr) *p = &info->dlpi_phdr[i];
         uintptr_t from = info->dlpi_addr + p->p_vaddr;
         if (p->p_type == PT_LOAD && (p->p_flags & PF_X) && at >= from && at < from + p->p_memsz) {
+            base = info->dlpi_addr;
             low = from;
             high = from + p->p_memsz;
             return 1;
@@ -91,7 +92,8 @@ static void fork_here(ucontext_t *interrupted)
     }
     int status = -1;
     CHECK(waitpid(child, &status, 0) == child);
-    CHECKF(status == 0, "the child of step %ld ended with status 0x%x%s", steps, (unsigned)status, status == 14 ? " (it hung)" : "");
+    CHECKF(status == 0, "the child of step %ld, library + 0x%lx, ended with status 0x%x%s", steps,
+           (unsigned long)((uintptr_t)interrupted->uc_mcontext.gregs[REG_RIP] - base), (unsigned)status, status == 14 ? " (it hung)" : "");
     forks++;
 }
 
