@@ -60,8 +60,8 @@ typedef struct pm_stats {
     size_t committed_bytes;  /* pages of slabs that are or were in use, records and heaps: what POOLMALLOC_LIMIT bounds */
     size_t resident_bytes;   /* of the slabs, what is in memory */
     size_t used_bytes;       /* blocks in the program's hands */
-    size_t forwarded_calls;  /* allocations handed to the next allocator: too large, misaligned, or for want of memory */
-    size_t forwarded_small_calls; /* those of them that a pool's block would have been large enough for */
+    size_t forwarded_calls;  /* allocations handed to the next allocator: too large, misaligned, while a thread forks, or for want of memory */
+    size_t forwarded_small_calls; /* those of them for want of pool memory */
     size_t pool_calls;       /* allocations served by pools; exact with POOLMALLOC_STATS=full, else 0 */
     size_t heaps, idle_heaps; /* heaps made, the first of which is for threads without one; heaps whose thread has ended */
     size_t spare_slabs;      /* empty slabs kept by heaps */

@@ -148,7 +148,7 @@ static PEEKS void heap_subtract(const view *v, const heap *h, pm_stats *s)
     for (unsigned c = 0; c < v->class_count; c++)
         s->row[c].used = less(s->row[c].used, bin_held(&h->bins[c]));
     heap_runs(v, h, s);
-    s->forwarded_calls += h->forwarded + h->overflowed;
+    s->forwarded_calls += h->forwarded;
     s->forwarded_small_calls += h->overflowed;
     s->kept_bytes += kept_bytes(&h->kept);
     s->remote_frees += h->blocks_sent;

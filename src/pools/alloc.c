@@ -130,8 +130,10 @@ static bool shortage_lasts(heap *h, unsigned klass)
         return false;
     if (s->news != LOAD(&pm_depot.news) || LOAD(&h->bins[klass].partial) || LOAD(&h->inbox))
         *s = (shortage){0};
-    else if (s->left-- > 0)
+    else if (s->left-- > 0) {
+        h->overflowed++;
         return true;
+    }
     s->classes = 0;
     return false;
 }
@@ -141,6 +143,7 @@ static void shortage_note(heap *h, unsigned klass)
     shortage *s = &h->shortage;
     if (pm_config.overflow != OVERFLOW_FORWARD) /* a request that fails must have been looked for */
         return;
+    h->overflowed++;
     if (s->classes == 0) {
         s->wait = (uint16_t)size_min(size_max(SHORTAGE_LEAST, (size_t)2 * s->wait), SHORTAGE_MOST);
         s->left = s->wait;
@@ -192,14 +195,8 @@ static NOINLINE block *fill_new_slab(heap *h, bin *b)
 block *alloc_fill(heap *h, bin *b)
 {
     block *p = heap_fill(h, b);
-    return LIKELY(p != NULL) ? p : fill_new_slab(h, b);
-}
-
-INLINE block *fill_or_note(heap *h, unsigned klass)
-{
-    block *p = alloc_fill(h, &h->bins[klass]);
-    if (UNLIKELY(!p))
-        shortage_note(h, klass);
+    if (UNLIKELY(!p) && (p = fill_new_slab(h, b)) == NULL)
+        shortage_note(h, b->klass);
     return p;
 }
 
@@ -209,7 +206,7 @@ static block *orphan_take(unsigned klass)
     heap *h = registry_orphan();
     if (shortage_lasts(h, klass) || !heap_enter(h))
         return NULL;
-    block *p = fill_or_note(h, klass);
+    block *p = alloc_fill(h, &h->bins[klass]);
     heap_leave(h);
     return p;
 }
@@ -255,7 +252,7 @@ static NOINLINE void *alloc_refill(unsigned klass, size_t size)
     if (LIKELY(h != NULL)) {
         if (UNLIKELY(shortage_lasts(h, klass) || !heap_enter(h)))
             return NULL;
-        p = fill_or_note(h, klass);
+        p = alloc_fill(h, &h->bins[klass]);
         housekeep_filled(h, p, size);
         heap_leave(h);
     } else {

@@ -20,7 +20,7 @@ static uint32_t intruders; /* calls on explicit pools that have waited for the e
 __thread uint32_t pm_tells; /* here, where it shares its eight bytes of TLS */
 static __thread struct {
     uint16_t forks; /* of this thread's under way, one within the other: what it adds to pm_forking */
-    uint16_t holds;
+    uint16_t holds; /* 0 or 1: a handler that comes in between does not */
     uint16_t guests; /* calls of heap_enter_mine under way, one within the other, for which there was no heap to enter */
     bool held;       /* they hold */
     bool whole;      /* no other thread was on a slow path */
@@ -56,6 +56,8 @@ void fork_release(void)
 bool fork_hold(void)
 {
     uint32_t epoch = pm_registry.epoch;
+    if (UNLIKELY(mine.holds > 0))
+        return false;
     mine.holds++;
     __atomic_fetch_add(&holders, 1, __ATOMIC_SEQ_CST); /* as heap_enter's exchange */
     holders_mend(epoch);
@@ -97,7 +99,7 @@ heap *heap_enter_mine(void)
     if (real && !h->inside && enter_patiently(h))
         return h;
     if (mine.guests++ == 0)
-        mine.held = !real && enter_patiently(NULL);
+        mine.held = !real && mine.holds == 0 && enter_patiently(NULL);
     return NULL;
 }
 
@@ -196,24 +198,36 @@ static bool heap_rests(const heap *h)
     return !__atomic_load_n(&h->inside, __ATOMIC_ACQUIRE) || LOAD(&h->epoch) != pm_registry.epoch; /* heap_leave releases */
 }
 
+/* A thread that was cancelled in the midst of a slow path, or has jumped out of it, is waited for once. */
+static bool wait_in_vain(heap *h, uint64_t since, unsigned turn)
+{
+    uint64_t slow = LOAD(&h->slow) + 1;
+    if (LOAD(&h->stuck) != slow && !wait_over(since, turn))
+        return false;
+    STORE(&h->stuck, slow);
+    return true;
+}
+
 /* Until no other thread is on a slow path. */
 static bool others_rest(void)
 {
     uint64_t since = 0;
+    bool rest = true;
     for (uint32_t i = 0; i < LOAD(&pm_registry.count); i++) {
         heap *h = registry_heap(i);
-        for (unsigned turn = 0; h != my_heap && !heap_rests(h); turn++) {
+        bool vain = false;
+        for (unsigned turn = 0; h != my_heap && !vain && !heap_rests(h); turn++) {
             since = since ? since : os_now_ms();
-            if (wait_over(since, turn))
-                return false;
+            vain = wait_in_vain(h, since, turn);
         }
+        rest &= !vain;
     }
     for (unsigned turn = 0; __atomic_load_n(&holders, __ATOMIC_ACQUIRE) > mine.holds; turn++) {
         since = since ? since : os_now_ms();
         if (wait_over(since, turn))
             return false;
     }
-    return true;
+    return rest;
 }
 
 /* No signal comes in between: its handler may fork, too. */

@@ -18,7 +18,8 @@
 /* Before any other thread may come. Once. */
 void fork_register(void);
 
-/* What a thread without a heap does to shared structures stands between these two. False: another thread forks; forward. */
+/* What a thread without a heap does to shared structures stands between these two. False: another thread forks, or this is a signal handler
+ * that has interrupted such a thread; forward. */
 bool fork_hold(void);
 void fork_release(void);
 

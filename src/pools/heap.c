@@ -673,6 +673,14 @@ static void partial_gather(heap *h, slab *s)
 
 void heap_gather(heap *h) { each_partial(h, partial_gather); }
 
+static void partial_sweep(heap *h, slab *s)
+{
+    if (slab_is_home(s))
+        slab_emptied(h, s);
+}
+
+void heap_sweep(heap *h) { each_partial(h, partial_sweep); }
+
 /* ---- pages between blocks in use ---- */
 
 /* Bytes that a slab's blocks in use take, each a page at least; more than is known of one that no heap has. */

@@ -68,7 +68,7 @@ struct heap {
     uint32_t chores; /* slow paths of free, and CALM for each CALM of malloc: what is done now and then counts by them */
     heap *next_idle; /* registry lock */
     uint64_t slow;   /* slow paths begun and ended: odd while inside; tells the live view a quiet heap from a busy one */
-    uint64_t forwarded, overflowed; /* calls handed to the next allocator: too large; for want of pool memory */
+    uint64_t forwarded, overflowed; /* calls handed to the next allocator; those for want of pool memory */
     uint64_t runs_sent, blocks_sent; /* to other heaps */
     slab *told;      /* taken from the inbox, not yet looked at */
     slab *spare;     /* empty slabs, linked by next */
@@ -82,6 +82,7 @@ struct heap {
     uint16_t down;     /* fills until it is looked at whether the thread, which came down, is busy again; 0: it is */
     uint16_t thinned;  /* blocks of slabs that were, since thinned_at */
     uint32_t down_at, thinned_at; /* ms */
+    uint64_t stuck;    /* slow + 1, when a fork waited for this heap in vain */
 
     /* Slabs to which blocks came back from other threads, linked by told. Push by compare-and-swap (release), taken whole by
      * exchange (acquire). On a line of its own: every other thread writes here. */
@@ -234,6 +235,7 @@ void heap_recount(heap *h);               /* after a fork: bins and slabs */
 
 /* With the lock, by any thread. */
 void heap_hear(heap *h, size_t most); /* what the inbox tells of, at most so many slabs */
+void heap_sweep(heap *h);             /* what became empty unnoticed is found. O(slabs) */
 void heap_shed(heap *h);              /* all spares leave */
 void heap_unlock(heap *h);  /* by another thread than the heap's; and what leaves goes to the depot */
 size_t heap_purge(slab *s); /* pages of a slab of h without a block in use go back; bytes of those */

@@ -69,8 +69,10 @@ NOINLINE heap *thread_begin(void)
     if (my_heap == HEAP_GONE || !fork_hold())
         return NULL;
     heap *h = heap_claim();
-    fork_release();
     my_heap = h ? h : HEAP_GONE; /* first: pthread_setspecific may allocate */
+    if (h)
+        h->epoch = pm_registry.epoch; /* a handler that came in between may have forked */
+    fork_release();
     if (h && pthread_setspecific(key, h) != 0)
         thread_exit(h);
     return heap_is_real(my_heap) ? my_heap : NULL;
@@ -89,26 +91,22 @@ void thread_drop(heap *h)
     heap_shed(h);
 }
 
-/* False: the thread is on a slow path, or another one forks. */
-static bool heap_rest(heap *h)
-{
-    if (!heap_is_real(h) || !heap_enter(h))
-        return false;
-    thread_drop(h);
-    heap_leave(h);
-    if (pm_storer)
-        pm_storer->idle(h);
-    return true;
-}
-
-/* A heap that cannot be put to rest stays as it is, and is found later. */
+/* A heap that cannot be put to rest stays as it is, and is found later. A signal handler that comes before this thread has let go of it
+ * finds it locked, one that comes later forwards: nothing is at hand in a heap that others may take slabs from. */
 void thread_exit(void *p)
 {
     heap *h = p;
-    if (h != my_heap || !heap_rest(h))
+    if (h != my_heap)
         return;
+    if (pm_storer)
+        pm_storer->idle(h);
+    if (!heap_enter(h))
+        return;
+    thread_drop(h);
+    bool holds = fork_hold();
     my_heap = HEAP_GONE;
-    if (!fork_hold())
+    heap_leave(h);
+    if (!holds)
         return;
     os_lock_take(&pm_registry.lock);
     registry_idle_push(h);
@@ -116,16 +114,28 @@ void thread_exit(void *p)
     fork_release();
 }
 
-void thread_idle(void) { heap_rest(my_heap); }
+void thread_idle(void)
+{
+    heap *h = my_heap;
+    if (!heap_is_real(h) || !heap_enter(h))
+        return;
+    thread_drop(h);
+    heap_leave(h);
+    if (pm_storer)
+        pm_storer->idle(h);
+}
 
 /* ---- other heaps' slabs ---- */
 
-/* What a heap's inbox tells of is looked at, and its empty slabs go to the depot. Not for one's own heap. Registry lock. */
+/* What a heap's inbox tells of is looked at, and its empty slabs go to the depot; with SIZE_MAX, those too that nobody has noticed.
+ * Not for one's own heap. Registry lock. */
 static bool heap_strip(heap *h, size_t most)
 {
     if (h->state == HEAP_UNUSED || !heap_lock_try(h))
         return false;
     heap_hear(h, most);
+    if (most == SIZE_MAX)
+        heap_sweep(h);
     heap_shed(h);
     PROBE(strip, h->number, most);
     heap_unlock(h);

@@ -19,14 +19,13 @@
 
 /* ---- forwarding ---- */
 
-void forwarded(bool small)
+void forwarded(void)
 {
     heap *h = my_heap;
-    if (LIKELY(heap_is_real(h))) {
-        *(small ? &h->overflowed : &h->forwarded) += 1;
-    } else {
+    if (LIKELY(heap_is_real(h)))
+        h->forwarded++;
+    else
         __atomic_add_fetch(&pm_forwarded_elsewhere, 1, __ATOMIC_RELAXED);
-    }
 }
 
 void *out_of_memory(void)
@@ -53,7 +52,7 @@ static NOINLINE void *malloc_beyond(size_t size)
 {
     if (UNLIKELY(!start_done()))
         return boot_or_fail(size);
-    forwarded(false);
+    forwarded();
     void *p = large_more(size);
     return p ? p : watched(next_malloc(size), size);
 }
@@ -102,7 +101,7 @@ NOINLINE static void *malloc_rest(size_t size)
         return p;
     if (!overflow_forwards(size))
         return out_of_memory();
-    forwarded(true);
+    forwarded();
     return watched(pm_next.malloc(size), size);
 }
 
@@ -170,7 +169,7 @@ static NOINLINE void *calloc_forward(size_t n, size_t size)
     void *p = kept ? large_take(bytes) : NULL;
     if (p)
         return memset(p, 0, bytes);
-    forwarded(false);
+    forwarded();
     p = kept ? large_more(bytes) : NULL;
     return p ? memset(p, 0, bytes) : watched(large_got(pm_next.calloc(1, large_round(bytes))), bytes);
 }
@@ -191,7 +190,7 @@ static NOINLINE void *calloc_slow(size_t bytes)
         return p;
     if (!overflow_forwards(bytes))
         return out_of_memory();
-    forwarded(true);
+    forwarded();
     return watched(pm_next.calloc(1, bytes), bytes);
 }
 
@@ -250,7 +249,7 @@ static void *realloc_foreign(void *p, size_t size)
     if (size <= usable && size > usable / 2 && usable - size < MIB)
         return p;
     if (size == 0 || size > BLOCK_MAX || class_of(size) == CLASS_NONE || !pm_pools_ready || !pm_next.malloc_usable_size) {
-        forwarded(false);
+        forwarded();
         return realloc_next(p, size);
     }
     void *to = alloc_slow(class_of(size), size);
@@ -351,8 +350,10 @@ static bool aligned_refused(size_t align, size_t size)
     if (UNLIKELY(!start_done()))
         return true;
     bool pool = pm_pools_ready && aligned_class(LOAD(&pm_sizes), align, size) != CLASS_NONE;
-    forwarded(pool);
-    return pool && !overflow_forwards(size);
+    if (pool && !overflow_forwards(size))
+        return true;
+    forwarded();
+    return false;
 }
 
 static NOINLINE void *aligned_slow(size_t align, size_t size)
@@ -380,7 +381,7 @@ static COLD void *aligned_odd(size_t align, size_t size)
     *(void **)&next = start_done() ? next_function("aligned_alloc") : NULL;
     if (!next)
         return alloc_aligned(align, size);
-    forwarded(false);
+    forwarded();
     return watched(large_got(next(align, size)), size);
 }
 

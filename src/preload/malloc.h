@@ -11,7 +11,7 @@ void *malloc_forward(size_t size);
 void *malloc_slow(size_t size);
 void free_foreign(void *p); /* what no pool handed out */
 void *realloc_next(void *p, size_t size);
-void forwarded(bool small);
+void forwarded(void);
 void *out_of_memory(void);
 void *boot_or_fail(size_t size);
 bool overflow_forwards(size_t size);

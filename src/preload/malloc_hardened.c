@@ -20,7 +20,7 @@ static NOINLINE void *allocate_elsewhere(size_t size, size_t align, maker by, co
         if (size <= BLOCK_MAX && !overflow_forwards(size))
             return out_of_memory();
     }
-    forwarded(size <= BLOCK_MAX);
+    forwarded();
     return watched(align > QUANTUM ? pm_next.memalign(align, size_max(size, 1)) : pm_next.calloc(1, size), size);
 }
 
@@ -45,7 +45,7 @@ static void *realloc_foreign(void *p, size_t size, const void *caller)
     }
     if (UNLIKELY(!ready))
         return out_of_memory();
-    forwarded(false);
+    forwarded();
     return realloc_next(p, size);
 }
 

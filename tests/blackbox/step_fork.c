@@ -1,6 +1,7 @@
 /* A signal at every instruction of malloc and free, in a handler that allocates and forks. The trap flag gives the signals: after each
  * instruction of ours the handler runs. The child uses the allocator in the handler, then finishes the interrupted call, and goes on;
- * so does the parent. Argument: one in so many instructions. */
+ * so does the parent. Last, threads whose handler runs at one instruction each, from their first call to behind their heap's end.
+ * Argument: one in so many instructions. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <link.h>
@@ -18,7 +19,7 @@ enum { TRAP_FLAG = 0x100, KEPT = 4000 };
 
 static void (*check_all)(void); /* pm_check */
 static uintptr_t base, low, high; /* where the library lies, and its code */
-static long every, steps, forks;
+static long every, steps, forks, only; /* the one instruction at which the handler does anything, or 0 */
 static volatile bool stepping, is_child;
 static char *kept[KEPT];
 
@@ -104,14 +105,17 @@ static void on_trap(int number, siginfo_t *info, void *context)
     uintptr_t at = (uintptr_t)interrupted->uc_mcontext.gregs[REG_RIP];
     if (!stepping)
         interrupted->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
-    else if (at >= low && at < high && ++steps % every == 0) {
+    else if (at >= low && at < high && (++steps, only ? steps == only : steps % every == 0)) {
         use_allocator(3);
         fork_here(interrupted);
+        stepping = !only;
     }
 }
 
 static void steps_begin(void)
 {
+    if (only && steps == only)
+        return; /* it was there */
     stepping = true;
     __asm__ volatile("pushfq; orq $0x100, (%%rsp); popfq" ::: "cc", "memory");
 }
@@ -190,6 +194,37 @@ static void blocks_of_others(void)
             free(p[i]);
 }
 
+/* ---- a thread's beginning and end ---- */
+
+static pthread_key_t key; /* younger than the library's */
+
+static void heap_has_ended(void *unused)
+{
+    (void)unused;
+    steps_end();
+    stepped_free(stepped_malloc(5000));
+}
+
+static void *live(void *unused)
+{
+    CHECK(pthread_setspecific(key, &key) == 0);
+    stepped_free(stepped_malloc(5000));
+    steps_begin();
+    return unused;
+}
+
+static void lives(void)
+{
+    CHECK(pthread_key_create(&key, heap_has_ended) == 0);
+    only = 1;
+    do {
+        steps = 0;
+        thread_run(live, NULL);
+    } while (steps == only && (only += 3 * every + 1));
+    CHECK(only > 1000);
+    only = 0;
+}
+
 static void *wait_for_ever(void *barrier)
 {
     free(malloc(100));
@@ -215,6 +250,7 @@ int main(int argc, char **argv)
     pthread_barrier_wait(&ready);
     this_thread();
     blocks_of_others();
+    lives();
     for (size_t i = 0; i < KEPT; i++)
         kept_end(i);
     if (check_all)
