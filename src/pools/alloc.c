@@ -128,9 +128,9 @@ static bool shortage_lasts(heap *h, unsigned klass)
     shortage *s = &h->shortage;
     if (LIKELY((s->classes >> klass & 1) == 0))
         return false;
-    if (s->news != LOAD(&pm_depot.news) || LOAD(&h->bins[klass].partial) || LOAD(&h->inbox))
+    if (s->news != LOAD(&pm_depot.news) || LOAD(&h->bins[klass].partial) || LOAD(&h->inbox)) {
         *s = (shortage){0};
-    else if (s->left-- > 0) {
+    } else if (s->left-- > 0) {
         h->overflowed++;
         return true;
     }

@@ -202,9 +202,12 @@ static bool heap_rests(const heap *h)
 static bool wait_in_vain(heap *h, uint64_t since, unsigned turn)
 {
     uint64_t slow = LOAD(&h->slow) + 1;
-    if (LOAD(&h->stuck) != slow && !wait_over(since, turn))
+    if (LOAD(&h->stuck) == slow)
+        return true;
+    if (!wait_over(since, turn))
         return false;
-    STORE(&h->stuck, slow);
+    if (!mine_inside())
+        STORE(&h->stuck, slow);
     return true;
 }
 

@@ -253,8 +253,10 @@ static void *realloc_foreign(void *p, size_t size)
         return realloc_next(p, size);
     }
     void *to = alloc_slow(class_of(size), size);
-    if (!to)
+    if (!to) {
+        forwarded();
         return realloc_next(p, size);
+    }
     return move(p, to, size_min(pm_next.malloc_usable_size(p), size));
 }
 
