@@ -309,8 +309,9 @@ void slab_check(const slab *s, const size_class *c, bool mine)
         if (bits[w] && w < s->hint)
             report_abort("check: slab %zu: a free block before its hint", slab_index(s));
     }
-    for (const block *p = mine ? s->chain : NULL; p && chained <= c->per_slab; p = p->next)
-        chained++;
+    for (const block *p = mine ? s->chain : NULL; p && chained <= c->per_slab; p = p->next, chained++)
+        if (!region_holds(p) || slab_of(p) != s)
+            report_abort("check: slab %zu: its chain leads to %p: written to after it was freed", slab_index(s), (const void *)p);
     if (free != s->free || s->high > c->per_slab || slab_out(s) > (size_t)c->per_slab + s->back || (mine && chained != slab_chained(s, c)))
         report_abort("check: slab %zu: %zu blocks out, %zu free (%u counted), %zu chained, %u moved, of %u", slab_index(s), slab_out(s), free,
                      s->free, chained, s->back, c->per_slab);

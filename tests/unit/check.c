@@ -78,6 +78,14 @@ static void miscount_slab(void)
     partly->free++;
     check();
 }
+static void write_to_chained(void)
+{
+    block *b = out;
+    slab_order(partly, &pm_classes[partly->klass]);
+    memset(b, 0x5a, SIZE);
+    partly->chain = b;
+    check();
+}
 static void misplace_hint(void)
 {
     const size_class *c = &pm_classes[partly->klass];
@@ -132,6 +140,7 @@ static void counters_are_derived_anew(void **state)
     (void)state;
     assert_aborts(miscount_slab, "check: slab ");
     assert_said(" counted)");
+    assert_aborts(write_to_chained, ": its chain leads to 0x5a5a5a5a5a5a5a5a: written to after it was freed");
     assert_aborts(misplace_hint, ": a free block before its hint");
     assert_aborts(change_class, ", but is not its own");
     assert_aborts(change_home, ", but is not its own");
