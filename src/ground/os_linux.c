@@ -367,7 +367,7 @@ bool os_readable(const void *word) { return CALL4(SYS_rt_sigprocmask, -1, word, 
 #define STACK_WORDS 2048
 
 /* Whether a call instruction ends there. */
-static bool follows_call(uintptr_t address)
+__attribute__((no_sanitize("address", "thread"))) static bool follows_call(uintptr_t address)
 {
     static const unsigned char lengths[] = {2, 3, 4, 6, 7};
     const unsigned char *end = (const unsigned char *)address;
@@ -388,7 +388,7 @@ static bool is_among(uintptr_t address, const uintptr_t *list, size_t n)
     return n > 0;
 }
 
-__attribute__((no_sanitize("address"))) size_t os_callers(uintptr_t *to, size_t most, uintptr_t first)
+__attribute__((no_sanitize("address", "thread"))) size_t os_callers(uintptr_t *to, size_t most, uintptr_t first)
 {
     const uintptr_t *at = __builtin_frame_address(0);
     size_t n = 0;

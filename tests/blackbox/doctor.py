@@ -95,7 +95,7 @@ class Doctor(Case):
             self.assertRegex(result.stdout, r"ok +pools serve it: \d+")
             self.assertRegex(result.stdout, r"ok +(\d+) of \1 objects that call malloc call the pools'")
             self.assertIn("set: POOLMALLOC_PURGE_DELAY=5", result.stdout)
-        self.assertRegex(self.doctor("--", "python3", "-c", "1").stdout, "PYTHONMALLOC=malloc gives them to the pools")
+        self.assertRegex(self.doctor("--", "python3", "-c", "import time; time.sleep(2)").stdout, "PYTHONMALLOC=malloc gives them to the pools")
 
     def test_static(self):
         self.assert_not("static", "--", self.stays("static", "-static"))
