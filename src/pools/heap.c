@@ -480,6 +480,7 @@ static void bin_rests(heap *h, bin *b)
  * last one. */
 static void bin_falls(heap *h, bin *b)
 {
+    h->fell = (uint16_t)size_min(h->fell + (size_t)(b->limit - b->room), UINT16_MAX);
     bin_home(h, b, SIZE_MAX);
     b->room -= b->limit;
     b->limit = 0;
@@ -517,7 +518,7 @@ static void thinning_renew(heap *h, uint32_t now)
     if (now - h->thinned_at < pm_config.purge_delay)
         return;
     h->thinned_at = now;
-    h->thinned = 0;
+    h->thinned = h->fell = 0;
 }
 
 static void slab_falls(heap *h, slab *s)
@@ -570,6 +571,16 @@ static bool bin_pins(bin *b)
     return pins;
 }
 
+#define FALL_BLOCKS 16384 /* that falls send home within a purge delay: with their refills little beside what a thread can do in it */
+
+/* Who makes and frees the same blocks over and over falls each time, and has not come down. */
+static bool fall_counts(heap *h)
+{
+    if (UNLIKELY(h->fell >= FALL_BLOCKS))
+        thinning_renew(h, (uint32_t)os_now_ms());
+    return h->fell < FALL_BLOCKS;
+}
+
 /* What is at hand may be all that keeps slabs. */
 static NOINLINE void fall_end(heap *h, bin *b)
 {
@@ -586,7 +597,7 @@ void heap_look(heap *h, slab *s)
         return;
     if (b->limit == 0 && h->down)
         slab_thins(h, s);
-    if (b->limit > 0 && bin_pins(b)) {
+    if (b->limit > 0 && fall_counts(h) && bin_pins(b)) {
         fall_end(h, b);
         PROBE(fall_ends, b->klass, s);
     }

@@ -81,6 +81,7 @@ struct heap {
     uint16_t falls;    /* that have ended since a bin was filled */
     uint16_t down;     /* fills until it is looked at whether the thread, which came down, is busy again; 0: it is */
     uint16_t thinned;  /* blocks of slabs that were, since thinned_at */
+    uint16_t fell;     /* blocks that falls have sent home, the same */
     uint32_t down_at, thinned_at; /* ms */
     uint64_t stuck;    /* slow + 1, when a fork waited for this heap in vain */
 
