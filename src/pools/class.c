@@ -4,7 +4,7 @@
 #include <string.h>
 
 #define BIN_BLOCKS 128
-#define BIN_BYTES (4 * KIB)
+#define BIN_BYTES (8 * KIB)
 #define REFILL_BLOCKS 64
 #define REFILL_BYTES (4 * KIB)
 #define RUN_BLOCKS 64

@@ -455,7 +455,7 @@ void heap_give(heap *h, block *p)
 }
 
 #define PINS_LOOK 16
-#define FALLS_DOWN 4 /* bins with blocks for each fall */
+#define FALLS_DOWN 8 /* bins with blocks for each fall */
 #define REST_BLOCKS 256 /* that go home at once, at most */
 
 /* Whether most blocks, by the first ones, lie each in a slab of which little else is in use: they are why it is kept. */
