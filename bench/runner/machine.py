@@ -37,7 +37,7 @@ def versions(bench):
     packages = {a.name: a.package for a in bench.allocators if a.package}
     packages |= {name: name for name in ("sqlite3", "redis-tools", "lua5.4", "perl", "g++", "nodejs", "python3")
                  if any(c.kind == "program" for c in bench.cases)}
-    found = {name: command_read("dpkg-query", "-W", "-f", "${Version}", package) for name, package in packages.items()}
+    found = {name: command_read("dpkg-query", "-W", "-f", "${Version}\\n", package).partition("\n")[0] for name, package in packages.items()}
     return ", ".join(f"{name} {version}" for name, version in found.items() if version) or "unknown (no dpkg)"
 
 
