@@ -91,7 +91,7 @@ class Runner(Scratch):
         self.assertRegex(page, r"\| handover/2 \| 100.0% \| 0 \| [1-9]\d+ \| [1-9]\d+ \|")
 
 
-@unittest.skipUnless(os.path.exists(count.library_of(BUILD)), "built without POOLMALLOC_COUNT")
+@unittest.skipUnless(os.path.exists(count.counted_object(BUILD)), "built without POOLMALLOC_COUNT")
 class Count(Scratch):
     def counted(self, name):
         return count.count_once(BUILD, next(c for c in cases.workloads() if c.name == name))

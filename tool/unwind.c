@@ -89,7 +89,7 @@ static uint32_t name_add(unwinder *u, const char *chars, bool known, bool librar
         texts_grow(u);
     size_t at = text_hash(chars) % u->text_room;
     for (; u->by_text[at]; at = (at + 1) % u->text_room)
-        if (strcmp(u->names[u->by_text[at] - 1].text, chars) == 0 && u->names[u->by_text[at] - 1].library == library)
+        if (strcmp(u->names[u->by_text[at] - 1].text, chars) == 0 && u->names[u->by_text[at] - 1].of_library == library)
             return u->by_text[at] - 1;
     if (u->name_count == u->name_room) {
         u->name_room = 2 * u->name_room + 64;
@@ -313,7 +313,7 @@ static int frame_note(Dwfl_Frame *frame, void *context)
 static bool is_library(unwinder *u, uint64_t pc)
 {
     uint32_t name = place_of(u, pc)->names[0];
-    return u->names[name].library;
+    return u->names[name].of_library;
 }
 
 size_t unwinder_walk(unwinder *u, const who_sample *s, const void *stack, uint32_t *names, size_t most, bool *cut)

@@ -12,7 +12,7 @@
 typedef struct frame_name {
     char *text;
     bool known;   /* it is a name */
-    bool library; /* poolmalloc's own */
+    bool of_library; /* poolmalloc's own */
 } frame_name;
 
 typedef struct unwinder unwinder;

@@ -28,7 +28,7 @@ def cases_counted(cases):
     return [c for c in cases if (c.kind == "workload" and c.group not in ELSEWHERE) or c.name in THREADS]
 
 
-def library_of(build):
+def counted_object(build):
     return os.path.join(build, "libpoolmalloc-count.so")
 
 
@@ -57,7 +57,7 @@ def count_once(build, case):
     """{place: {what: per 1,000 operations}} and the CPU nanoseconds of an operation without the counting."""
     with tempfile.TemporaryDirectory() as folder:
         plain, cpu, _ = run(build, case, os.path.join(build, "libpoolmalloc.so"), folder)
-        operations, _, lines = run(build, case, library_of(build), folder)
+        operations, _, lines = run(build, case, counted_object(build), folder)
     if not lines:
         raise ValueError("nothing was counted")
     places = [k for k in lines[0] if isinstance(lines[0][k], dict)]
@@ -68,7 +68,7 @@ def count_once(build, case):
 def count_all(bench, log, record_take):
     """Results under the keys count|workload|poolmalloc|0."""
     build = bench.arguments.build
-    if not os.path.exists(library_of(build)):
+    if not os.path.exists(counted_object(build)):
         bench.missing["libpoolmalloc-count.so"] = "not built (-DPOOLMALLOC_COUNT=ON): no traffic was counted"
         return
     for case in cases_counted(bench.cases):
@@ -169,8 +169,8 @@ def main():
     p.add_argument("--only", default="", metavar="A,B", help="these workloads, or whose names begin so")
     p.add_argument("--report", metavar="FILE", help="a report.md whose table is to be replaced")
     arguments = p.parse_args()
-    if not os.path.exists(library_of(arguments.build)):
-        p.error(f"no {library_of(arguments.build)}: build with -DPOOLMALLOC_COUNT=ON -DPOOLMALLOC_BENCH=ON")
+    if not os.path.exists(counted_object(arguments.build)):
+        p.error(f"no {counted_object(arguments.build)}: build with -DPOOLMALLOC_COUNT=ON -DPOOLMALLOC_BENCH=ON")
     chosen = tuple(n for n in arguments.only.split(",") if n)
     cases = [c for c in cases_counted(table.cases_all(True, arguments.build) + table.scaling(False))
              if not chosen or c.name.startswith(chosen)]

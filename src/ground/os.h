@@ -112,7 +112,7 @@ uintptr_t os_interrupted(const void *context); /* where, by what a signal handle
  * Machines other than x86-64 know `first` alone. */
 size_t os_callers(uintptr_t *to, size_t most, uintptr_t first);
 uint32_t os_thread(void);                 /* its id, as the kernel counts them */
-bool os_thread_lives(uint32_t id);        /* of this process; true too where the kernel does not say */
+bool os_thread_lives(uint32_t process, uint32_t id); /* true too where the kernel does not say */
 void os_pause(unsigned turn);             /* between looks at what another thread is about to do: yields, later sleeps */
 void os_abort(void) __attribute__((noreturn));
 

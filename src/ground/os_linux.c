@@ -353,7 +353,7 @@ size_t os_memory(void)
 bool os_is_open(int fd) { return CALL3(SYS_fcntl, fd, F_GETFD, 0) >= 0; }
 bool os_privileged(void) { return getauxval(AT_SECURE) != 0; }
 const char *os_program(void) { return (const char *)getauxval(AT_EXECFN); } /* NOLINT: as above */
-bool os_thread_lives(uint32_t id) { return CALL3(SYS_tgkill, os_pid(), id, 0) != -ESRCH; }
+bool os_thread_lives(uint32_t process, uint32_t id) { return CALL3(SYS_tgkill, process, id, 0) != -ESRCH; }
 uint32_t os_pid(void) { return (uint32_t)CALL3(SYS_getpid, 0, 0, 0); }
 uint32_t os_thread(void) { return (uint32_t)CALL3(SYS_gettid, 0, 0, 0); }
 void os_abort(void) { abort(); }

@@ -45,7 +45,7 @@ bool registry_init(void)
 {
     pm_registry.first = pm_region.front;
     pm_registry.heaps = pm_region.heaps.base;
-    pm_registry.process = os_pid();
+    pm_registry.process = region_control()->pid;
     return heap_map() == registry_heap(0);
 }
 

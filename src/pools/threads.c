@@ -26,11 +26,11 @@ void threads_unload(void) { pthread_key_delete(key); }
 static void dead_collect(void)
 {
     registry *r = &pm_registry;
-    if (r->process != os_pid())
+    if (r->count <= 1 || r->process != os_pid())
         return;
     for (unsigned i = 0; i < VISITS && i < r->count && !r->idle; i++) {
         heap *h = registry_visit();
-        if (h == registry_heap(0) || h->state != HEAP_LIVE || h->epoch != r->epoch || os_thread_lives(h->thread) || !heap_lock_try(h))
+        if (h == registry_heap(0) || h->state != HEAP_LIVE || h->epoch != r->epoch || os_thread_lives(r->process, h->thread) || !heap_lock_try(h))
             continue;
         heap_retire(h);
         heap_unlock(h);

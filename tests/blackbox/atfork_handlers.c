@@ -3,9 +3,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <sys/wait.h>
 
 #include "check.h"
+#include "process.h"
 #include "threads.h"
 
 enum { HANDLERS = 60, THREADS = 4 };
@@ -45,18 +45,16 @@ static void *churn(void *unused)
     return unused;
 }
 
+static void child_run(void)
+{
+    alarm(HANG_SECONDS);
+    use_allocator(300);
+    exit(held_count == 0 ? 0 : 2);
+}
+
 static void fork_once(void)
 {
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        alarm(HANG_SECONDS);
-        use_allocator(300);
-        exit(held_count == 0 ? 0 : 2);
-    }
-    int status;
-    CHECK(waitpid(child, &status, 0) == child);
-    CHECKF(status == 0, "the child ended with status 0x%x", (unsigned)status);
+    child_succeeds(child_run);
     CHECK(held_count == 0);
 }
 

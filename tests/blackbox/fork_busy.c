@@ -5,7 +5,6 @@
 #include <poolmalloc.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <sys/wait.h>
 
 #include "check.h"
 #include "process.h"
@@ -67,13 +66,7 @@ int main(int argc, char **argv)
         sleep_ms(1);
     for (long i = argument(argc, argv, 1, 40); i > 0; i--) {
         sleep_ms(3);
-        pid_t child = fork();
-        CHECK(child >= 0);
-        if (child == 0)
-            child_run();
-        int status;
-        CHECK(waitpid(child, &status, 0) == child);
-        CHECKF(status == 0, "the child ended with status 0x%x", (unsigned)status);
+        child_succeeds(child_run);
     }
     atomic_store(&stop, true);
     thread_join(worker);

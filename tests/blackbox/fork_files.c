@@ -6,7 +6,6 @@
 #include <poolmalloc.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <sys/wait.h>
 
 #include "check.h"
 #include "process.h"
@@ -42,17 +41,11 @@ static void *allocate_with_file(void *unused)
     return unused;
 }
 
-static void fork_once(void)
+static void child_run(void)
 {
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        alarm(HANG_SECONDS);
-        FILE *file = fopen("/dev/null", "w");
-        _exit(file == NULL || fputs("child", file) < 0 || fclose(file) != 0);
-    }
-    int status;
-    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    alarm(HANG_SECONDS);
+    FILE *file = fopen("/dev/null", "w");
+    _exit(file == NULL || fputs("child", file) < 0 || fclose(file) != 0);
 }
 
 static void memory_was_there(void)
@@ -73,7 +66,7 @@ int main(int argc, char **argv)
     for (int i = 1; i <= WRITERS; i++)
         threads[i] = thread_start(allocate_with_file, NULL);
     for (long i = argument(argc, argv, 1, 200); i > 0; i--)
-        fork_once();
+        child_succeeds(child_run);
     atomic_store(&stop, true);
     for (int i = 0; i <= WRITERS; i++)
         thread_join(threads[i]);

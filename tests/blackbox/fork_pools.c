@@ -4,7 +4,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/wait.h>
 
 #include "check.h"
 #include "process.h"
@@ -58,17 +57,6 @@ static void child_run(void)
     _exit(0);
 }
 
-static void fork_once(void (*run)(void))
-{
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0)
-        run();
-    int status;
-    CHECK(waitpid(child, &status, 0) == child);
-    CHECKF(status == 0, "the child ended with status 0x%x", (unsigned)status);
-}
-
 static void nothing(void) { _exit(0); }
 
 /* The best of some: what a busy machine adds is left out. */
@@ -77,7 +65,7 @@ static double fork_seconds(void)
     double best = 1e9;
     for (int i = 0; i < TIMED; i++) {
         double before = seconds_now();
-        fork_once(nothing);
+        child_succeeds(nothing);
         double took = seconds_now() - before;
         best = took < best ? took : best;
     }
@@ -92,7 +80,7 @@ int main(int argc, char **argv)
     for (uintptr_t i = 0; i < THREADS; i++)
         threads[i] = thread_start(use_pools, (void *)i);
     for (long i = argument(argc, argv, 1, 200); i > 0; i--)
-        fork_once(child_run);
+        child_succeeds(child_run);
     atomic_store(&stop, true);
     for (int i = 0; i < THREADS; i++)
         thread_join(threads[i]);

@@ -2,7 +2,6 @@
  * as much again, and does not grow. */
 #define _GNU_SOURCE
 #include <malloc.h>
-#include <sys/wait.h>
 
 #include "check.h"
 #include "process.h"
@@ -50,12 +49,6 @@ int main(void)
     for (int i = 0; i < THREADS; i++)
         thread_start(allocate_and_wait, blocks[i]);
     pthread_barrier_wait(&ready);
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0)
-        child_run();
-    int status;
-    CHECK(waitpid(child, &status, 0) == child);
-    CHECKF(status == 0, "the child ended with status 0x%x", (unsigned)status);
+    child_succeeds(child_run);
     _exit(0); /* the threads still pause */
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -56,6 +57,18 @@ static inline void sleep_ms(long ms)
 {
     struct timespec pause = {ms / 1000, ms % 1000 * 1000000};
     nanosleep(&pause, NULL);
+}
+
+/* Forks; the child does what `run` does, which ends it, with status 0. */
+static inline void child_succeeds(void (*run)(void))
+{
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0)
+        run();
+    int status;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECKF(status == 0, "the child ended with status 0x%x", (unsigned)status);
 }
 
 #endif
