@@ -6,6 +6,7 @@
 #include "pools/fork.h"
 #include "pools/learn.h"
 #include "pools/misuse.h"
+#include "pools/rest.h"
 #include "pools/seams.h"
 #include "pools/slab.h"
 #include "pools/threads.h"
@@ -84,7 +85,7 @@ static NOINLINE void heap_tick(heap *h)
 static NOINLINE void heap_chores(heap *h)
 {
     uint32_t n = h->chores / CALM;
-    heap_calm_bin(h, &h->bins[n % classes_count()]);
+    rest_calm(h, &h->bins[n % classes_count()]);
     if (n % 4 == 0)
         heap_flush(h);
     if (n % (TICK / CALM) == 0)
@@ -106,6 +107,7 @@ static NOINLINE void heap_sample(heap *h, block *p, size_t size)
     h->chores += CALM;
     h->fills = (uint16_t)(CALM - 4 + h->chores / CALM * 5 % 9); /* no beat that a program could be in step with */
     heap_chores(h);
+    rest_sample(h);
     if (p)
         learn_note(slab_of(p), size, LOAD(&pm_registry.count) - LOAD(&pm_registry.idle_count) - 1);
 }
@@ -303,7 +305,8 @@ static NOINLINE void free_look(void *p, slab *s)
         heap_tell(s);
         return;
     }
-    heap_look(h, s);
+    if (heap_look(h, s))
+        rest_near(h, s);
     housekeep_freed(h);
     heap_leave(h);
 }

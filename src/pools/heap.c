@@ -74,28 +74,6 @@ NOINLINE void heap_part(heap *h)
 
 /* ---- slabs of a heap ---- */
 
-static size_t few(const size_class *c) { return size_min(size_max(c->per_slab / 4, 1), 8); } /* on a quarter of its pages, or so */
-static size_t little(const size_class *c) { return size_max(c->per_slab / 32, 1); }
-
-/* When free() is to come here next: near the end of a slab, where what is out may be just what
- * the bin has at hand; and when all is home, but for what others have still to tell of. */
-static size_t slab_home(const slab *s) { return remote_count(LOAD(&s->remote)) + s->back; }
-INLINE size_t slab_few(const slab *s, const size_class *c)
-{
-    const bin *b = s->bin;
-    return b->limit == 0 ? few(c) : size_max(little(c), (size_t)(b->limit - b->room));
-}
-static size_t slab_near(const slab *s, const size_class *c) { return slab_home(s) + slab_few(s, c); }
-
-/* True: it is near its end. */
-INLINE bool look_set(slab *s, const size_class *c)
-{
-    size_t home = slab_home(s), near = home + slab_few(s, c), out = slab_out(s);
-    STORE(&s->look, (uint16_t)(out > near ? near : home));
-    slab_out_set(s, out);
-    return out <= near;
-}
-
 static void partial_push(bin *b, slab *s)
 {
     slab *first = b->partial;
@@ -172,7 +150,7 @@ static void spares_room(heap *h)
 }
 
 /* All blocks are home. */
-static NOINLINE void slab_emptied(heap *h, slab *s)
+NOINLINE void slab_emptied(heap *h, slab *s)
 {
     const size_class *c = &pm_classes[s->klass];
     partial_remove(s->bin, s);
@@ -200,7 +178,7 @@ void heap_accept(heap *h, slab *s)
     bin *b = &h->bins[s->klass];
     partial_push(b, s);
     STORE(&b->partial, s);
-    look_set(s, &pm_classes[s->klass]);
+    slab_look_set(s, &pm_classes[s->klass]);
 }
 
 slab *heap_yield(heap *h, unsigned klass, heap *to)
@@ -275,8 +253,6 @@ static size_t bin_take(bin *b, slab *s, const size_class *c, size_t most)
 /* Slabs that others gave back to which one slow path looks at, at most. */
 #define HEARD 64
 #define PACE_MOST 3
-#define DOWN_FILLS 32
-#define DOWN_MS 8 /* so many within this: busy */
 
 static bool slab_has_none(const slab *s) { return !s->free && !s->chain && remote_count(LOAD(&s->remote)) == 0; }
 
@@ -302,7 +278,7 @@ static void bin_refill(heap *h, bin *b, size_t most)
         else if (UNLIKELY(n == 0) && !b->free)
             slab_stops(h, b, s);
         else
-            look_set(s, c);
+            slab_look_set(s, c);
         if (!s->free && !slab_has_none(s))
             break; /* the bin is not empty: the chain waits */
     }
@@ -323,24 +299,12 @@ bool bin_has_surplus(const bin *b)
     return free >= c->per_slab;
 }
 
-/* A heap that came down keeps nothing at hand until its thread is busy again, and so comes here with each malloc: a thread that
- * is nearly idle has ticks. */
-static bool heap_stays_down(heap *h)
-{
-    if (--h->down > 0)
-        return true;
-    uint32_t now = (uint32_t)os_now_ms(), since = h->down_at;
-    h->down_at = now;
-    h->down = now - since < DOWN_MS ? 0 : DOWN_FILLS;
-    return h->down > 0;
-}
-
 /* How many blocks it gets at once. */
 static size_t bin_wants(heap *h, bin *b, const size_class *c)
 {
     if (LIKELY(b->limit == c->limit))
         return (size_t)c->refill << b->pace;
-    if (pm_every_call_slow || (h->down && heap_stays_down(h)))
+    if (pm_every_call_slow || h->rest.down)
         return 1;
     b->room += c->limit - b->limit; /* a fall has ended */
     b->limit = c->limit;
@@ -351,7 +315,7 @@ static size_t bin_wants(heap *h, bin *b, const size_class *c)
 static size_t bin_pace(heap *h, bin *b, const size_class *c)
 {
     size_t most = bin_wants(h, b, c);
-    h->falls = 0;
+    h->rest.falls = 0;
     b->pace = (uint8_t)(b->pace + (b->pace < PACE_MOST));
     return most;
 }
@@ -425,11 +389,11 @@ INLINE bool slab_notice(heap *h, slab *s)
         slab_emptied(h, s);
         return false;
     }
-    return heap_is_mine(h) && look_set(s, &pm_classes[s->klass]);
+    return heap_is_mine(h) && slab_look_set(s, &pm_classes[s->klass]);
 }
 
 /* Blocks at hand go to their slabs. With the heap's thread. */
-static void bin_home(heap *h, bin *b, size_t count)
+void bin_home(heap *h, bin *b, size_t count)
 {
     block *chain = bin_detach(b);
     while (count > 0 && chain) {
@@ -454,199 +418,9 @@ void heap_give(heap *h, block *p)
     slab_notice(h, s);
 }
 
-#define PINS_LOOK 16
-#define FALLS_DOWN 8 /* bins with blocks for each fall */
-#define REST_BLOCKS 256 /* that go home at once, at most */
-
-/* Whether most blocks, by the first ones, lie each in a slab of which little else is in use: they are why it is kept. */
-static bool chain_pins(const block *p, const size_class *c)
+bool heap_look(heap *h, slab *s)
 {
-    size_t seen = 0, pins = 0;
-    for (; p && seen < PINS_LOOK; p = p->next, seen++) {
-        const slab *s = slab_of(p);
-        pins += slab_out(s) <= slab_near(s, c);
-    }
-    return 2 * pins > seen;
-}
-
-static void bin_rests(heap *h, bin *b)
-{
-    if (b->free && b->free == b->seen)
-        bin_home(h, b, REST_BLOCKS);
-    b->seen = b->free;
-}
-
-/* Its blocks go home, and it keeps nothing until the next malloc has filled it again: every free goes to its slab, which notices the
- * last one. */
-static void bin_falls(heap *h, bin *b)
-{
-    h->fell = (uint16_t)size_min(h->fell + (size_t)(b->limit - b->room), UINT16_MAX);
-    bin_home(h, b, SIZE_MAX);
-    b->room -= b->limit;
-    b->limit = 0;
-}
-
-#define SWEEP 32
-#define THIN_BLOCKS 2048 /* that go to the bits for it within a purge delay */
-#define THIN_CALLS 32    /* what a slab costs besides, in blocks */
-#define THIN_LEAST (4 * MIB) /* of the process, below which it does not matter */
-
-/* Pages between its blocks go back. With the heap's thread. */
-static void slab_trim(slab *s, uint32_t now)
-{
-    const size_class *c = &pm_classes[s->klass];
-    if (c->reserved || s->trimmed || !depot_purges(now))
-        return;
-    slab_gather(s, c, true);
-    look_set(s, c);
-    heap_purge(s);
-}
-
-/* A slab of a heap that is down, of which little is left. */
-static void slab_thins(heap *h, slab *s)
-{
-    const size_class *c = &pm_classes[s->klass];
-    if (h->thinned >= THIN_BLOCKS || slab_out(s) - slab_home(s) > few(c) || LOAD(&pm_depot.touched) < THIN_LEAST)
-        return;
-    h->thinned = (uint16_t)(h->thinned + THIN_CALLS + slab_chained(s, c));
-    slab_trim(s, (uint32_t)os_now_ms());
-    PROBE(slab_thins, s->klass, s);
-}
-
-static void thinning_renew(heap *h, uint32_t now)
-{
-    if (now - h->thinned_at < pm_config.purge_delay)
-        return;
-    h->thinned_at = now;
-    h->thinned = h->fell = 0;
-}
-
-static void slab_falls(heap *h, slab *s)
-{
-    look_set(s, &pm_classes[s->klass]);
-    slab_thins(h, s);
-}
-
-#define DOWN_BLOCKS SLAB_BLOCKS_MAX /* that go home at once, at most; the other bins keep theirs until the next fall */
-
-static void heap_comes_down(heap *h)
-{
-    int32_t most = DOWN_BLOCKS;
-    h->down = DOWN_FILLS;
-    h->down_at = (uint32_t)os_now_ms();
-    thinning_renew(h, h->down_at);
-    for (unsigned c = 0; c < classes_count(); c++) {
-        bin *b = &h->bins[c];
-        int32_t held = b->limit - b->room;
-        if (held <= most) {
-            bin_falls(h, b);
-            most -= held;
-        }
-        slab *s = b->partial;
-        for (int n = 0; s && n < SWEEP; n++, s = s->next == b->partial ? NULL : s->next)
-            slab_falls(h, s);
-    }
-    PROBE(comes_down, h->number, h->falls);
-}
-
-/* A thread that comes down in one size does so in others, and may sleep then: bins that rested since the last fall go home too. All
- * fall where no bin was filled between so many falls that a refill for each bin with blocks is little beside them. */
-static void bins_rest(heap *h)
-{
-    unsigned holding = 0;
-    for (unsigned c = 0; c < classes_count(); c++)
-        holding += h->bins[c].free != NULL;
-    if (++h->falls * FALLS_DOWN >= holding)
-        heap_comes_down(h);
-    else
-        for (unsigned c = 0; c < classes_count(); c++)
-            bin_rests(h, &h->bins[c]);
-}
-
-static bool bin_pins(bin *b)
-{
-    block *chain = bin_detach(b);
-    bool pins = chain_pins(chain, &pm_classes[b->klass]);
-    bin_attach(b, chain);
-    return pins;
-}
-
-#define FALL_BLOCKS 16384 /* that falls send home within a purge delay: with their refills little beside what a thread can do in it */
-
-/* Who makes and frees the same blocks over and over falls each time, and has not come down. */
-static bool fall_counts(heap *h)
-{
-    if (UNLIKELY(h->fell >= FALL_BLOCKS))
-        thinning_renew(h, (uint32_t)os_now_ms());
-    return h->fell < FALL_BLOCKS;
-}
-
-/* What is at hand may be all that keeps slabs. */
-static NOINLINE void fall_end(heap *h, bin *b)
-{
-    bin_falls(h, b);
-    bins_rest(h);
-}
-
-void heap_look(heap *h, slab *s)
-{
-    if (UNLIKELY(LOAD(&s->home) != h || !slab_in_use(s)))
-        return; /* it became empty, and was taken away, before we came */
-    bin *b = s->bin;
-    if (!slab_notice(h, s))
-        return;
-    if (b->limit == 0 && h->down)
-        slab_thins(h, s);
-    if (b->limit > 0 && fall_counts(h) && bin_pins(b)) {
-        fall_end(h, b);
-        PROBE(fall_ends, b->klass, s);
-    }
-}
-
-#define REST_SLABS 8   /* that give pages back at one look */
-#define REST_SWEEP 512 /* slabs that a nearly idle thread looks at */
-
-/* As many blocks are out as at the last look, and so for the time that an empty slab is kept: pages between them go back. */
-static bool slab_rests(slab *s, uint32_t now)
-{
-    size_t out = slab_out(s);
-    if (s->rest != out || s->trimmed) {
-        s->rest = (uint16_t)out;
-        s->since = now;
-    }
-    return now - s->since >= pm_config.purge_delay;
-}
-
-/* Slabs whose last blocks came from several sides at once may have become empty unnoticed. */
-static void bin_sweep(heap *h, bin *b)
-{
-    uint32_t now = h->down ? (uint32_t)os_now_ms() : 0;
-    slab *s = b->partial;
-    int most = SWEEP, rested = 0;
-    if (h->down) {
-        thinning_renew(h, now);
-        most = REST_SWEEP;
-    }
-    for (int n = 0; s && n < most && rested < REST_SLABS; n++) {
-        slab *next = s->next;
-        bool last = next == b->partial;
-        if (slab_is_home(s))
-            slab_emptied(h, s);
-        else if (now && slab_rests(s, now)) {
-            slab_trim(s, now);
-            rested++;
-        }
-        if (last)
-            break;
-        s = next;
-    }
-}
-
-void heap_calm_bin(heap *h, bin *b)
-{
-    bin_rests(h, b);
-    b->pace = (uint8_t)(b->pace - (b->pace > 0));
-    bin_sweep(h, b);
+    return LIKELY(LOAD(&s->home) == h && slab_in_use(s)) && slab_notice(h, s); /* else it became empty, and was taken away, before we came */
 }
 
 void heap_empty_bins(heap *h)
@@ -658,7 +432,7 @@ void heap_empty_bins(heap *h)
             b->room = b->limit = LOAD(&pm_classes[c].limit);
         b->pace = 0;
     }
-    h->down = 0;
+    h->rest.down = false;
 }
 
 static void each_partial(heap *h, void (*visit)(heap *, slab *))
@@ -691,44 +465,6 @@ static void partial_sweep(heap *h, slab *s)
 }
 
 void heap_sweep(heap *h) { each_partial(h, partial_sweep); }
-
-/* ---- pages between blocks in use ---- */
-
-/* Bytes that a slab's blocks in use take, each a page at least; more than is known of one that no heap has. */
-static PEEKS size_t slab_holds(const slab *s)
-{
-    if (!slab_in_use(s) && s->state != SLAB_WAITING)
-        return 0;
-    if (LOAD(&s->home) == HEAP_POOL || s->state == SLAB_WAITING || s->klass >= classes_count())
-        return SLAB_SIZE;
-    return size_min((size_t)(pm_classes[s->klass].per_slab - s->free) * size_max(pm_classes[s->klass].size, 4 * KIB), SLAB_SIZE);
-}
-
-/* A guess: other heaps' slabs change meanwhile. */
-static PEEKS bool unit_is_sparse(const slab *unit)
-{
-    size_t bytes = 0;
-    for (const slab *s = unit; s < unit + UNIT_SLABS; s++)
-        bytes += slab_holds(s);
-    return bytes <= UNIT_SIZE / 8;
-}
-
-/* What another thread has opened, but not accepted yet, has nothing out. Only what is in the bits is known to be free for good. */
-PEEKS size_t heap_purge(slab *s)
-{
-    const size_class *c = &pm_classes[s->klass];
-    if (s->free == c->per_slab || s->free == 0 || s->trimmed || c->head || (c->reserved && (pm_config.prefault || pm_config.lock)))
-        return 0;
-    slab *unit = slab_unit(s);
-    if (LOAD(&unit->unit_huge)) {
-        if (!unit_is_sparse(unit))
-            return 0;
-        depot_split(unit);
-        depot_note_unripe(s, false);
-    }
-    s->trimmed = true;
-    return slab_purge(s, c);
-}
 
 static void partial_recount(heap *h, slab *s)
 {

@@ -11,6 +11,7 @@
 #include "pools/kept.h"
 #include "pools/region.h"
 #include "pools/seams.h"
+#include "pools/slab.h"
 
 /* Blocks of one class at hand. free and room belong to the thread alone; partial to the holder of heap.lock.
  *   blocks in the bin = limit - room;  room <= limit. Below zero, when it was filled with all that came back to a slab: then, too,
@@ -54,6 +55,14 @@ typedef struct shortage {
     uint32_t news;    /* the depot's at the last one */
 } shortage;
 
+/* What the thread gives back when it comes down: see rest.h. */
+typedef struct rest_state {
+    bool down;         /* it came down, and was not busy since: bins have a limit of 0, and get one block at a time */
+    uint16_t falls;    /* that have ended since a bin was filled */
+    uint32_t fell, thinned; /* blocks that falls have sent home, and of slabs that were thinned, since `renewed` */
+    uint32_t renewed, sampled; /* ms; sampled: the last look at whether it is busy */
+} rest_state;
+
 struct heap {
     bin bins[CLASS_MAX]; /* malloc's; first: the table of bin offsets counts from here */
 
@@ -78,11 +87,7 @@ struct heap {
     handful handful;       /* empty slabs that it may keep, beyond SPARES */
     block_run runs[RUN_SETS][RUN_WAYS];
     shortage shortage; /* the thread's */
-    uint16_t falls;    /* that have ended since a bin was filled */
-    uint16_t down;     /* fills until it is looked at whether the thread, which came down, is busy again; 0: it is */
-    uint16_t thinned;  /* blocks of slabs that were, since thinned_at */
-    uint16_t fell;     /* blocks that falls have sent home, the same */
-    uint32_t down_at, thinned_at; /* ms */
+    rest_state rest;       /* the thread's */
     uint64_t stuck;    /* slow + 1, when a fork waited for this heap in vain */
 
     /* Slabs to which blocks came back from other threads, linked by told. Push by compare-and-swap (release), taken whole by
@@ -219,6 +224,26 @@ INLINE void heap_leave(heap *h)
 heap *heap_enter_mine(void);
 void heap_leave_mine(heap *h);
 
+/* ---- the end of a slab: when free() is to come to a slow path next ---- */
+
+INLINE size_t slab_few(const size_class *c) { return size_min(size_max(c->per_slab / 4, 1), 8); } /* on a quarter of its pages, or so */
+/* Near its end, what is out may be just what the bin has at hand. */
+INLINE size_t slab_last(const slab *s, const size_class *c)
+{
+    const bin *b = s->bin;
+    return b->limit == 0 ? slab_few(c) : size_max(size_max(c->per_slab / 32, 1), (size_t)(b->limit - b->room));
+}
+INLINE bool slab_is_near(const slab *s, const size_class *c) { return slab_out(s) <= slab_returned(s) + slab_last(s, c); }
+
+/* Near its end, and when all is home, but for what others have still to tell of. True: it is near its end. */
+INLINE bool slab_look_set(slab *s, const size_class *c)
+{
+    size_t home = slab_returned(s), near = home + slab_last(s, c), out = slab_out(s);
+    STORE(&s->look, (uint16_t)(out > near ? near : home));
+    slab_out_set(s, out);
+    return out <= near;
+}
+
 void heap_init(heap *h, uint32_t number);
 
 /* With the lock, by the heap's thread. */
@@ -228,8 +253,9 @@ block *heap_begin(heap *h, bin *b, slab *s); /* an empty slab of nobody's become
 bool bin_has_surplus(const bin *b);       /* as many free blocks as a slab has */
 block *heap_fill_zeroed(heap *h, bin *b); /* a block that reads as zero, or NULL */
 void heap_give(heap *h, block *p);        /* one block of this heap goes to its slab's bits */
-void heap_look(heap *h, slab *s);         /* a block came home to s: it may have to be listed, or may be empty, or nearly */
-void heap_calm_bin(heap *h, bin *b);      /* blocks at rest go home, and what became empty unnoticed is found */
+bool heap_look(heap *h, slab *s);         /* a block came home to s: it may have to be listed, or may be empty; true: it is near its end */
+void bin_home(heap *h, bin *b, size_t count); /* so many blocks at hand go to their slabs */
+void slab_emptied(heap *h, slab *s);      /* all of its blocks are home */
 void heap_empty_bins(heap *h);
 void heap_gather(heap *h);                /* all that came home to any slab is in its bits */
 void heap_recount(heap *h);               /* after a fork: bins and slabs */
@@ -239,7 +265,6 @@ void heap_hear(heap *h, size_t most); /* what the inbox tells of, at most so man
 void heap_sweep(heap *h);             /* what became empty unnoticed is found. O(slabs) */
 void heap_shed(heap *h);              /* all spares leave */
 void heap_unlock(heap *h);  /* by another thread than the heap's; and what leaves goes to the depot */
-size_t heap_purge(slab *s); /* pages of a slab of h without a block in use go back; bytes of those */
 void heap_accept(heap *h, slab *s);                   /* an open slab whose home this is comes in, to be used next */
 void heap_keep(heap *h, slab *s);                     /* an empty slab of nobody's becomes a spare */
 slab *heap_yield(heap *h, unsigned klass, heap *to);  /* takes a slab with free blocks out and settles it in `to`; or NULL */

@@ -23,6 +23,9 @@ INLINE block *remote_first(uint64_t remote) { return (block *)(uintptr_t)(remote
 INLINE bool slab_is_full(const slab *s, const size_class *c) { return slab_out(s) == c->per_slab; } /* a guest's */
 INLINE size_t slab_chained(const slab *s, const size_class *c) { return c->per_slab + s->back - slab_out(s) - s->free; }
 
+/* Blocks that out counts, though others gave them back. */
+INLINE size_t slab_returned(const slab *s) { return remote_count(LOAD(&s->remote)) + s->back; }
+
 /* Every block is home, and nobody is being told of it: only then may a slab leave. True for good, once: no block is out there
  * that could come back, and only the holder of the lock hands any out. */
 INLINE bool slab_is_home(const slab *s)

@@ -4,6 +4,7 @@
 #include "pools/depot.h"
 #include "pools/fork.h"
 #include "pools/keeper.h"
+#include "pools/rest.h"
 #include "pools/seams.h"
 #include "pools/slab.h"
 
@@ -285,13 +286,13 @@ static size_t purge_between_blocks(slab *s, heap *mine)
     if (!h || !heap_is_real(h))
         return 0;
     if (h == mine)
-        return heap_purge(s);
+        return slab_give_pages(s);
     os_lock_take(&pm_registry.lock);
     if (heap_lock_try(h)) {
         if (LOAD(&s->home) == h && s->listed)
             slab_gather(s, &pm_classes[s->klass], h->state == HEAP_IDLE);
         if (LOAD(&s->home) == h)
-            bytes = heap_purge(s);
+            bytes = slab_give_pages(s);
         heap_unlock(h);
     }
     os_lock_give(&pm_registry.lock);
