@@ -323,7 +323,7 @@ static void put_one(slab *s, uint64_t now, bool untouched)
  * takes the same memory again and again soon keeps it. */
 static size_t dirty_allowed(void)
 {
-    return size_max(SLACK_BYTES / SLAB_SIZE, pm_depot.used / 8) + pm_depot.regrets / 4;
+    return size_max(SLACK_BYTES / SLAB_SIZE, pm_depot.used / 8) + pm_depot.regrets;
 }
 
 bool depot_purges(uint64_t now)

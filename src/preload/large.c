@@ -1,4 +1,6 @@
 /* large.c: See large.h. */
+
+
 #include "preload/large.h"
 
 #include "ground/config.h"
@@ -8,7 +10,8 @@
 #include <errno.h>
 
 #define LIMIT_MOST 64            /* blocks of one bin */
-#define ALLOWED_MOST (256 * MIB) /* of all bins */
+#define ALLOWED_LEAST (2 * MIB)  /* of all bins */
+#define ALLOWED_MOST (256 * MIB)
 #define GIVEN_MOST 8             /* blocks given back at a look, and the rest of a bin */
 
 static bool keeping; /* constant after start */
@@ -31,10 +34,20 @@ size_t large_round(size_t size)
 
 static int64_t allow(int64_t bytes) { return __atomic_add_fetch(&allowed, bytes, __ATOMIC_RELAXED); }
 
-/* Room is for what comes and goes, and on an average half full. */
-static int64_t allowed_most(void)
+/* What is at hand here. */
+static int64_t held_bytes(const kept_bins *k)
 {
-    int64_t most = LOAD(&out) / 4 * 3;
+    int64_t bytes = 0;
+    for (unsigned c = 0; c < KEPT_BINS; c++)
+        bytes += (k->bin[c].limit - k->bin[c].room) * (int64_t)kept_size(c);
+    return bytes;
+}
+
+/* Room is for what comes and goes: never more than three times what the program has. */
+static int64_t allowed_most(const kept_bins *here)
+{
+    int64_t most = 3 * (LOAD(&out) - held_bytes(here));
+    most = most > (int64_t)ALLOWED_LEAST ? most : (int64_t)ALLOWED_LEAST;
     return most < (int64_t)ALLOWED_MOST ? most : (int64_t)ALLOWED_MOST;
 }
 
@@ -204,13 +217,13 @@ NOINLINE void *large_tick(void *p)
 /* ---- misses ---- */
 
 /* A block that was given back is wanted again. */
-static void bin_learn(kept_bin *b, unsigned c)
+static void bin_learn(const kept_bins *k, kept_bin *b, unsigned c)
 {
     int64_t size = (int64_t)kept_size(c);
     if (b->given == 0 || b->limit >= LIMIT_MOST)
         return;
     b->given--;
-    if (allow(size) > allowed_most()) {
+    if (allow(size) > allowed_most(k)) {
         allow(-size);
         return;
     }
@@ -234,7 +247,7 @@ void *large_more(size_t size)
             list_put(&from->old, list_take(&from->fresh));
             return p;
         }
-    bin_learn(b, c);
+    bin_learn(&h->kept, b, c);
     return NULL;
 }
 
@@ -250,7 +263,7 @@ void large_give(void *p)
         return;
     kept_bin *b = &h->kept.bin[c];
     b->given = (uint8_t)(b->given + (b->given < UINT8_MAX));
-    if (LOAD(&allowed) > allowed_most() && b->limit > 0) { /* the program has come down */
+    if (b->limit > 0 && LOAD(&allowed) > allowed_most(&h->kept)) { /* the program has come down */
         bin_empty(b, c, &all);
         PROBE(large_fall, c, all);
         list_give(all);
