@@ -636,13 +636,6 @@ static size_t bin_length(const bin *b, const heap *h)
     return n;
 }
 
-void heap_check_links(void)
-{
-    const heap *h = my_heap;
-    for (unsigned c = 0; heap_is_real(h) && !h->inside && c < classes_count(); c++)
-        bin_length(&h->bins[c], h);
-}
-
 static void bin_check(const heap *h, const bin *b, bool mine)
 {
     const slab *s = b->partial;

@@ -269,8 +269,6 @@ void heap_accept(heap *h, slab *s);                   /* an open slab whose home
 void heap_keep(heap *h, slab *s);                     /* an empty slab of nobody's becomes a spare */
 slab *heap_yield(heap *h, unsigned klass, heap *to);  /* takes a slab with free blocks out and settles it in `to`; or NULL */
 void heap_check(heap *h, bool mine);
-/* At the end of a program: what was freed twice, is no block, or was written to since shows in its thread's bins. */
-void heap_check_links(void);
 
 /* ---- blocks to other heaps; by the heap's thread ---- */
 

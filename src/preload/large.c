@@ -5,6 +5,7 @@
 
 #include "ground/config.h"
 #include "ground/os.h"
+#include "pools/misuse.h"
 #include "pools/threads.h"
 
 #include <errno.h>
@@ -267,6 +268,27 @@ void large_give(void *p)
         bin_empty(b, c, &all);
         PROBE(large_fall, c, all);
         list_give(all);
+    }
+}
+
+void large_twice(const void *p)
+{
+    misuse_abort(&(misuse){.pointer = p, .what = "double free", .block = p, .bytes = pm_large_size((void *)(uintptr_t)p), .own_pages = true, .state = BLOCK_FREED});
+}
+
+/* More blocks than a bin may hold: a circle. */
+static void list_check(const block *p)
+{
+    for (unsigned n = 0; p; p = p->next)
+        if (++n > 2 * LIMIT_MOST)
+            large_twice(p);
+}
+
+void large_check(void)
+{
+    for (unsigned c = 0; keeping && heap_is_real(my_heap) && c < KEPT_BINS; c++) {
+        list_check(LOAD(&my_heap->kept.bin[c].fresh));
+        list_check(LOAD(&my_heap->kept.bin[c].old));
     }
 }
 

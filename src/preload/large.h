@@ -22,6 +22,8 @@ void *large_more(size_t size);           /* another block at hand than large_tak
 void large_give(void *p);                /* to the next allocator: there is no room for it */
 void *large_got(void *p);                /* counts a block that the next allocator gave, in whatever way; p may be NULL */
 void large_gone(size_t usable);          /* … and one that it has got back, or made another one of */
+void large_twice(const void *p) __attribute__((noreturn, cold)); /* freed again: a report, abort */
+void large_check(void);                  /* at the end of a program: the same, of all that the thread has at hand */
 /* Looks at what is old, here and elsewhere; returns p; keeps errno. */
 void *large_tick(void *p) __attribute__((returns_nonnull));
 
@@ -85,7 +87,10 @@ INLINE bool large_put(void *p)
     kept_bin *b = kept_bin_at(&my_heap->kept, c);
     if (UNLIKELY(b->room <= 0))
         return false;
-    ((block *)p)->next = list_take(&b->fresh);
+    block *first = list_take(&b->fresh);
+    if (UNLIKELY(first == p))
+        large_twice(p);
+    ((block *)p)->next = first;
     list_put(&b->fresh, p);
     b->room--;
     return true;

@@ -280,6 +280,12 @@ static void growth_note(const void *p, unsigned moves)
         *slot = key | (moves < 15 ? moves : 15);
 }
 
+static COLD void realloc_nowhere(const void *p, const void *caller)
+{
+    if (LOAD(&slab_of(p)->home) != HEAP_POOL) /* blocks of explicit pools may lie at multiples of 8 */
+        misuse_abort(&(misuse){.call = CALL_REALLOC, .pointer = p, .what = "no block begins there", .caller = caller});
+}
+
 static void *stay(void *p, size_t size)
 {
     if (UNLIKELY(pm_every_call_slow))
@@ -308,6 +314,8 @@ PM_EXPORT void *realloc(void *p, size_t size)
         return allocate(size, BY_MALLOC);
     if (!region_holds(p))
         return realloc_foreign(p, size);
+    if (UNLIKELY((uintptr_t)p % QUANTUM))
+        realloc_nowhere(p, CALLER);
     if (size == 0) { /* as the C library does */
         release(p, CALL_REALLOC, SIZE_MAX);
         return NULL;
@@ -432,5 +440,7 @@ PM_EXPORT size_t malloc_usable_size(void *p)
         return size;
     if (UNLIKELY(!region_holds(p)))
         return usable_elsewhere(p);
+    if (UNLIKELY(READ(&slab_of(p)->owner) == my_heap && slab_of(p)->bin->free == p))
+        misuse_abort(&(misuse){.call = CALL_USABLE_SIZE, .pointer = p, .what = "freed before", .caller = CALLER});
     return UNLIKELY(pm_every_call_slow) ? watch_usable(p, block_size_of(p)) : block_size_of(p);
 }

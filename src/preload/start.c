@@ -2,6 +2,7 @@
 #include "preload/start.h"
 
 #include "pools/bringup.h"
+#include "pools/ending.h"
 #include "ground/config.h"
 #include "pools/guard.h"
 #include "pools/hardened.h"
@@ -195,8 +196,10 @@ __attribute__((destructor)) static void at_exit(void)
         return;
     if (PM_HARDENED && pm_pools_ready)
         hardened_check(CALL_EXIT);
-    else if (pm_pools_ready)
-        heap_check_links();
+    else if (pm_pools_ready) {
+        ending_check();
+        large_check();
+    }
     if (pm_config.stats.exit)
         stats_report();
     if (pm_pools_ready)

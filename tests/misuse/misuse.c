@@ -100,6 +100,24 @@ static bool double_free_after_malloc(size_t size)
     return true;
 }
 
+/* Of a size that has come and gone a few times. */
+static bool double_free_of_usual(size_t size)
+{
+    for (int i = 0; i < FEW; i++)
+        free(block(size));
+    return double_free(size);
+}
+
+static bool double_free_of_usual_after_other(size_t size)
+{
+    for (int i = 0; i < FEW; i++) {
+        char *a = block(size), *b = block(size);
+        free(a);
+        free(b);
+    }
+    return double_free_after_other(size);
+}
+
 static bool double_free_two_owners(size_t size)
 {
     char *p = block(size), *between = block(size), *a, *b, *c;
@@ -850,6 +868,8 @@ static const misuse cases[] = {
     {"double_free_after_other", double_free_after_other, TWICE, TWICE, false},
     {"double_free_after_many", double_free_after_many, TWICE, TWICE, false},
     {"double_free_after_malloc", double_free_after_malloc, TWICE, TWICE, false},
+    {"double_free_of_usual", double_free_of_usual, TWICE, TWICE, false},
+    {"double_free_of_usual_after_other", double_free_of_usual_after_other, TWICE, TWICE, false},
     {"double_free_two_owners", double_free_two_owners, TWICE, TWICE, false},
     {"double_free_by_thread", double_free_by_thread, TWICE, TWICE, false},
     {"double_free_of_threads", double_free_of_threads, TWICE, TWICE, false},

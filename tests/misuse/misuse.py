@@ -139,6 +139,8 @@ def check(options):
     counts = [sum(map(is_stopped, outcomes(cases, environment_of(library)).values())) for library in ("none", options.interposer)]
     print("%d programs: the C library stops %d, the plain library %d, the hardened one %d" %
           (len(hardened), *counts, sum(map(is_stopped, hardened.values()))))
+    if counts[1] < counts[0]:
+        bad.append("the plain library is weaker than the C library")
     bad += check_more(options, cases)
     bad += check_samples(options, cases)
     print("\n".join(bad))
