@@ -1,5 +1,5 @@
-# What runs together lies together, in the order of src/preload/order.txt, constants in front of it: the linker's own script, where
-# it tells one (GNU's does), with our functions before all others. POOLMALLOC_ORDER: that script, or nothing.
+# What runs together lies together, in the order of src/preload/order.txt, constants in front of it, but for those of reports: the
+# linker's own script, where it tells one (GNU's does), with our functions before all others. POOLMALLOC_ORDER: that script, or nothing.
 set(ORDER ${PROJECT_SOURCE_DIR}/src/preload/order.txt)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${ORDER})
 file(STRINGS ${ORDER} ORDER_LINES REGEX "^[^#]")
@@ -12,9 +12,10 @@ execute_process(COMMAND ${CMAKE_C_COMPILER} ${ORDER_FLAGS} -shared -nostdlib -Wl
   OUTPUT_VARIABLE ORDER_TOLD ERROR_QUIET)
 set(POOLMALLOC_ORDER)
 if(ORDER_TOLD MATCHES "\n=====+\n(.*)\n=====+\n")
-  set(ORDER_SCRIPT "${CMAKE_MATCH_1}")
+  string(REGEX REPLACE "\n  \\.rodata( +:)" "\n  .rodata_rare\\1" ORDER_SCRIPT "${CMAKE_MATCH_1}")
   if(ORDER_SCRIPT MATCHES "\n  \\.text +:\n +{\n")
-    string(REPLACE "${CMAKE_MATCH_0}" "\n  .rodata : { *(.rodata .rodata.*) }${CMAKE_MATCH_0}${ORDER_FIRST}" ORDER_SCRIPT "${ORDER_SCRIPT}")
+    set(ORDER_RODATA "EXCLUDE_FILE(*/src/insight/* */src/explicit/*) *(.rodata .rodata.*)")
+    string(REPLACE "${CMAKE_MATCH_0}" "\n  .rodata : { ${ORDER_RODATA} }${CMAKE_MATCH_0}${ORDER_FIRST}" ORDER_SCRIPT "${ORDER_SCRIPT}")
     set(POOLMALLOC_ORDER ${PROJECT_BINARY_DIR}/order.ld)
     file(CONFIGURE OUTPUT ${POOLMALLOC_ORDER} CONTENT "${ORDER_SCRIPT}" @ONLY)
   endif()
