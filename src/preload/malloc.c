@@ -231,7 +231,7 @@ void *realloc_next(void *p, size_t size)
     return watched(large_got(to), size);
 }
 
-static void *realloc_foreign(void *p, size_t size)
+static NOINLINE void *realloc_foreign(void *p, size_t size)
 {
     bool ready = start_done();
     if (boot_holds(p))
@@ -280,6 +280,18 @@ static void growth_note(const void *p, unsigned moves)
         *slot = key | (moves < 15 ? moves : 15);
 }
 
+/* A buffer that has moved twice to grow gets half as much again: it will skip a block size or two. */
+static void *grow(void *p, size_t old, size_t size)
+{
+    const size_list *sizes = &pm_config.sizes; /* none where pools are switched off, and a program makes some of its own */
+    size_t largest = sizes->length ? sizes->at[sizes->length - 1].size : 0, more = size + size / 2;
+    unsigned moves = growth_of(p);
+    void *to = moves < 2 ? NULL : allocate(more > largest && size <= largest ? largest : more, BY_MALLOC);
+    to = to ? to : allocate(size, BY_MALLOC);
+    growth_note(to, moves + 1);
+    return move(p, to, old);
+}
+
 static COLD void realloc_nowhere(const void *p, const void *caller)
 {
     if (LOAD(&slab_of(p)->home) != HEAP_POOL) /* blocks of explicit pools may lie at multiples of 8 */
@@ -293,16 +305,23 @@ static void *stay(void *p, size_t size)
     return p;
 }
 
-/* A buffer that has moved twice to grow gets half as much again: it will skip a block size or two. */
-static void *grow(void *p, size_t old, size_t size)
+static NOINLINE void *resize(void *p, size_t size, const void *caller)
 {
-    const size_list *sizes = &pm_config.sizes; /* none where pools are switched off, and a program makes some of its own */
-    size_t largest = sizes->length ? sizes->at[sizes->length - 1].size : 0, more = size + size / 2;
-    unsigned moves = growth_of(p);
-    void *to = moves < 2 ? NULL : allocate(more > largest && size <= largest ? largest : more, BY_MALLOC);
-    to = to ? to : allocate(size, BY_MALLOC);
-    growth_note(to, moves + 1);
-    return move(p, to, old);
+    size_t old = block_size_of(p);
+    if (UNLIKELY((uintptr_t)p % QUANTUM))
+        realloc_nowhere(p, caller);
+    if (size == 0) { /* as the C library does */
+        release(p, CALL_REALLOC, SIZE_MAX);
+        return NULL;
+    }
+    if (size <= old && size > old / 2)
+        return stay(p, size);
+    if (size > old && !calls_watched())
+        return grow(p, old, size);
+    void *to = allocate(size, BY_MALLOC);
+    if (!to && size <= old)
+        return stay(p, size);
+    return move(p, to, size_min(old, size));
 }
 
 /* Stays in place as long as more than half of the block is used. */
@@ -312,23 +331,12 @@ PM_EXPORT void *realloc(void *p, size_t size)
         return realloc_hardened(p, size, CALLER);
     if (!p)
         return allocate(size, BY_MALLOC);
-    if (!region_holds(p))
+    if (UNLIKELY(!region_holds(p)))
         return realloc_foreign(p, size);
-    if (UNLIKELY((uintptr_t)p % QUANTUM))
-        realloc_nowhere(p, CALLER);
-    if (size == 0) { /* as the C library does */
-        release(p, CALL_REALLOC, SIZE_MAX);
-        return NULL;
-    }
     size_t old = block_size_of(p);
-    if (size <= old && size > old / 2)
-        return stay(p, size);
-    if (size > old && !calls_watched())
-        return grow(p, old, size);
-    void *to = allocate(size, BY_MALLOC);
-    if (!to && size <= old)
-        return stay(p, size);
-    return move(p, to, size_min(old, size));
+    if (size <= old && size > old / 2 && (uintptr_t)p % QUANTUM == 0 && LIKELY(!pm_every_call_slow))
+        return p;
+    return resize(p, size, CALLER);
 }
 
 /* ---- aligned ---- */
