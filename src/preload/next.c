@@ -115,6 +115,16 @@ static memalign_like *memalign_stand_in(void)
     return aligned ? aligned : memalign_missing;
 }
 
+/* The C library's malloc gets ready in its first call, unlocked: without us that is the loader's. With us it could be two threads' at
+ * once, who then end up with one arena, counted once; the second one's end aborts. mallopt makes it ready, and of 0 nothing else. */
+static void next_make_ready(void)
+{
+    int (*mallopt)(int, int);
+    *(void **)&mallopt = next_function("mallopt");
+    if (mallopt)
+        mallopt(0, 0);
+}
+
 /* dlsym gives object pointers; POSIX lets them be functions. */
 #define FIND(f) (*(void **)&n->f = next_function(#f))
 
@@ -133,6 +143,7 @@ bool next_find(void)
     if (!n->memalign)
         n->memalign = memalign_stand_in();
     FIND(malloc_usable_size);
+    next_make_ready();
     pm_next = found;
     pm_next_name = library_name;
     return true;

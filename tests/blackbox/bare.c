@@ -24,7 +24,8 @@ static void accept_aligned(void *block, size_t alignment, bool wanted)
 int main(int argc, char **argv)
 {
     CHECK(argc == 2);
-    CHECK(dlsym(RTLD_DEFAULT, "next_bare") != NULL);
+    const int *ready = dlsym(RTLD_DEFAULT, "next_ready_unasked");
+    CHECK(ready != NULL && *ready == 1);
     void *block = malloc(33);
     CHECK(malloc_usable_size(block) == 48); /* from a pool */
     free(block);
