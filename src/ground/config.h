@@ -44,7 +44,7 @@ typedef struct config {
     char stats_file[256], profile[256], programs[256];
 } config;
 
-extern config pm_config;
+extern config pm_config __attribute__((visibility("hidden")));
 extern bool pm_config_loaded; /* by config_load */
 
 /* Called with one line of text for each bad value. */

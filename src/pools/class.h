@@ -25,7 +25,7 @@ typedef struct size_class {
     slab *waiting; /* reserved slabs not in use, linked by next; depot lock */
 } size_class;
 
-extern size_class pm_classes[CLASS_MAX];
+extern size_class pm_classes[CLASS_MAX] __attribute__((visibility("hidden")));
 extern uint32_t pm_class_count; /* malloc's classes: 0 … count - 1; sizes ascend up to where the fixed ones end */
 extern uint32_t pm_class_fixed; /* those that the settings name; the rest were learned */
 
@@ -35,7 +35,7 @@ INLINE unsigned classes_count(void) { return __atomic_load_n(&pm_class_count, __
 /* Requests by (size + 15) / 16 → byte offset of their bin in a heap; the none-bin beyond the largest class. */
 extern uint16_t pm_bin_offset[BLOCK_MAX / QUANTUM + 1];
 /* The same, or what it held before sizes were hidden: what slow paths go by. */
-extern uint16_t *pm_sizes;
+extern uint16_t *pm_sizes __attribute__((visibility("hidden")));
 
 void classes_init(const size_list *sizes);
 /* Blocks of `size` bytes, of which as many as fit go into a slab. Above an alignment of 64 without colours. */

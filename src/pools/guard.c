@@ -463,9 +463,10 @@ static void moved_close(record *old, size_t bytes, const void *caller)
 void *guard_realloc(void *p, size_t size, const void *caller)
 {
     heap *h;
-    record *old = record_of(p), r = {.state = RECORD_LIVE, .made_in = os_thread()};
+    record *old = LOAD(&pm_guarding) ? record_of(p) : NULL, r = {.state = RECORD_LIVE};
     if (!old || size_min(old->size, size) < MOVED_LEAST || !place(&r, size, QUANTUM, false))
         return NULL;
+    r.made_in = os_thread();
     if (!enter(&h)) {
         os_unmap(r.begin, r.bytes);
         return NULL;

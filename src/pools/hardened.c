@@ -16,15 +16,14 @@
 
 /* ---- tails ---- */
 
-/* Bits of a tail, before it is hidden; those above the fields are zero, so that no other word passes for one. */
-#define TAIL_LIVE 1u
-#define TAIL_FREED 2u
-#define TAIL_BUSY 3u /* on the way from one to the other: what lies before it is not looked at */
-#define STATE_BITS 2
-#define BY_BITS 2
-#define SIZE_BITS 20 /* or milliseconds, which wrap after 17 minutes */
-#define THREAD_BITS 22
-static_assert(BLOCK_MAX < (size_t)1 << SIZE_BITS, "a size fits");
+/* A tail, before it is hidden. Which one it is shows in its highest bit alone; those above are zero, so that no other word passes for
+ * one: of a block in use
+ *   1 | maker: 2 bits | size: 20 bits
+ * of a free one its keeper's stamp; or on the way from one to the other, when what lies before it is not looked at. */
+#define SIZE_BITS 20
+#define LIVE_BITS (SIZE_BITS + 2)
+#define TAIL_BUSY ((uint64_t)1 << 63)
+static_assert(BLOCK_MAX < (size_t)1 << SIZE_BITS && LIVE_BITS < STAMP_BITS, "a size fits");
 
 static uint64_t secret, secret_odd;
 
@@ -34,22 +33,13 @@ INLINE uint64_t key_of(const void *p)
     return k ^ k >> 32;
 }
 
-INLINE uint64_t tail_live(size_t size, maker by) { return TAIL_LIVE | (uint64_t)by << STATE_BITS | (uint64_t)size << (STATE_BITS + BY_BITS); }
-INLINE uint64_t tail_freed(uint32_t now, uint32_t thread)
-{
-    uint64_t ms = now & ((1u << SIZE_BITS) - 1);
-    return TAIL_FREED | ms << (STATE_BITS + BY_BITS) | (uint64_t)thread << (STATE_BITS + BY_BITS + SIZE_BITS);
-}
-
+INLINE uint64_t tail_live(size_t size, maker by) { return (uint64_t)1 << LIVE_BITS | (uint64_t)by << SIZE_BITS | (uint64_t)size; }
+INLINE bool tail_is_live(uint64_t shown) { return shown >> LIVE_BITS == 1; }
+INLINE bool tail_is_freed(uint64_t shown) { return shown >> STAMP_BITS == 1; }
+INLINE size_t tail_size(uint64_t shown) { return shown & ((1u << SIZE_BITS) - 1); }
+INLINE maker tail_by(uint64_t shown) { return (maker)(shown >> SIZE_BITS & 3); }
+static block_state tail_state(uint64_t shown) { return tail_is_live(shown) ? BLOCK_LIVE : tail_is_freed(shown) ? BLOCK_FREED : BLOCK_UNKNOWN; }
 static bool tail_is_busy(uint64_t shown) { return shown == TAIL_BUSY; }
-INLINE block_state tail_state(uint64_t shown)
-{
-    if (shown >> (STATE_BITS + BY_BITS + SIZE_BITS) == 0 && shown % 4 == TAIL_LIVE)
-        return BLOCK_LIVE;
-    return shown >> (STATE_BITS + BY_BITS + SIZE_BITS + THREAD_BITS) == 0 && shown % 4 == TAIL_FREED ? BLOCK_FREED : BLOCK_UNKNOWN;
-}
-INLINE size_t tail_size(uint64_t shown) { return shown >> (STATE_BITS + BY_BITS) & ((1u << SIZE_BITS) - 1); }
-INLINE maker tail_by(uint64_t shown) { return (maker)(shown >> STATE_BITS & ((1u << BY_BITS) - 1)); }
 
 INLINE void tail_busy(uint64_t *at, uint64_t key)
 {
@@ -59,57 +49,94 @@ INLINE void tail_busy(uint64_t *at, uint64_t key)
 
 /* ---- what lies before the tail ---- */
 
-INLINE size_t canary_bytes(size_t size, const size_class *c) { return size_min(c->size - sizeof(uint64_t) - size, CANARY_MOST) & ~(size_t)7; }
+/* Between the `size` bytes asked for and the tail of a block of `bytes`. */
+INLINE size_t canary_room(size_t size, size_t bytes) { return bytes - sizeof(uint64_t) - size; }
 
-/* Four words, which meet where there are fewer. */
-INLINE void canary_put(char *p, size_t size, const size_class *c, uint64_t key)
+typedef uint64_t pair __attribute__((vector_size(16), may_alias, aligned(8))); /* one register of every x86-64 and AArch64 */
+
+INLINE bool pair_is_zero(pair a) { return (a[0] | a[1]) == 0; }
+INLINE void word_put(char *p, uint64_t word) { memcpy(p, &word, sizeof word); }
+INLINE uint64_t word_at(const char *p)
 {
-    size_t last = canary_bytes(size, c) - sizeof key, second = size_min(last, sizeof key);
-    key = ~key | TEXT_NEVER;
-    p += size;
-    memcpy(p, &key, sizeof key);
-    memcpy(p + second, &key, sizeof key);
-    memcpy(p + last - second, &key, sizeof key);
-    memcpy(p + last, &key, sizeof key);
+    uint64_t word;
+    memcpy(&word, p, sizeof word);
+    return word;
+}
+INLINE void pair_put(char *p, uint64_t word)
+{
+    const pair two = {word, word};
+    memcpy(p, &two, sizeof two);
+}
+INLINE pair pair_at(const char *p)
+{
+    pair two;
+    memcpy(&two, p, sizeof two);
+    return two;
 }
 
-INLINE bool canary_holds(const char *p, size_t size, const size_class *c, uint64_t key)
+/* Four words, or up to three, which may meet. */
+INLINE void canary_put(char *p, size_t size, size_t bytes, uint64_t key)
 {
-    size_t last = canary_bytes(size, c) - sizeof key, second = size_min(last, sizeof key);
-    uint64_t word[4];
+    size_t room = canary_room(size, bytes);
     key = ~key | TEXT_NEVER;
     p += size;
-    memcpy(&word[0], p, sizeof key);
-    memcpy(&word[1], p + second, sizeof key);
-    memcpy(&word[2], p + last - second, sizeof key);
-    memcpy(&word[3], p + last, sizeof key);
-    return ((word[0] ^ key) | (word[1] ^ key) | (word[2] ^ key) | (word[3] ^ key)) == 0;
+    if (LIKELY(room >= CANARY_MOST)) {
+        pair_put(p, key);
+        pair_put(p + sizeof(pair), key);
+        return;
+    }
+    size_t last = (room & ~(size_t)7) - sizeof key;
+    word_put(p, key);
+    word_put(p + last / 2 / sizeof key * sizeof key, key);
+    word_put(p + last, key);
 }
 
-typedef uint64_t pair __attribute__((vector_size(16), may_alias)); /* one register of every x86-64 and AArch64 */
+INLINE bool canary_holds(const char *p, size_t size, size_t bytes, uint64_t key)
+{
+    size_t room = canary_room(size, bytes);
+    key = ~key | TEXT_NEVER;
+    p += size;
+    if (LIKELY(room >= CANARY_MOST)) {
+        const pair two = {key, key};
+        return pair_is_zero((pair_at(p) ^ two) | (pair_at(p + sizeof(pair)) ^ two));
+    }
+    size_t last = (room & ~(size_t)7) - sizeof key;
+    return ((word_at(p) ^ key) | (word_at(p + last / 2 / sizeof key * sizeof key) ^ key) | (word_at(p + last) ^ key)) == 0;
+}
 
-/* From a block's beginning to its tail, or to a multiple of 16. */
+/* From a block's beginning to its tail, 24 bytes at least; by 128 bytes, then by 32, of which the last ones may meet. */
 INLINE bool is_zero(const char *from, const char *to)
 {
-    const pair *at = (const pair *)(const void *)from, *end = at + (size_t)(to - from) / sizeof *at;
-    pair sum = {0}, other = {0};
-    for (; at + 4 <= end; at += 4) {
-        sum |= at[0] | at[1];
-        other |= at[2] | at[3];
+    if ((size_t)(to - from) < 2 * sizeof(pair)) /* the least block's three words, or less */
+        return (to - from < 24 || *(const uint64_t *)(const void *)(to - 24) == 0) && pair_is_zero(*(const pair *)(const void *)(to - 16));
+    const pair *at = (const pair *)(const void *)from, *last = (const pair *)(const void *)(to - 2 * sizeof(pair));
+    pair sum = last[0] | last[1], other = {0};
+    for (; at + 6 < last; at += 8) {
+        sum |= (at[0] | at[1]) | (at[2] | at[3]);
+        other |= (at[4] | at[5]) | (at[6] | at[7]);
     }
-    for (; at < end; at++)
-        sum |= *at;
-    sum |= other;
-    return (sum[0] | sum[1] | ((const char *)end < to ? *(const uint64_t *)(const void *)end : 0)) == 0;
+    for (; at < last; at += 2)
+        sum |= at[0] | at[1];
+    return pair_is_zero(sum | other);
 }
 
-/* A small block, but for its tail. */
-INLINE void zero_all(char *p, const size_class *c)
+#define ZERO_INLINE 512 /* bytes, above which memset is faster */
+
+/* The same, written. */
+INLINE void zero_all(char *from, char *to)
 {
-    pair *at = (pair *)(void *)p, *end = at + (c->size / sizeof *at - 1);
-    *(uint64_t *)(void *)end = 0;
-    while (at < end)
-        *at++ = (pair){0};
+    if ((size_t)(to - from) < 2 * sizeof(pair)) {
+        memset(from, 0, 24);
+        return;
+    }
+    pair *at = (pair *)(void *)from, *last = (pair *)(void *)(to - 2 * sizeof(pair));
+    for (; at < last; at += 2) {
+        __asm__ volatile("" : : : "memory"); /* no memset */
+        at[0] = (pair){0};
+        at[1] = (pair){0};
+    }
+    last[0] = (pair){0};
+    last[1] = (pair){0};
 }
 
 /* ---- reports ---- */
@@ -122,8 +149,8 @@ static COLD misuse describe(const char *p, const size_class *c, uint64_t tail)
         m.asked = tail_size(shown);
         m.made_by = tail_by(shown);
     } else if (m.state == BLOCK_FREED) {
-        m.freed_ago = ((uint32_t)os_now_ms() - (uint32_t)tail_size(shown)) & ((1u << SIZE_BITS) - 1);
-        m.freed_by = (uint32_t)(shown >> (STATE_BITS + BY_BITS + SIZE_BITS));
+        m.freed_ago = ((uint32_t)os_now_ms() - (uint32_t)shown) & ((1u << STAMP_MS_BITS) - 1);
+        m.freed_by = (uint32_t)((shown ^ (uint64_t)1 << STAMP_BITS) >> STAMP_MS_BITS);
     }
     return m;
 }
@@ -137,10 +164,10 @@ static COLD void __attribute__((noreturn)) stop(misuse m, const void *pointer, c
     misuse_abort(&m);
 }
 
-static COLD misuse describe_at(const void *p)
+static COLD void __attribute__((noreturn)) stop_at(const char *p, call c, const char *what, const void *caller)
 {
-    const size_class *c = &pm_classes[slab_of(p)->klass];
-    return describe(p, c, *block_tail(p, c));
+    const size_class *size = &pm_classes[slab_of(p)->klass];
+    stop(describe(p, size, *block_tail(p, size)), p, c, what, caller);
 }
 
 #define PAST "written past its end"
@@ -155,7 +182,7 @@ static const char *block_wrong(const char *p, const size_class *c, uint64_t tail
     uint64_t key = key_of(p), shown = tail ^ key;
     block_state state = tail_state(shown);
     if (state == BLOCK_LIVE)
-        return tail_size(shown) + CANARY_LEAST <= c->size && canary_holds(p, tail_size(shown), c, key) ? NULL : PAST;
+        return tail_size(shown) + CANARY_LEAST <= c->size && canary_holds(p, tail_size(shown), c->size, key) ? NULL : PAST;
     if (state != BLOCK_FREED && tail != 0)
         return tail_is_busy(shown) ? NULL : PAST;
     return is_zero(p, p + c->size - sizeof tail) ? NULL : WRITTEN;
@@ -184,27 +211,32 @@ static const char *block_wrong_still(const slab *s, const char *p, const size_cl
     return what;
 }
 
-/* The 32 bytes before p, the beginning of a block, belong to the one before: its tail, and a canary or zeros. */
-INLINE bool before_is_good(const char *p, const size_class *c, uint64_t tail)
+/* The 32 bytes before p, the beginning of a block, belong to the one before, whose tail was `tail`: that, and a canary or zeros. */
+INLINE bool before_is_good(const char *p, size_t bytes, uint64_t tail)
 {
-    const char *q = p - c->size;
+    const char *q = p - bytes;
     uint64_t key = key_of(q), shown = tail ^ key;
-    block_state state = tail_state(shown);
-    if (state == BLOCK_LIVE)
-        return tail_size(shown) + CANARY_LEAST <= c->size && canary_holds(q, tail_size(shown), c, key);
+    if (tail_is_live(shown))
+        return LIKELY(tail_size(shown) + CANARY_LEAST <= bytes) && canary_holds(q, tail_size(shown), bytes, key);
     const uint64_t *words = (const uint64_t *)(const void *)(p - 32);
-    return state == BLOCK_FREED || tail == 0 ? (words[0] | words[1] | words[2]) == 0 : tail_is_busy(shown);
+    return tail_is_freed(shown) || tail == 0 ? (words[0] | words[1] | words[2]) == 0 : tail_is_busy(shown);
 }
 
-INLINE bool before_holds(const char *p, const size_class *c)
+static NOINLINE bool before_holds_still(const char *p, size_t bytes)
 {
-    const uint64_t *at = block_tail(p - c->size, c);
+    const uint64_t *at = (const uint64_t *)(const void *)p - 1;
     for (int tries = 0; tries < TRIES; tries++) {
         uint64_t tail = __atomic_load_n(at, __ATOMIC_ACQUIRE);
-        if (LIKELY(before_is_good(p, c, tail)) || !tail_stays(at, tail))
+        if (before_is_good(p, bytes, tail) || !tail_stays(at, tail))
             return true;
     }
     return false;
+}
+
+INLINE bool before_holds(const char *p, size_t bytes)
+{
+    return LIKELY(before_is_good(p, bytes, __atomic_load_n((const uint64_t *)(const void *)p - 1, __ATOMIC_ACQUIRE))) ||
+           before_holds_still(p, bytes);
 }
 
 /* ---- blocks of no bytes: addresses that nobody may touch ---- */
@@ -241,36 +273,23 @@ static void nothing_check(const void *p, call c, bool give, const void *caller)
 
 /* ---- out ---- */
 
-/* Now and then: who and when we are. */
-static void keeper_look(keeper *k, heap *h)
-{
-    keeper_collect_late(k, h);
-    k->now = (uint32_t)os_now_ms();
-    if (k->thread == 0 || k->epoch != pm_registry.epoch) {
-        k->thread = os_thread();
-        k->epoch = pm_registry.epoch;
-    }
-}
-
-/* Blocks for the hand; one of them, or one of a larger class at the limit, or NULL. The tails of new blocks are written to, so
- * that their pages come by one fault, not by two. */
+/* Blocks for the hand; one of them, or one of a larger class at the limit, or NULL. */
 static NOINLINE block *refill(keeper *k, heap *h, unsigned klass)
 {
     bin *b = &h->bins[klass];
     block *dealt[HAND_BLOCKS], *p = NULL;
-    size_t n = 0, most = keeper_deals(&pm_classes[klass]);
     if (k) {
-        keeper_look(k, h);
+        keeper_restamp(k);
+        keeper_collect_late(k, h);
         p = keeper_take(k, h, klass); /* a signal handler's */
     }
     if (!p)
         p = alloc_fill(h, b);
     alloc_housekeep(h);
-    if (!k || !p || k->held[klass] > 0 || slab_of(p)->klass != klass)
+    if (!k || !p || k->shelves[klass].held > 0 || slab_of(p)->klass != klass)
         return p;
-    for (; n < most && p; p = n < most ? heap_fill(h, b) : NULL)
-        dealt[n++] = p;
-    keeper_deal(k, h, klass, dealt, n);
+    dealt[0] = p;
+    keeper_deal(k, h, klass, dealt, 1 + heap_deal(h, b, &dealt[1], keeper_deals(&pm_classes[klass]) - 1));
     return keeper_take(k, h, klass);
 }
 
@@ -279,20 +298,31 @@ INLINE void last_check(const keeper *k, const void *caller)
 {
     const uint64_t *p = k->last;
     if (UNLIKELY(p && (p[0] | p[1])))
-        stop(describe_at(p), p, CALL_MALLOC, WRITTEN, caller);
+        stop_at((const char *)p, CALL_MALLOC, WRITTEN, caller);
+}
+
+/* A tail is written to, so that the page of a new block comes by one fault, not by two; and a new block of a new slab is zero. */
+static NOINLINE bool large_is_zero(const char *p, const size_class *c, uint64_t *tail)
+{
+    *tail = __atomic_fetch_or(block_tail(p, c), 0, __ATOMIC_RELAXED);
+    return (*tail == 0 && slab_of(p)->state == SLAB_ZEROED) || is_zero(p, (const char *)block_tail(p, c));
+}
+
+static COLD void __attribute__((noreturn)) stop_taken(const char *p, const size_class *c, const void *caller)
+{
+    stop_at(p, CALL_MALLOC, tail_is_live(*block_tail(p, c) ^ key_of(p)) ? "handed out twice" : WRITTEN, caller);
 }
 
 /* The block, of class c, is as it was left, and becomes the program's. */
 INLINE void *dress(char *p, const size_class *c, size_t size, maker by, const void *caller)
 {
-    uint64_t *at = block_tail(p, c), key = key_of(p), tail = c->size >= 4 * KIB ? __atomic_fetch_or(at, 0, __ATOMIC_RELAXED) : *at;
-    bool fresh = tail == 0 && c->size >= 4 * KIB && slab_of(p)->state == SLAB_ZEROED;
-    if (UNLIKELY(tail != 0 && tail_state(tail ^ key) != BLOCK_FREED))
-        stop(describe(p, c, tail), p, CALL_MALLOC, tail_state(tail ^ key) == BLOCK_LIVE ? "handed out twice" : WRITTEN, caller);
-    if (UNLIKELY(!fresh && !is_zero(p, p + c->size - sizeof tail)))
-        stop(describe(p, c, tail), p, CALL_MALLOC, WRITTEN, caller);
+    size_t bytes = c->size;
+    uint64_t *at = (uint64_t *)(void *)(p + bytes) - 1, key = key_of(p), tail;
+    bool zero = LIKELY(bytes < 4 * KIB) ? tail = *at, is_zero(p, (const char *)at) : large_is_zero(p, c, &tail);
+    if (UNLIKELY(!zero || (tail != 0 && !tail_is_freed(tail ^ key))))
+        stop_taken(p, c, caller);
     tail_busy(at, key);
-    canary_put(p, size, c, key);
+    canary_put(p, size, bytes, key);
     __atomic_store_n(at, tail_live(size, by) ^ key, __ATOMIC_RELEASE);
     return p;
 }
@@ -313,7 +343,7 @@ static NOINLINE block *take_slow(unsigned klass)
 INLINE char *take(unsigned klass, const void *caller)
 {
     heap *h = my_heap;
-    keeper *k = keeper_here(h);
+    keeper *k = h->keeper;
     block *p = NULL;
     if (LIKELY(k && keeper_enter(h))) {
         last_check(k, caller);
@@ -323,23 +353,27 @@ INLINE char *take(unsigned klass, const void *caller)
     return (char *)p;
 }
 
-void *hardened_take(size_t size, maker by, const void *caller)
+void *hardened_take(size_t size, maker by, const void *caller, hardened_rest *rest)
 {
-    if (UNLIKELY(size - 1 >= BLOCK_MAX - CANARY_LEAST || pm_config.guard))
-        return NULL;
-    unsigned klass = class_of(size + CANARY_LEAST);
-    char *p = take(klass, caller);
-    return LIKELY(p != NULL) ? dress(p, &pm_classes[klass], size, by, caller) : NULL;
+    char *p = NULL;
+    if (LIKELY(size - 1 < BLOCK_MAX - CANARY_LEAST && !READ(&pm_config.guard) && !READ(&pm_watching) && !READ(&pm_asked))) {
+        unsigned klass = class_in(READ(&pm_sizes), size + CANARY_LEAST);
+        p = take(klass, caller);
+        if (LIKELY(p != NULL))
+            return dress(p, &pm_classes[klass], size, by, caller);
+    }
+    return rest(size, by, caller);
 }
 
 INLINE unsigned class_for(size_t size, size_t align)
 {
     if (size > BLOCK_MAX - CANARY_LEAST || align > ALIGN_POOLED)
         return CLASS_NONE;
+    size = size_max(size, 1) + CANARY_LEAST;
     if (align <= QUANTUM)
-        return class_of(size + CANARY_LEAST);
+        return class_of(size);
     classes_align();
-    return class_aligned(size + CANARY_LEAST, align);
+    return class_aligned(size, align);
 }
 
 static bool inside(void) { return heap_is_real(my_heap) && my_heap->inside; }
@@ -375,19 +409,32 @@ static COLD void __attribute__((noreturn)) stop_nowhere(const char *p, call c, c
     stop(m, p, c, "no block begins there", caller);
 }
 
-/* The class of the block that begins at p, which is in the region; all else is told. NULL: a guest's. Malloc's slabs have neither
- * heads nor colours here. */
-INLINE const size_class *class_checked(const char *p, call c, const void *caller)
+/* Where a pointer leads. */
+typedef struct place {
+    const size_class *size;
+    unsigned klass;
+    bool first; /* of its slab: before it lies a guard */
+} place;
+
+static COLD bool place_elsewhere(const char *p, call c, const void *caller)
+{
+    if (LOAD(&slab_of(p)->home) != HEAP_POOL)
+        stop_nowhere(p, c, caller);
+    return false;
+}
+
+/* The block that begins at p, which is in the region; all else is told. False: a guest's. Malloc's slabs have neither heads nor colours
+ * here. */
+INLINE bool place_find(place *at, const char *p, call c, const void *caller)
 {
     const slab *s = slab_of(p);
-    const heap *home = LOAD(&s->home);
-    if (UNLIKELY(home == HEAP_POOL))
-        return NULL;
-    const size_class *size = &pm_classes[LOAD(&s->klass)];
+    at->klass = READ(&s->klass);
+    const size_class *size = at->size = &pm_classes[at->klass];
     size_t offset = (region_offset(p) & (SLAB_SIZE - 1)) - SLAB_GUARD, number = offset * size->inverse >> 32;
-    if (UNLIKELY(!heap_is_real(home) || number >= size->per_slab || number * size->size != offset))
-        stop_nowhere(p, c, caller);
-    return size;
+    at->first = offset == 0;
+    if (UNLIKELY(!heap_is_real(READ(&s->home)) || number >= size->per_slab || number * size->size != offset))
+        return place_elsewhere(p, c, caller);
+    return true;
 }
 
 static COLD void __attribute__((noreturn)) stop_block(const char *p, const size_class *size, call c, const void *caller)
@@ -401,85 +448,116 @@ static COLD void __attribute__((noreturn)) stop_block(const char *p, const size_
 }
 
 /* What the tail of a block in use says; a block that is not, or was written over, is told. */
-INLINE uint64_t live_checked(const char *p, const size_class *size, call c, const void *caller)
+INLINE uint64_t live_checked(const char *p, place at, uint64_t key, call c, const void *caller)
 {
-    uint64_t key = key_of(p), tail = *block_tail(p, size), shown = tail ^ key;
-    if (UNLIKELY(tail_state(shown) != BLOCK_LIVE || tail_size(shown) + CANARY_LEAST > size->size || !canary_holds(p, tail_size(shown), size, key)))
-        stop_block(p, size, c, caller);
-    if (UNLIKELY((region_offset(p) & (SLAB_SIZE - 1)) != SLAB_GUARD && !before_holds(p, size)))
-        stop(describe(p, size, tail), p, c, BEFORE, caller);
+    size_t bytes = at.size->size;
+    uint64_t shown = *(const uint64_t *)(const void *)(p + bytes - sizeof key) ^ key;
+    if (UNLIKELY(!tail_is_live(shown) || tail_size(shown) + CANARY_LEAST > bytes || !canary_holds(p, tail_size(shown), bytes, key)))
+        stop_block(p, at.size, c, caller);
+    if (UNLIKELY(!at.first && !before_holds(p, bytes)))
+        stop_at(p, c, BEFORE, caller);
     return shown;
 }
 
-/* Zeroed, and back to where it is kept. A thread that has no keeper makes one; where a signal handler has come in between, it is
- * for later. */
-INLINE void give(char *p, const size_class *size, size_t asked, uint64_t key)
+/* Zeroed, and said to be given back. */
+INLINE void undress(char *p, size_t bytes, size_t asked, uint64_t stamp, uint64_t key)
 {
-    heap *h = LIKELY(heap_is_real(my_heap)) ? my_heap : thread_heap();
-    keeper *k = h ? keeper_of(h) : NULL;
-    bool entered = LIKELY(k != NULL) && keeper_enter(h), send = false;
-    uint64_t *at = block_tail(p, size);
-    block *freed = (block *)(void *)p;
+    uint64_t *at = (uint64_t *)(void *)(p + bytes) - 1;
     tail_busy(at, key);
-    if (LIKELY(size->size <= 16 * sizeof(pair)))
-        zero_all(p, size);
+    if (LIKELY(bytes <= ZERO_INLINE))
+        zero_all(p, (char *)at);
     else
-        memset(p, 0, asked + canary_bytes(asked, size));
-    __atomic_store_n(at, tail_freed(k ? k->now : (uint32_t)os_now_ms(), k ? k->thread : os_thread()) ^ key, __ATOMIC_RELEASE);
-    if (UNLIKELY(!entered)) {
-        k ? keeper_late(k, freed) : keeper_pass(freed);
+        memset(p, 0, asked + size_min(canary_room(asked, bytes), CANARY_MOST));
+    __atomic_store_n(at, stamp ^ key, __ATOMIC_RELEASE);
+}
+
+/* A thread that has no keeper makes one; where a signal handler has come in between, it is for later. */
+static NOINLINE void give_slow(char *p, unsigned klass, size_t asked)
+{
+    heap *h = thread_heap();
+    keeper *k = h ? keeper_of(h) : NULL;
+    block *freed = (block *)(void *)p;
+    undress(p, pm_classes[klass].size, asked, k ? k->stamp : keeper_stamp((uint32_t)os_now_ms(), os_thread()), key_of(p));
+    if (!k) {
+        keeper_pass(freed);
         return;
     }
+    if (!keeper_enter(h)) {
+        keeper_late(k, freed);
+        return;
+    }
+    bool send = keeper_quarantine(k, h, freed, klass);
+    keeper_leave(h);
+    if (send)
+        keeper_send(k, h);
+}
+
+/* Back to where it is kept. */
+INLINE void give(char *p, place at, size_t asked, uint64_t key)
+{
+    heap *h = my_heap;
+    keeper *k = h->keeper;
+    if (UNLIKELY(!k || !keeper_enter(h))) {
+        give_slow(p, at.klass, asked);
+        return;
+    }
+    undress(p, at.size->size, asked, k->stamp, key);
     k->last = (const uint64_t *)(const void *)p;
-    send = keeper_quarantine(k, h, freed, (unsigned)(size - pm_classes));
+    bool send = keeper_quarantine(k, h, (block *)(void *)p, at.klass);
     keeper_leave(h);
     if (UNLIKELY(send))
         keeper_send(k, h);
 }
 
-static COLD void __attribute__((noreturn)) stop_call(const char *p, const size_class *size, uint64_t shown, call c, size_t said, const void *caller)
+static COLD void __attribute__((noreturn)) stop_call(const char *p, call c, size_t said, const void *caller)
 {
+    const size_class *size = &pm_classes[slab_of(p)->klass];
     misuse m = describe(p, size, *block_tail(p, size));
-    misuse_of_call(&m, c, tail_by(shown), tail_size(shown), said);
+    misuse_of_call(&m, c, m.made_by, m.asked, said);
     stop(m, p, c, m.what, caller);
+}
+
+/* None of the region's blocks. False: none of ours at all. */
+static NOINLINE bool free_elsewhere(void *p, call c, size_t said, const void *caller)
+{
+    if (!nothing_holds(p))
+        return LOAD(&pm_guarding) && guard_free(p, c, said, caller);
+    nothing_check(p, c, true, caller);
+    return true;
 }
 
 bool hardened_free(void *p, call c, size_t said, const void *caller)
 {
-    if (UNLIKELY(!region_holds(p))) {
-        if (!nothing_holds(p))
-            return LOAD(&pm_guarding) && guard_free(p, c, said, caller);
-        nothing_check(p, c, true, caller);
-        return true;
-    }
-    const size_class *size = class_checked(p, c, caller);
-    if (UNLIKELY(!size)) {
+    place at;
+    if (UNLIKELY(!region_holds(p)))
+        return free_elsewhere(p, c, said, caller);
+    if (UNLIKELY(!place_find(&at, p, c, caller))) {
         free_other(p, slab_of(p));
         return true;
     }
-    uint64_t shown = live_checked(p, size, c, caller);
+    uint64_t key = key_of(p), shown = live_checked(p, at, key, c, caller);
     if (UNLIKELY(maker_of(c) != tail_by(shown) || (said != SIZE_MAX && said != tail_size(shown))))
-        stop_call(p, size, shown, c, said, caller);
-    if (UNLIKELY(watchers_wait()))
+        stop_call(p, c, said, caller);
+    if (UNLIKELY(READ(&pm_watching) || READ(&pm_asked)))
         watch_free(p, tail_size(shown));
-    give(p, size, tail_size(shown), shown ^ *block_tail(p, size));
+    give(p, at, tail_size(shown), key);
     return true;
 }
 
 size_t hardened_size(const void *p, call c, const void *caller)
 {
+    place at;
     if (UNLIKELY(!region_holds(p))) {
         if (!nothing_holds(p))
             return LOAD(&pm_guarding) ? guard_size(p, c, caller) : SIZE_MAX;
         nothing_check(p, c, false, caller);
         return 0;
     }
-    const size_class *size = class_checked(p, c, caller);
-    if (UNLIKELY(!size))
+    if (UNLIKELY(!place_find(&at, p, c, caller)))
         return block_size_of(p);
-    uint64_t shown = *block_tail(p, size) ^ key_of(p);
-    bool asks_only = c == CALL_USABLE_SIZE && tail_state(shown) == BLOCK_LIVE; /* what lies around it is looked at when it is freed */
-    return tail_size(LIKELY(asks_only) ? shown : live_checked(p, size, c, caller));
+    uint64_t key = key_of(p), shown = *block_tail(p, at.size) ^ key;
+    return tail_size(LIKELY(tail_is_live(shown)) ? shown /* what lies around it is looked at when it is given back */
+                                                  : live_checked(p, at, key, c, caller));
 }
 
 /* ---- all ---- */

@@ -11,8 +11,9 @@
 #include "pools/guard.h"
 
 void hardened_init(void);
-/* Zeroed, aligned to 16; from what is at hand, or NULL. Any time, without hardened_init. */
-void *hardened_take(size_t size, maker by, const void *caller);
+/* Zeroed, aligned to 16; from what is at hand, else whatever `rest` returns. Any time, without hardened_init. */
+typedef void *hardened_rest(size_t size, maker by, const void *caller);
+void *hardened_take(size_t size, maker by, const void *caller, hardened_rest *rest);
 /* Zeroed. NULL: no memory in the pools, or of the process. */
 void *hardened_alloc(size_t size, size_t align, maker by, const void *caller);
 /* False: none of the pools' or of guard.h's. `said`: bytes that the caller says it has, or SIZE_MAX. */

@@ -284,6 +284,22 @@ static void bin_refill(heap *h, bin *b, size_t most)
     }
 }
 
+size_t heap_deal(heap *h, bin *b, block **blocks, size_t most)
+{
+    const size_class *c = &pm_classes[b->klass];
+    slab *s = b->partial;
+    size_t n = s ? slab_affordable(s, c, most) : 0;
+    if (n == 0)
+        return 0;
+    slab_deal(s, c, blocks, n);
+    h->rest.falls = 0;
+    if (slab_has_none(s))
+        partial_remove(b, s);
+    else
+        slab_look_set(s, c);
+    return n;
+}
+
 #define SURPLUS_SLABS 32
 
 /* Whether its slabs have as many free blocks as a whole one. O(32 slabs). */
@@ -408,6 +424,14 @@ void bin_home(heap *h, bin *b, size_t count)
         slab_notice(h, s);
     }
     bin_attach(b, chain);
+}
+
+size_t heap_give_these(heap *h, block *const *blocks, size_t count)
+{
+    slab *s = slab_of(blocks[0]);
+    size_t n = slab_give_these(s, &pm_classes[s->klass], blocks, count);
+    slab_notice(h, s);
+    return n;
 }
 
 void heap_give(heap *h, block *p)

@@ -89,6 +89,7 @@ struct heap {
     shortage shortage; /* the thread's */
     rest_state rest;       /* the thread's */
     uint64_t stuck;    /* slow + 1, when a fork waited for this heap in vain */
+    struct keeper *keeper; /* the hardened library's (keeper.h); made by its thread, NULL until then, and in the heaps that are none */
 
     /* Slabs to which blocks came back from other threads, linked by told. Push by compare-and-swap (release), taken whole by
      * exchange (acquire). On a line of its own: every other thread writes here. */
@@ -253,6 +254,10 @@ block *heap_begin(heap *h, bin *b, slab *s); /* an empty slab of nobody's become
 bool bin_has_surplus(const bin *b);       /* as many free blocks as a slab has */
 block *heap_fill_zeroed(heap *h, bin *b); /* a block that reads as zero, or NULL */
 void heap_give(heap *h, block *p);        /* one block of this heap goes to its slab's bits */
+/* Several, with no link in them, for the hardened library: from the first partial slab, if that has any to take; those of the first
+ * one's slab go back, and are counted. */
+size_t heap_deal(heap *h, bin *b, block **blocks, size_t most);
+size_t heap_give_these(heap *h, block *const *blocks, size_t count);
 bool heap_look(heap *h, slab *s);         /* a block came home to s: it may have to be listed, or may be empty; true: it is near its end */
 void bin_home(heap *h, bin *b, size_t count); /* so many blocks at hand go to their slabs */
 void slab_emptied(heap *h, slab *s);      /* all of its blocks are home */

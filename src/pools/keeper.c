@@ -6,28 +6,36 @@
 
 #include <string.h>
 
-keeper *pm_keepers[KEEPERS] RARE;
-
 static void shape(keeper *k)
 {
     for (unsigned c = 0; c < CLASS_MAX; c++) {
         size_t fit = QUARANTINE_BYTES / size_max(pm_classes[c].size, QUANTUM), half = QUARANTINE_BLOCKS / 2;
-        k->least[c] = (uint16_t)size_min(size_max(fit, QUARANTINE_LEAST), half);
-        k->most[c] = (uint16_t)(k->least[c] + size_min(size_max(fit, QUARANTINE_MORE), half));
+        shelf *s = &k->shelves[c];
+        s->least = (uint16_t)size_min(size_max(fit, QUARANTINE_LEAST), half);
+        s->most = (uint16_t)(s->least + size_min(size_max(fit, QUARANTINE_MORE), half));
     }
+}
+
+void keeper_restamp(keeper *k)
+{
+    if (k->thread == 0 || k->epoch != pm_registry.epoch) {
+        k->thread = os_thread();
+        k->epoch = pm_registry.epoch;
+    }
+    k->stamp = keeper_stamp((uint32_t)os_now_ms(), k->thread);
 }
 
 keeper *keeper_make(heap *h)
 {
     size_t page = os_page_size(), bytes = round_up(sizeof(keeper), page);
-    char *at = h->number < KEEPERS ? os_reserve(bytes + 2 * page) : NULL;
+    char *at = os_reserve(bytes + 2 * page);
     if (!at || !os_commit(at + page, bytes))
         return NULL;
     keeper *k = (keeper *)(void *)(at + page);
     k->random = os_secret();
-    k->thread = os_thread();
     shape(k);
-    return pm_keepers[h->number] = k;
+    keeper_restamp(k);
+    return h->keeper = k;
 }
 
 static void block_swap(block **a, block **b)
@@ -39,15 +47,15 @@ static void block_swap(block **a, block **b)
 
 void keeper_deal(keeper *k, heap *h, unsigned klass, block **blocks, size_t n)
 {
-    block **hand = k->hand[klass];
+    shelf *s = &k->shelves[klass];
     for (size_t i = 0; i < n; i++)
-        hand[n - 1 - i] = blocks[i];
-    if (k->deals[klass] < RANDOM_DEALS) {
-        k->deals[klass]++;
+        s->hand[n - 1 - i] = blocks[i];
+    if (s->deals < RANDOM_DEALS) {
+        s->deals++;
         for (size_t i = n; i > 1; i--)
-            block_swap(&hand[i - 1], &hand[keeper_random(k, i)]);
+            block_swap(&s->hand[i - 1], &s->hand[keeper_random_below(k, i)]);
     }
-    k->held[klass] = (uint8_t)n;
+    s->held = (uint8_t)n;
     h->bins[klass].room -= (int32_t)n;
 }
 
@@ -58,30 +66,41 @@ void keeper_pass(block *p) { block_send(slab_of(p), p); }
 /* h is locked. */
 static void going_give(keeper *k, heap *h)
 {
-    for (uint32_t i = 0; i < k->going_count; i++) {
+    for (uint32_t i = 0, n; i < k->going_count; i += n) {
         slab *s = slab_of(k->going[i]);
-        h->bins[s->klass].room++;
-        if (LOAD(&s->home) == h)
-            heap_give(h, k->going[i]);
-        else
+        bin *b = &h->bins[s->klass];
+        if (LOAD(&s->home) == h) {
+            n = (uint32_t)heap_give_these(h, &k->going[i], k->going_count - i);
+        } else {
             block_send(s, k->going[i]);
+            n = 1;
+        }
+        b->room += (int32_t)n;
     }
     k->going_count = 0;
 }
 
-/* What is kept of a class, but `keep` in quarantine, goes; as much of it as may. */
+/* What is kept of a class, but `keep` in quarantine, goes, the oldest first; as much of it as may. A fork in between finds each in one
+ * place, or in none. */
 static void class_let(keeper *k, unsigned klass, size_t keep, size_t going)
 {
-    while (k->going_count < going && k->count[klass] > keep) {
-        block *p = quarantine_pop(k, klass, k->count[klass]);
+    shelf *s = shelf_of(k, klass);
+    size_t first = s->first, room = going - k->going_count, n = s->count > keep ? size_min(s->count - keep, room) : 0;
+    for (size_t i = 0; i < n; i++) {
+        block *p = s->quarantine[(first + i) % QUARANTINE_BLOCKS];
         if ((const void *)p == k->last) /* nothing is known of it from now on */
             k->last = NULL;
-        k->going[k->going_count++] = p;
+        k->going[k->going_count + i] = p;
     }
-    while (keep == 0 && k->going_count < going && k->held[klass] > 0) {
-        STORE(&k->held[klass], (uint8_t)(k->held[klass] - 1));
+    STORE(&s->count, (uint16_t)(s->count - n));
+    __atomic_signal_fence(__ATOMIC_RELEASE);
+    STORE(&s->first, (uint16_t)(first + n));
+    __atomic_signal_fence(__ATOMIC_RELEASE);
+    k->going_count += (uint32_t)n;
+    while (keep == 0 && k->going_count < going && s->held > 0) {
+        STORE(&s->held, (uint8_t)(s->held - 1));
         __atomic_signal_fence(__ATOMIC_RELEASE);
-        k->going[k->going_count++] = k->hand[klass][k->held[klass]];
+        k->going[k->going_count++] = s->hand[s->held];
     }
 }
 
@@ -100,19 +119,15 @@ NOINLINE void keeper_send(keeper *k, heap *h)
 
 NOINLINE bool keeper_overflow(keeper *k, heap *h, block *p, unsigned klass)
 {
-    size_t n = k->count[klass];
+    shelf *s = &k->shelves[klass];
     bool falls = k->falling >= FALL_BLOCKS;
-    class_let(k, klass, falls ? FALL_KEEPS : k->least[klass], GOING_BLOCKS);
-    n = k->count[klass];
-    if (UNLIKELY(n >= k->most[klass])) { /* none may go, for as long as another thread forks */
+    class_let(k, klass, falls ? FALL_KEEPS : s->least, GOING_BLOCKS);
+    if (UNLIKELY(s->count >= s->most)) { /* none may go, for as long as another thread forks */
         k->last = NULL;
         keeper_pass(p);
         return true;
     }
-    k->quarantine[klass][(k->first[klass] + n) % QUARANTINE_BLOCKS] = p;
-    __atomic_signal_fence(__ATOMIC_RELEASE);
-    STORE(&k->count[klass], (uint16_t)(n + 1));
-    h->bins[klass].room--;
+    quarantine_push(h, s, p, klass);
     return k->going_count >= (falls ? FALL_GOING : GOING_BLOCKS);
 }
 
@@ -138,11 +153,12 @@ void keeper_collect_late(keeper *k, heap *h)
 
 void keeper_empty(heap *h)
 {
-    keeper *k = h->number < KEEPERS ? pm_keepers[h->number] : NULL;
+    keeper *k = h->keeper;
     if (!k)
         return;
     k->last = NULL;
-    k->thread = 0;
+    k->thread = 0; /* the heap's next one is not known until its first refill */
+    k->stamp = keeper_stamp((uint32_t)os_now_ms(), 0);
     keeper_collect_late(k, h);
     for (unsigned c = 0; c < classes_count(); c++) {
         do {

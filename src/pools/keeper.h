@@ -13,7 +13,7 @@
 #define QUARANTINE_BYTES (64 * KIB)
 #define QUARANTINE_LEAST 12 /* blocks, whatever their bytes */
 #define QUARANTINE_MORE 4   /* the same, of those beyond the least */
-#define QUARANTINE_OLDEST 16
+#define QUARANTINE_OLDEST 16 /* four random bits */
 #define RANDOM_DEALS 64 /* of 16 blocks */
 #define HAND_BLOCKS 16
 #define HAND_BYTES (32 * KIB) /* of one class, but two blocks at least */
@@ -23,44 +23,45 @@
 #define FALL_GOING 8     /* as many slabs as are purged in one go */
 #define LATE_BLOCKS 64   /* those beyond are lost */
 
+typedef struct shelf {
+    uint16_t first, count; /* in quarantine: a ring */
+    uint16_t least, most;  /* blocks there: beyond the least, malloc takes from it */
+    uint8_t held, deals;   /* blocks at hand; how often some came */
+    block *hand[HAND_BLOCKS];
+    block *quarantine[QUARANTINE_BLOCKS];
+} shelf;
+
 /* One a heap, of its thread alone, on pages between guards. All blocks in it count as in their heap's bins: what room is short
  * of limit. The thread marks its heap as entered while it is here, and takes no lock: as in the short ways of bins, each store
  * leaves what a fork or a signal handler may find, a block in one place at most. */
 typedef struct keeper {
     uint64_t random;
-    uint32_t now, thread; /* ms and thread id (0: not known), as of the last refill */
-    uint32_t epoch;       /* of the registry, then */
     const uint64_t *last; /* the block given back last, whose first two words are zero; or NULL */
+    uint64_t stamp;       /* what a block given back now says of it, as of the last refill */
     uint32_t falling;     /* blocks given back since one was taken */
+    uint32_t thread, epoch; /* id (0: not known); of the registry, then */
     uint32_t calm;        /* the class that goes next in a fall */
     uint32_t going_count, late_count;
     block *going[GOING_BLOCKS]; /* to their slabs, which takes the heap's lock */
     block *late[LATE_BLOCKS]; /* given back by a signal handler that came while the thread was inside */
-    uint8_t held[CLASS_MAX], deals[CLASS_MAX];
-    uint16_t first[CLASS_MAX], count[CLASS_MAX];
-    uint16_t least[CLASS_MAX], most[CLASS_MAX]; /* blocks in quarantine: beyond the least, malloc takes from it */
-    block *hand[CLASS_MAX][HAND_BLOCKS];
-    block *quarantine[CLASS_MAX][QUARANTINE_BLOCKS]; /* rings */
+    shelf shelves[CLASS_MAX];
 } keeper;
 
-#define KEEPERS 8192 /* threads of higher heap numbers keep nothing */
-extern keeper *pm_keepers[KEEPERS];
+/* By which thread, and when: milliseconds, which wrap after 17 minutes. */
+#define STAMP_MS_BITS 20
+#define STAMP_BITS (STAMP_MS_BITS + 22)
+INLINE uint64_t keeper_stamp(uint32_t ms, uint32_t thread)
+{
+    return (uint64_t)1 << STAMP_BITS | (uint64_t)(thread & ((1u << 22) - 1)) << STAMP_MS_BITS | (ms & ((1u << STAMP_MS_BITS) - 1));
+}
+void keeper_restamp(keeper *k);
+
 keeper *keeper_make(heap *h);
-
-/* The one of heap h, whose thread calls; NULL: it is no heap, or has none yet. */
-INLINE keeper *keeper_here(const heap *h) { return LIKELY(heap_is_real(h)) && LIKELY(h->number < KEEPERS) ? pm_keepers[h->number] : NULL; }
 /* NULL: no memory. */
-INLINE keeper *keeper_of(heap *h)
-{
-    keeper *k = keeper_here(h);
-    return LIKELY(k != NULL) ? k : keeper_make(h);
-}
+INLINE keeper *keeper_of(heap *h) { return LIKELY(h->keeper != NULL) ? h->keeper : keeper_make(h); }
 
-INLINE size_t keeper_random(keeper *k, size_t below)
-{
-    k->random = k->random * 6364136223846793005u + 1442695040888963407u;
-    return (k->random >> 32) * below >> 32;
-}
+INLINE uint64_t keeper_random(keeper *k) { return k->random = k->random * 6364136223846793005u + 1442695040888963407u; }
+INLINE size_t keeper_random_below(keeper *k, size_t below) { return (size_t)((keeper_random(k) >> 32) * below >> 32); }
 
 /* A signal handler may come in between, and a fork look: not the lock of heap_enter, which costs more than all the rest. False: it has
  * come in between. */
@@ -74,16 +75,24 @@ INLINE bool keeper_enter(heap *h)
 }
 INLINE void keeper_leave(heap *h) { __atomic_store_n(&h->inside, false, __ATOMIC_RELEASE); }
 
-/* One of the oldest of n, never the newest. It leaves its place before another one comes there. */
-INLINE block *quarantine_pop(keeper *k, unsigned klass, size_t n)
+/* Its address in a register, where gcc 12 would make it anew for each field. */
+INLINE shelf *shelf_of(keeper *k, unsigned klass)
 {
-    size_t begin = k->first[klass], oldest = LIKELY(n >= 2 * QUARANTINE_OLDEST) ? QUARANTINE_OLDEST : (n + 1) / 2;
-    block **first = &k->quarantine[klass][begin % QUARANTINE_BLOCKS];
-    block **at = &k->quarantine[klass][(begin + keeper_random(k, oldest)) % QUARANTINE_BLOCKS];
+    shelf *s = &k->shelves[klass];
+    __asm__("" : "+r"(s));
+    return s;
+}
+
+/* One of the oldest of n, never the newest. It leaves its place before another one comes there. */
+INLINE block *quarantine_pop(keeper *k, shelf *s, size_t n)
+{
+    size_t begin = s->first;
+    size_t i = LIKELY(n >= 2 * QUARANTINE_OLDEST) ? (size_t)(keeper_random(k) >> 60) : keeper_random_below(k, (n + 1) / 2);
+    block **first = &s->quarantine[begin % QUARANTINE_BLOCKS], **at = &s->quarantine[(begin + i) % QUARANTINE_BLOCKS];
     block *p = *at, *other = *first;
-    STORE(&k->count[klass], (uint16_t)(n - 1));
+    STORE(&s->count, (uint16_t)(n - 1));
     __atomic_signal_fence(__ATOMIC_RELEASE);
-    STORE(&k->first[klass], (uint16_t)(begin + 1));
+    STORE(&s->first, (uint16_t)(begin + 1));
     __atomic_signal_fence(__ATOMIC_RELEASE);
     STORE(at, other);
     return p;
@@ -92,16 +101,17 @@ INLINE block *quarantine_pop(keeper *k, unsigned klass, size_t n)
 /* By the heap's thread, which is inside, as all that follows but keeper_send. One that waited, or is new; or NULL. */
 INLINE block *keeper_take(keeper *k, heap *h, unsigned klass)
 {
-    size_t n = k->count[klass];
+    shelf *s = shelf_of(k, klass);
+    size_t n = s->count;
     block *p;
-    if (LIKELY(n > k->least[klass])) {
-        p = quarantine_pop(k, klass, n);
+    if (LIKELY(n > s->least)) {
+        p = quarantine_pop(k, s, n);
     } else {
-        n = k->held[klass];
+        n = s->held;
         if (UNLIKELY(n == 0))
             return NULL;
-        p = k->hand[klass][n - 1];
-        STORE(&k->held[klass], (uint8_t)(n - 1));
+        p = s->hand[n - 1];
+        STORE(&s->held, (uint8_t)(n - 1));
     }
     h->bins[klass].room++;
     k->falling = 0;
@@ -114,16 +124,21 @@ INLINE size_t keeper_deals(const size_class *c) { return size_min(size_max(HAND_
 void keeper_deal(keeper *k, heap *h, unsigned klass, block **blocks, size_t n);
 
 bool keeper_overflow(keeper *k, heap *h, block *p, unsigned klass);
+INLINE void quarantine_push(heap *h, shelf *s, block *p, unsigned klass)
+{
+    size_t n = s->count;
+    s->quarantine[(s->first + n) % QUARANTINE_BLOCKS] = p;
+    __atomic_signal_fence(__ATOMIC_RELEASE);
+    STORE(&s->count, (uint16_t)(n + 1));
+    h->bins[klass].room--;
+}
 /* A block of klass was given back. True: enough are going for keeper_send. */
 INLINE bool keeper_quarantine(keeper *k, heap *h, block *p, unsigned klass)
 {
-    size_t n = k->count[klass];
-    if (UNLIKELY(++k->falling >= FALL_BLOCKS || n >= k->most[klass]))
+    shelf *s = shelf_of(k, klass);
+    if (UNLIKELY(++k->falling >= FALL_BLOCKS || s->count >= s->most))
         return keeper_overflow(k, h, p, klass);
-    k->quarantine[klass][(k->first[klass] + n) % QUARANTINE_BLOCKS] = p;
-    __atomic_signal_fence(__ATOMIC_RELEASE);
-    STORE(&k->count[klass], (uint16_t)(n + 1));
-    h->bins[klass].room--;
+    quarantine_push(h, s, p, klass);
     return false;
 }
 void keeper_send(keeper *k, heap *h); /* by the thread, not inside */

@@ -41,7 +41,7 @@ extern bool pm_every_call_slow;
 
 /* A wish for samples (insight/who.h), which hides the sizes (learn.h): then malloc is watched, and what comes to a slow path of free.
  * Written by the API, and from outside. */
-extern uint64_t pm_asked;
+extern uint64_t pm_asked __attribute__((visibility("hidden")));
 extern void *pm_samples; /* what answers it; NULL until the first time */
 /* How many sampled blocks have an address with this hash: none, for most frees, and the watcher is not called. */
 #define SAMPLE_MARKS 65536
@@ -50,7 +50,7 @@ INLINE uint32_t block_hash(const void *p) { return (uint32_t)(((uintptr_t)p >> Q
 INLINE uint8_t *block_mark(const void *p) { return &pm_sample_marks[block_hash(p) % SAMPLE_MARKS]; }
 INLINE bool calls_watched(void) { return pm_every_call_slow || LOAD(&pm_asked) != 0; }
 /* The same, but for the hardened library, where every call is slow and mostly nobody watches; and as long as sizes are hidden. */
-extern bool pm_watching;
+extern bool pm_watching __attribute__((visibility("hidden")));
 INLINE bool watchers_wait(void) { return LOAD(&pm_watching) || LOAD(&pm_asked) != 0; }
 void watch_hidden(bool hidden);
 

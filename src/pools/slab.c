@@ -126,6 +126,26 @@ block **slab_take(slab *s, const size_class *c, block **link, size_t most)
     return link;
 }
 
+void slab_deal(slab *s, const size_class *c, block **blocks, size_t most)
+{
+    uint64_t *bits = slab_bits(s, c), word;
+    char *first = slab_first(s, c);
+    size_t w = s->hint, n = 0, last = 0;
+    for (; n < most; w += word == 0) {
+        for (word = bits[w]; word && n < most; word &= word - 1) {
+            last = w * 64 + (size_t)__builtin_ctzll(word);
+            block *p = blocks[n++] = (block *)(first + last * c->size);
+            if (last >= s->high)
+                *block_tail(p, c) = 0; /* is zero, but so its page comes by one fault, not by two */
+        }
+        bits[w] = word;
+    }
+    s->hint = (uint8_t)w;
+    high_raise(s, c, last + 1);
+    s->free = (uint16_t)(s->free - n);
+    slab_out_set(s, slab_out(s) + n);
+}
+
 block **slab_open_whole(slab *s, const size_class *c, block **link)
 {
     uint64_t *bits = slab_bits(s, c);
@@ -161,6 +181,23 @@ static COLD void given_wrong(const slab *s, const size_class *c, const char *p, 
     misuse_abort(&m);
 }
 
+/* Returns the number of its word. */
+INLINE uint64_t bit_set(const slab *s, const size_class *c, uint64_t *bits, const char *first, const block *p)
+{
+    uint64_t number = (uint64_t)((const char *)p - first) * c->inverse >> 32, bit = (uint64_t)1 << number % 64;
+    if (UNLIKELY(bits[number / 64] & bit))
+        given_wrong(s, c, (const char *)p, "double free", BLOCK_FREED);
+    bits[number / 64] |= bit;
+    return number / 64;
+}
+
+static void bits_note(slab *s, uint64_t hint, size_t n)
+{
+    s->hint = (uint8_t)hint;
+    s->trimmed &= n == 0;
+    s->free = (uint16_t)(s->free + n);
+}
+
 /* Sets the bits of the blocks of s that *chain begins with, at most `count`. */
 static size_t bits_set(slab *s, const size_class *c, block **chain, size_t count)
 {
@@ -169,23 +206,29 @@ static size_t bits_set(slab *s, const size_class *c, block **chain, size_t count
     block *p = *chain;
     size_t n = 0;
     for (; n < count && (size_t)((char *)p - memory) < SLAB_SIZE; n++) {
-        uint64_t number = (uint64_t)((char *)p - first) * c->inverse >> 32, bit = (uint64_t)1 << number % 64;
-        if (UNLIKELY(bits[number / 64] & bit))
-            given_wrong(s, c, (const char *)p, "double free", BLOCK_FREED);
-        bits[number / 64] |= bit;
-        hint = number / 64 < hint ? number / 64 : hint;
+        hint = size_min(hint, bit_set(s, c, bits, first, p));
         p = p->next;
     }
     *chain = p;
-    s->hint = (uint8_t)hint;
-    s->trimmed &= n == 0;
-    s->free = (uint16_t)(s->free + n);
+    bits_note(s, hint, n);
     return n;
 }
 
 size_t slab_give(slab *s, const size_class *c, block **chain, size_t count)
 {
     size_t n = bits_set(s, c, chain, count);
+    slab_out_set(s, slab_out(s) - n);
+    return n;
+}
+
+size_t slab_give_these(slab *s, const size_class *c, block *const *blocks, size_t count)
+{
+    char *memory = slab_memory(s), *first = slab_first(s, c);
+    uint64_t *bits = slab_bits(s, c), hint = s->hint;
+    size_t n = 0;
+    for (; n < count && (size_t)((const char *)blocks[n] - memory) < SLAB_SIZE; n++)
+        hint = size_min(hint, bit_set(s, c, bits, first, blocks[n]));
+    bits_note(s, hint, n);
     slab_out_set(s, slab_out(s) - n);
     return n;
 }

@@ -55,6 +55,8 @@ INLINE size_t slab_affordable(slab *s, const size_class *c, size_t most)
 /* Links up to `most` free blocks, lowest address first, behind *link; returns the end of the chain, which the caller ends.
  * The heap's thread. O(most). */
 block **slab_take(slab *s, const size_class *c, block **link, size_t most);
+/* The same `most`, which it has, as addresses: with no link in them. */
+void slab_deal(slab *s, const size_class *c, block **blocks, size_t most);
 /* Takes what others gave back: a chain of *count blocks, or NULL. */
 block *slab_take_remote(slab *s, size_t *count);
 /* The chain goes to the bits, and back out of out. The heap's thread. O(chain). */
@@ -70,6 +72,8 @@ size_t slab_purge(const slab *s, const size_class *c);
 /* Gives the blocks of s that *chain begins with, at most `count`, back to the bits, and moves *chain behind them. Returns how many.
  * A block that is free already: a report, abort. The heap's thread. O(blocks). */
 size_t slab_give(slab *s, const size_class *c, block **chain, size_t count);
+/* The same of blocks by their addresses. */
+size_t slab_give_these(slab *s, const size_class *c, block *const *blocks, size_t count);
 /* After a fork, which may have come between two stores of its thread's: out from what is there. O(chain). */
 void slab_recount(slab *s, const size_class *c);
 /* Aborts with one line when p is not the beginning of a block of s. */

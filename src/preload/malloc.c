@@ -199,7 +199,7 @@ PM_EXPORT void *calloc(size_t n, size_t size)
     size_t bytes;
     bool wraps = __builtin_mul_overflow(n, size, &bytes);
     if (PM_HARDENED)
-        return wraps ? out_of_memory() : allocate_hardened(bytes, QUANTUM, BY_MALLOC, CALLER);
+        return wraps ? out_of_memory() : allocate_hardened(bytes, BY_MALLOC, CALLER);
     if (UNLIKELY(wraps || bytes > BLOCK_MAX))
         return calloc_forward(n, size);
     void *p = bin_pop(bin_of_size(my_heap, bytes));
@@ -385,7 +385,7 @@ static NOINLINE void *aligned_slow(size_t align, size_t size)
 INLINE void *alloc_aligned(size_t align, size_t size)
 {
     if (PM_HARDENED)
-        return allocate_hardened(size, align, BY_MALLOC, CALLER);
+        return allocate_aligned(size, align, BY_MALLOC, CALLER);
     void *p = bin_pop(&my_heap->bins[aligned_class(pm_bin_offset, align, size)]);
     return LIKELY(p != NULL) ? p : aligned_slow(align, size);
 }

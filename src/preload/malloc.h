@@ -17,7 +17,8 @@ void *boot_or_fail(size_t size);
 bool overflow_forwards(size_t size);
 
 /* malloc_hardened.c: in the hardened library what the short ways do in the other one. */
-void *allocate_hardened(size_t size, size_t align, maker by, const void *caller); /* zeroed */
+void *allocate_hardened(size_t size, maker by, const void *caller); /* zeroed */
+void *allocate_aligned(size_t size, size_t align, maker by, const void *caller);
 void release_hardened(void *p, call c, size_t said, const void *caller);
 void *realloc_hardened(void *p, size_t size, const void *caller);
 #define CALLER __builtin_return_address(0)
@@ -25,7 +26,7 @@ void *realloc_hardened(void *p, size_t size, const void *caller);
 INLINE void *allocate(size_t size, maker by)
 {
     if (PM_HARDENED)
-        return allocate_hardened(size, QUANTUM, by, CALLER);
+        return allocate_hardened(size, by, CALLER);
     if (UNLIKELY(size > BLOCK_MAX))
         return malloc_forward(size);
     void *p = bin_pop(bin_of_size(my_heap, size));

@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-static NOINLINE void *allocate_elsewhere(size_t size, size_t align, maker by, const void *caller)
+void *allocate_aligned(size_t size, size_t align, maker by, const void *caller)
 {
     if (UNLIKELY(!start_done()))
         return boot_or_fail(size);
@@ -24,11 +24,9 @@ static NOINLINE void *allocate_elsewhere(size_t size, size_t align, maker by, co
     return watched(align > QUANTUM ? pm_next.memalign(align, size_max(size, 1)) : pm_next.calloc(1, size), size);
 }
 
-void *allocate_hardened(size_t size, size_t align, maker by, const void *caller)
-{
-    void *p = LIKELY(align == QUANTUM) ? hardened_take(size, by, caller) : NULL;
-    return LIKELY(p != NULL) ? watched(p, size) : allocate_elsewhere(size, align, by, caller);
-}
+static void *allocate_elsewhere(size_t size, maker by, const void *caller) { return allocate_aligned(size, QUANTUM, by, caller); }
+
+void *allocate_hardened(size_t size, maker by, const void *caller) { return hardened_take(size, by, caller, allocate_elsewhere); }
 
 void release_hardened(void *p, call c, size_t said, const void *caller)
 {
@@ -40,7 +38,7 @@ static void *realloc_foreign(void *p, size_t size, const void *caller)
 {
     bool ready = start_done();
     if (boot_holds(p)) {
-        void *to = allocate_hardened(size, QUANTUM, BY_MALLOC, caller);
+        void *to = allocate_hardened(size, BY_MALLOC, caller);
         return to ? memcpy(to, p, size_min(boot_size(p), size)) : NULL;
     }
     if (UNLIKELY(!ready))
@@ -55,7 +53,7 @@ static void *move(void *p, size_t old, size_t size, const void *caller)
     void *to = guard_realloc(p, size, caller);
     if (to)
         return to;
-    to = allocate_hardened(size, QUANTUM, BY_MALLOC, caller);
+    to = allocate_hardened(size, BY_MALLOC, caller);
     if (!to)
         return size <= old ? p : NULL;
     memcpy(to, p, size_min(old, size));
@@ -66,7 +64,7 @@ static void *move(void *p, size_t old, size_t size, const void *caller)
 void *realloc_hardened(void *p, size_t size, const void *caller)
 {
     if (!p)
-        return allocate_hardened(size, QUANTUM, BY_MALLOC, caller);
+        return allocate_hardened(size, BY_MALLOC, caller);
     size_t old = hardened_size(p, CALL_REALLOC, caller);
     if (old == SIZE_MAX)
         return realloc_foreign(p, size, caller);

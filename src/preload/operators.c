@@ -63,7 +63,7 @@ INLINE void *new_aligned(size_t size, size_t align, maker by)
     if (!is_power_of_two(align))
         return NULL;
     align = size_max(align, QUANTUM);
-    return PM_HARDENED ? allocate_hardened(size, align, by, CALLER) : memalign(align, size);
+    return PM_HARDENED ? allocate_aligned(size, align, by, CALLER) : memalign(align, size);
 }
 typedef const void *nothrow_tag;
 
@@ -81,7 +81,7 @@ static NOINLINE void *new_slow(size_t size, const void *caller)
 
 static void *ours_new(size_t size)
 {
-    void *p = PM_HARDENED ? allocate_hardened(size, QUANTUM, BY_NEW, CALLER) : LIKELY(size <= BLOCK_MAX) ? bin_pop(bin_of_size(my_heap, size)) : NULL;
+    void *p = PM_HARDENED ? allocate_hardened(size, BY_NEW, CALLER) : LIKELY(size <= BLOCK_MAX) ? bin_pop(bin_of_size(my_heap, size)) : NULL;
     return LIKELY(p != NULL) ? p : new_slow(size, CALLER);
 }
 
@@ -92,7 +92,7 @@ INLINE bool new_is_replaced(void) { return new_single != ours_new; }
 PM_EXPORT void *new_array(size_t size) __asm__("_Znam");
 PM_EXPORT void *new_array(size_t size)
 {
-    void *p = PM_HARDENED && !new_is_replaced() ? allocate_hardened(size, QUANTUM, BY_NEW_ARRAY, CALLER) : NULL;
+    void *p = PM_HARDENED && !new_is_replaced() ? allocate_hardened(size, BY_NEW_ARRAY, CALLER) : NULL;
     return UNLIKELY(p != NULL) ? p : new_single(size);
 }
 OPERATOR_NEW(new_single_nothrow, "_ZnwmRKSt9nothrow_t", new_is_replaced() ? NULL : allocate(size, BY_NEW), (size_t size, nothrow_tag tag), size, tag)
