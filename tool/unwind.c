@@ -16,6 +16,7 @@
 #define NAME_BYTES 400
 #define EXPANSION 8     /* functions at one address, by inlining */
 #define REFRESH_MS 200  /* between two looks for files that the process has loaded since */
+#define REGIONS_MOST 1024
 
 /* What is known of an address. */
 typedef struct place {
@@ -23,11 +24,19 @@ typedef struct place {
     uint32_t count, names[EXPANSION];
 } place;
 
+/* Code of no file: a compiler at run time has made it. */
+typedef struct region {
+    uint64_t start, end;
+} region;
+
 struct unwinder {
     pid_t pid;
     bool lines;
     Dwfl *dwfl;
     uint64_t refreshed;
+    region made[REGIONS_MOST];
+    size_t made_count;
+    uint32_t made_name;
     frame_name *names;
     size_t name_count, name_room;
     uint32_t *by_text; /* open addressing: 1 + number */
@@ -198,6 +207,14 @@ static void inlined_add(unwinder *u, place *p, Dwfl_Module *module, const char *
     free(scopes);
 }
 
+static bool is_made(const unwinder *u, uint64_t pc)
+{
+    for (size_t i = 0; i < u->made_count; i++)
+        if (pc >= u->made[i].start && pc < u->made[i].end)
+            return true;
+    return false;
+}
+
 static void place_look(unwinder *u, place *p)
 {
     Dwfl_Module *module = dwfl_addrmodule(u->dwfl, p->pc);
@@ -212,9 +229,9 @@ static void place_look(unwinder *u, place *p)
         file = dwfl_lineinfo(source, NULL, &line, NULL, NULL, NULL);
     if (module && !library)
         inlined_add(u, p, module, &file, &line, library);
-    bool believed = symbol && (sym.st_size == 0 ? offset < 4096 : offset < sym.st_size);
-    u->unnamed += !believed && !library;
-    p->names[p->count++] = believed ? function_name(u, symbol, file, line, library) : unnamed_name(u, module, p->pc);
+    bool believed = symbol && (sym.st_size == 0 ? offset < 4096 : offset < sym.st_size), made = !believed && is_made(u, p->pc);
+    u->unnamed += !believed && !made && !library;
+    p->names[p->count++] = made ? u->made_name : believed ? function_name(u, symbol, file, line, library) : unnamed_name(u, module, p->pc);
 }
 
 static void places_grow(unwinder *u)
@@ -316,6 +333,15 @@ static bool is_library(unwinder *u, uint64_t pc)
     return u->names[name].of_library;
 }
 
+/* Of calls from made code to made code one frame is left. */
+static size_t name_put(const unwinder *u, uint32_t name, uint32_t *names, size_t count, size_t most)
+{
+    if (count == most || (name == u->made_name && count > 0 && names[count - 1] == name))
+        return count;
+    names[count] = name;
+    return count + 1;
+}
+
 size_t unwinder_walk(unwinder *u, const who_sample *s, const void *stack, uint32_t *names, size_t most, bool *cut)
 {
     size_t count = 0, first = 0;
@@ -331,17 +357,36 @@ size_t unwinder_walk(unwinder *u, const who_sample *s, const void *stack, uint32
         first++;
     for (size_t i = first; i < u->depth; i++) {
         const place *p = place_of(u, u->pcs[i]);
-        for (uint32_t k = 0; k < p->count && count < most; k++)
-            names[count++] = p->names[k];
+        for (uint32_t k = 0; k < p->count; k++)
+            count = name_put(u, p->names[k], names, count, most);
     }
     return count;
 }
 
 /* ---- open, close ---- */
 
+static void made_read(unwinder *u)
+{
+    char path[40], line[512], permissions[8], name[16];
+    snprintf(path, sizeof path, "/proc/%d/maps", (int)u->pid);
+    FILE *maps = fopen(path, "re");
+    if (!maps)
+        return;
+    u->made_count = 0;
+    while (u->made_count < REGIONS_MOST && fgets(line, sizeof line, maps)) {
+        region *r = &u->made[u->made_count];
+        *name = 0;
+        if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %*s %*s %*s %15s", &r->start, &r->end, permissions, name) < 3 || permissions[2] != 'x')
+            continue;
+        u->made_count += !*name || strncmp(name, "[anon", 5) == 0 || strncmp(name, "/memfd:", 7) == 0;
+    }
+    fclose(maps);
+}
+
 void unwinder_refresh(unwinder *u)
 {
     u->refreshed = now_ms();
+    made_read(u);
     dwfl_report_begin_add(u->dwfl);
     dwfl_linux_proc_report(u->dwfl, u->pid);
     dwfl_report_end(u->dwfl, NULL, NULL);
@@ -356,6 +401,7 @@ unwinder *unwinder_open(pid_t pid, bool lines)
     unwinder *u = need(calloc(1, sizeof *u));
     u->pid = pid;
     u->lines = lines;
+    u->made_name = name_add(u, "[jit]", true, false);
     u->dwfl = dwfl_begin(&files);
     if (u->dwfl) {
         unwinder_refresh(u);

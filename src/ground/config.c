@@ -136,7 +136,17 @@ static bool parse_path(token t, char (*field)[256], badness *bad)
     return true;
 }
 
-static bool parse_names(token t, char (*field)[256], badness *bad) { return parse_path(t, field, bad); }
+static bool parse_names(token t, char (*field)[256], badness *bad)
+{
+    const char *at = t.at;
+    while (at < t.end && *at == ',')
+        at++;
+    if (at == t.end && at > t.at)
+        return bad_set(bad, t, "names no program");
+    if (memchr(t.at, '/', (size_t)(t.end - t.at)))
+        return bad_set(bad, t, "is a path; names of programs are wanted");
+    return parse_path(t, field, bad);
+}
 
 const signal_name config_signals[] = {
     {"USR1", SIGUSR1}, {"USR2", SIGUSR2}, {"HUP", SIGHUP},   {"QUIT", SIGQUIT},   {"WINCH", SIGWINCH},
@@ -281,7 +291,7 @@ static void complain_of(const option *o, const badness *bad, config_complain *co
 {
     char line[320];
     int length = (int)size_min((size_t)(bad->what.end - bad->what.at), 100);
-    const char *used = *o->fallback ? o->fallback : "none";
+    const char *used = *o->fallback ? o->fallback : o->parse == parse_of_PROGRAMS ? "all" : "none";
     snprintf(line, sizeof line, "POOLMALLOC_%s: '%.*s' %s; using %s", o->name, length, bad->what.at, bad->why, used);
     line_say(line, complain);
 }

@@ -2,6 +2,7 @@
 import gzip
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -148,6 +149,14 @@ class Command(Who):
         result = self.tool("who", "--", self.sites, "deep", 10)
         self.assertEqual(len(re.findall(r"^note: \d+ of \d+ stacks are cut off: deeper than the copy", result.stdout, re.M)), 1, result.stdout)
         self.assertIn("site_deep", result.stdout)
+
+    @unittest.skipUnless(platform.machine() == "x86_64", "machine code of x86-64")
+    def test_code_made_at_run_time(self):
+        """Has one name, wherever it lies and however many calls there are in a row."""
+        document = self.document("who", "--json", "--", self.sites, "made", 20)
+        self.assertEqual([stack["frames"][-3:] for stack in document["stacks"] if stack["frames"][-1] == "site_sixty"],
+                         [["made", "[jit]", "site_sixty"]])
+        self.assertGreater(self.shares(document)["site_sixty"], 99)
 
     def test_no_command(self):
         self.assertEqual(self.tool("who", "--", "/nonexistent").returncode, 127)

@@ -7,6 +7,7 @@
  *   leak     what nobody points to: 100 blocks of 1000 bytes, one of 300000; and 100 that somebody does
  *   threads  three, each of which holds a third of MIB
  *   deep     a site below more stack than is copied
+ *   made     the site of 60 % below two functions of machine code written at run time, at eight places each
  *   busy     threads that allocate and free, and forks, until stdin ends
  *   signal, _exit   as fill, and ends so */
 #include <pthread.h>
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -210,6 +212,29 @@ static void threads(size_t bytes)
         pthread_join(all[i], (void **)&kept[i]);
 }
 
+/* ---- made ---- */
+
+/* Each saves the frame pointer, and calls what it is given. */
+static const unsigned char outer[] = {0x55, 0x48, 0x89, 0xe5, 0x48, 0x89, 0xf0, 0x48, 0x89, 0xd6, 0xff, 0xd0, 0x5d, 0xc3};
+static const unsigned char inner[] = {0x55, 0x48, 0x89, 0xe5, 0xff, 0xd6, 0x5d, 0xc3};
+
+static void made(size_t bytes)
+{
+    unsigned char *code = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (code == MAP_FAILED)
+        abort();
+    for (size_t i = 0; i < 8; i++) {
+        memcpy(code + 64 * i, outer, sizeof outer);
+        memcpy(code + 64 * i + 32, inner, sizeof inner);
+    }
+    for (size_t n = 0; n < bytes;) {
+        const unsigned char *at = code + 64 * (next_random() % 8);
+        size_t (*call)(size_t, const void *, site *);
+        memcpy(&call, &at, sizeof call);
+        n += call(500, at + 32, site_sixty);
+    }
+}
+
 /* ---- busy ---- */
 
 static volatile int stop;
@@ -280,6 +305,7 @@ int main(int argc, char **argv)
      : strcmp(how, "peak") == 0    ? peak
      : strcmp(how, "threads") == 0 ? threads
      : strcmp(how, "deep") == 0    ? deep
+     : strcmp(how, "made") == 0    ? made
                                    : fill)(bytes);
     if (strcmp(how, "wait") == 0) {
         puts("done");
