@@ -10,7 +10,7 @@ from harness import Case, built, clean_environment
 
 STARTS = 31
 SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../src")
-CODE_MOST = 100  # KiB, where the library happens to lie well; measured: 64, and 132 when nothing orders its functions
+CODE_MOST = 116  # KiB, where the library happens to lie well; measured: 64, and 132 when nothing orders its functions
 FAULTS_MOST = 13  # measured, with gcc's Release: 10, of which an empty object takes 7
 
 
