@@ -16,7 +16,7 @@ typedef struct size_class {
     uint32_t per_slab; /* blocks in a slab */
     uint32_t inverse;  /* 2^32 / size, rounded up: offset * inverse >> 32 is the number of the block that begins there */
     uint32_t colours;  /* a power of two, less 1: blocks of slab i begin (i & colours) * 64 bytes into it, within its tail */
-    uint16_t limit;    /* blocks that a bin keeps: 128 or 8 KiB; at least 1 */
+    uint16_t limit;    /* blocks that a bin keeps, at first: 128 or 8 KiB; at least 1 */
     uint16_t refill;   /* blocks that a bin gets at once from a slab's bits: 64 or 4 KiB; at least 1 */
     uint16_t run;      /* blocks of one slab that are sent home at once: 64 or 16 KiB; at least 1 */
     uint16_t head;     /* bytes before the first block: bits that have no room elsewhere */

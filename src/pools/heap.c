@@ -253,6 +253,7 @@ static size_t bin_take(bin *b, slab *s, const size_class *c, size_t most)
 /* Slabs that others gave back to which one slow path looks at, at most. */
 #define HEARD 64
 #define PACE_MOST 3
+#define DEEPEST 2 /* doublings of what a bin keeps */
 
 static bool slab_has_none(const slab *s) { return !s->free && !s->chain && remote_count(LOAD(&s->remote)) == 0; }
 
@@ -315,25 +316,30 @@ bool bin_has_surplus(const bin *b)
     return free >= c->per_slab;
 }
 
-/* How many blocks it gets at once. */
-static size_t bin_wants(heap *h, bin *b, const size_class *c)
+void bin_limit_set(bin *b, size_t limit)
 {
-    if (LIKELY(b->limit == c->limit))
-        return (size_t)c->refill << b->pace;
-    if (pm_every_call_slow || h->rest.down)
-        return 1;
-    b->room += c->limit - b->limit; /* a fall has ended */
-    b->limit = c->limit;
-    return (size_t)c->refill << b->pace;
+    b->room += (int32_t)limit - b->limit;
+    b->limit = (uint16_t)limit;
 }
 
-/* And the next time twice as many. */
+/* What an empty bin keeps: twice as much as before where blocks went to a slab, and are wanted again. */
+static size_t bin_depth(const bin *b, const size_class *c)
+{
+    if (b->limit == 0 || !b->partial || !b->partial->chain)
+        return size_max(b->limit, c->limit); /* a fall has ended */
+    return size_min((size_t)2 * b->limit, (size_t)c->limit << DEEPEST);
+}
+
+/* How many blocks an empty bin gets at once; the next time twice as many. */
 static size_t bin_pace(heap *h, bin *b, const size_class *c)
 {
-    size_t most = bin_wants(h, b, c);
+    unsigned pace = b->pace;
     h->rest.falls = 0;
-    b->pace = (uint8_t)(b->pace + (b->pace < PACE_MOST));
-    return most;
+    if (pm_every_call_slow || h->rest.down)
+        return 1;
+    bin_limit_set(b, bin_depth(b, c));
+    b->pace = (uint8_t)(pace + (pace < PACE_MOST));
+    return (size_t)c->refill << pace;
 }
 
 block *heap_fill(heap *h, bin *b)
@@ -453,7 +459,7 @@ void heap_empty_bins(heap *h)
         bin *b = &h->bins[c];
         bin_home(h, b, SIZE_MAX);
         if (!pm_every_call_slow)
-            b->room = b->limit = LOAD(&pm_classes[c].limit);
+            bin_limit_set(b, LOAD(&pm_classes[c].limit));
         b->pace = 0;
     }
     h->rest.down = false;

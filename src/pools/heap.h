@@ -19,7 +19,8 @@
 struct bin {
     block *free;
     int32_t room;
-    uint16_t limit;   /* 0 at the end of a fall, in a guest's bin until it is used, and always in modes that see every call */
+    uint16_t limit;   /* its class's, up to four times that where it runs full and empty by turns. 0 at the end of a fall, in a guest's
+                         bin until it is used, and always in modes that see every call */
     uint8_t klass;
     uint8_t pace;     /* doublings of what it gets at once from a slab: one more with each refill, one less with each look at it */
     slab *partial;    /* a ring of slabs with free blocks; the first is taken from, one that gets its first goes last */
@@ -58,7 +59,7 @@ typedef struct shortage {
 /* What the thread gives back when it comes down: see rest.h. */
 typedef struct rest_state {
     bool down;         /* it came down, and was not busy since: bins have a limit of 0, and get one block at a time */
-    uint16_t falls;    /* that have ended since a bin was filled */
+    uint16_t falls;    /* slabs that came near their end since a bin was filled */
     uint32_t fell, thinned; /* blocks that falls have sent home, and of slabs that were thinned, since `renewed` */
     uint32_t renewed, sampled; /* ms; sampled: the last look at whether it is busy */
 } rest_state;
@@ -259,6 +260,7 @@ void heap_give(heap *h, block *p);        /* one block of this heap goes to its 
 size_t heap_deal(heap *h, bin *b, block **blocks, size_t most);
 size_t heap_give_these(heap *h, block *const *blocks, size_t count);
 bool heap_look(heap *h, slab *s);         /* a block came home to s: it may have to be listed, or may be empty; true: it is near its end */
+void bin_limit_set(bin *b, size_t limit); /* it keeps so many from now on */
 void bin_home(heap *h, bin *b, size_t count); /* so many blocks at hand go to their slabs */
 void slab_emptied(heap *h, slab *s);      /* all of its blocks are home */
 void heap_empty_bins(heap *h);

@@ -6,7 +6,8 @@
 #include "pools/slab.h"
 
 #define PINS_LOOK 16
-#define FALLS_DOWN 8    /* bins with blocks for each fall */
+#define FALLS_LEAST 3   /* slabs near their end since a bin was filled: fewer are chance, where blocks are replaced at random */
+#define FALLS_DOWN 16   /* bins with blocks for each of them */
 #define REST_BLOCKS 256 /* that go home at once, at most */
 #define DOWN_BLOCKS SLAB_BLOCKS_MAX /* the same, where all bins do; the others keep theirs until the next fall */
 #define DOWN_SWEEP 32   /* slabs of a bin that are looked at */
@@ -111,8 +112,7 @@ static void bin_falls(heap *h, bin *b)
 {
     h->rest.fell += (uint32_t)(b->limit - b->room);
     bin_home(h, b, SIZE_MAX);
-    b->room -= b->limit;
-    b->limit = 0;
+    bin_limit_set(b, 0);
 }
 
 /* What its bin has at hand went home: those nearly empty thin. */
@@ -145,13 +145,14 @@ static void heap_comes_down(heap *h)
 }
 
 /* A thread that comes down in one size does so in others, and may sleep then: bins that rested since the last fall go home too. All
- * fall where no bin was filled between so many falls that a refill for each bin with blocks is little beside them. */
+ * fall where so many slabs came near their end, and no bin was filled meanwhile, that a refill for each bin with blocks is little
+ * beside them. */
 static void bins_rest(heap *h)
 {
     unsigned holding = 0;
     for (unsigned c = 0; c < classes_count(); c++)
         holding += h->bins[c].free != NULL;
-    if (++h->rest.falls * FALLS_DOWN >= holding)
+    if (h->rest.falls * FALLS_DOWN >= holding)
         heap_comes_down(h);
     else
         for (unsigned c = 0; c < classes_count(); c++)
@@ -181,7 +182,7 @@ void rest_near(heap *h, slab *s)
     bin *b = s->bin;
     if (b->limit == 0 && h->rest.down)
         slab_thins(h, s);
-    if (b->limit > 0 && fall_counts(&h->rest) && bin_pins(b)) {
+    if (b->limit > 0 && ++h->rest.falls >= FALLS_LEAST && fall_counts(&h->rest) && bin_pins(b)) {
         fall_end(h, b);
         PROBE(fall_ends, b->klass, s);
     }
@@ -224,6 +225,8 @@ void rest_calm(heap *h, bin *b)
         budget_renew(&h->rest, now);
     bin_rests(h, b);
     b->pace = (uint8_t)(b->pace - (b->pace > 0));
+    if (b->limit > pm_classes[b->klass].limit)
+        bin_limit_set(b, size_max(b->limit / 2, pm_classes[b->klass].limit));
     bin_sweep(h, b, now);
 }
 

@@ -2,6 +2,8 @@
 #include "meet.h"
 #include "start.h"
 
+#include "pools/rest.h"
+
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -388,6 +390,49 @@ static void a_heap_stays_down_while_its_thread_is_nearly_idle(void **state)
         give(take(300));
     assert_int_equal(b->limit, pm_classes[class_of(300)].limit);
     assert_non_null(b->free);
+}
+
+/* Twice as many each time that it runs empty after blocks went to its slab; half as many at each look. */
+static void a_bin_that_runs_full_and_empty_keeps_more(void **state)
+{
+    (void)state;
+    enum { MANY = 200 };
+    void *p[MANY];
+    const size_class *c = &pm_classes[class_of(256)];
+    bin *b = &my_heap->bins[class_of(256)];
+    thread_idle();
+    assert_int_equal(b->limit, c->limit);
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < MANY; i++)
+            p[i] = take(256);
+        for (int i = 0; i < MANY; i++)
+            give(p[i]);
+    }
+    assert_int_equal(b->limit, 4 * c->limit);
+    heap_enter(my_heap);
+    rest_calm(my_heap, b);
+    assert_int_equal(b->limit, 2 * c->limit);
+    for (int i = 0; i < 3; i++)
+        rest_calm(my_heap, b);
+    heap_leave(my_heap);
+    assert_int_equal(b->limit, c->limit);
+    pools_check();
+}
+
+/* One slab near its end is chance: the bin keeps what it has. */
+static void few_slabs_near_their_end_are_no_fall(void **state)
+{
+    (void)state;
+    void *p[200];
+    const bin *b = &my_heap->bins[class_of(512)];
+    thread_idle();
+    for (int i = 0; i < 200; i++)
+        p[i] = take(512);
+    for (int i = 0; i < 200; i++)
+        give(p[i]);
+    assert_non_null(b->free);
+    assert_true(b->limit > 0);
+    thread_idle();
 }
 
 /* Blocks of other sizes, too few for a slow path of their own when they are freed, keep no slab either. */
@@ -785,6 +830,8 @@ int main(void)
         cmocka_unit_test(refills_gather_pace),
         cmocka_unit_test(the_end_of_a_fall_leaves_nothing_at_hand),
         cmocka_unit_test(a_heap_stays_down_while_its_thread_is_nearly_idle),
+        cmocka_unit_test(a_bin_that_runs_full_and_empty_keeps_more),
+        cmocka_unit_test(few_slabs_near_their_end_are_no_fall),
         cmocka_unit_test(a_thread_that_comes_down_keeps_no_slab),
         cmocka_unit_test(a_thread_comes_down_step_by_step),
         cmocka_unit_test(idleness_ends_a_fall),
