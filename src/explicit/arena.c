@@ -31,6 +31,13 @@ typedef struct deferred {
     size_t place; /* of this */
 } deferred;
 
+/* Where misuse is watched for, of an arena that grows: behind each allocation, at whatever address. */
+typedef struct fence {
+    uint64_t canary; /* of the other two, and the address */
+    const char *older;
+    size_t place; /* of this */
+} fence;
+
 /* Places in an arena are ordered by the bytes taken before them: see place(). */
 struct pm_arena {
     pm_arena_room room; /* first: what callers bump inline */
@@ -49,6 +56,7 @@ typedef struct growing {
     void (*give)(void *, size_t, void *);
     void *context;
     deferred *in_parent; /* of a sub-arena: ends it with its parent */
+    const char *newest_fence; /* linked by older: looked at before the memory that they lie in is given back */
 } growing;
 static_assert(sizeof(pm_arena) <= RECORD_BYTES, "fits a buffer's head");
 static_assert(sizeof(growing) <= sizeof(pm_pool), "fits a record");
@@ -68,6 +76,51 @@ static pm_arena_room room_of(const pm_arena *a, const chunk *c) { return (pm_are
 static size_t place(const pm_arena *a, const chunk *c, const void *at)
 {
     return (c ? c->before : 0) + (size_t)((const char *)at - start_of(a, c));
+}
+
+/* ---- fences ---- */
+
+static COLD void misused(const char *function, const pm_arena *a, const char *what)
+{
+    misuse_abort(&(misuse){.function = function, .pointer = a, .what = what});
+}
+
+static bool has_fences(const pm_arena *a) { return misuse_watched() && grows(a); }
+
+static uint64_t canary_of(const char *at, const fence *p)
+{
+    static uint64_t secret;
+    secret = secret ? secret : os_secret() | 1;
+    uint64_t word = ((uintptr_t)at ^ secret) * (secret ^ 2) ^ (uintptr_t)p->older * 3 ^ p->place;
+    return (word ^ word >> 32) | 0x8080808080808080u; /* no zero, no letter */
+}
+
+/* No room is shown to who would take it inline: each allocation comes here. */
+static void room_show(pm_arena *a, bool show)
+{
+    if (has_fences(a))
+        a->room.end = show && a->current ? a->current->end : a->room.at;
+}
+
+static void fence_put(growing *g, char *at)
+{
+    fence p = {.older = g->newest_fence, .place = place(&g->arena, g->arena.current, at)};
+    p.canary = canary_of(at, &p);
+    memcpy(at, &p, sizeof p);
+    g->newest_fence = at;
+}
+
+/* Those at `from` or beyond are about to be given back. */
+static void fences_check(const char *function, pm_arena *a, size_t from)
+{
+    growing *g = has_fences(a) ? grows(a) : NULL;
+    for (fence p; g && g->newest_fence; g->newest_fence = p.older) {
+        memcpy(&p, g->newest_fence, sizeof p);
+        if (p.canary != canary_of(g->newest_fence, &p))
+            misuse_abort(&(misuse){.function = function, .pointer = g->newest_fence, .what = "written past the end of what lies before it", .pool = "of an arena"});
+        if (p.place < from)
+            return;
+    }
 }
 
 /* ---- chunks ---- */
@@ -196,7 +249,11 @@ static void deferred_run(pm_arena *a, size_t from)
     }
 }
 
-static void sub_end(void *sub) { deferred_run(sub, 0); }
+static void sub_end(void *sub)
+{
+    fences_check("pm_arena_destroy", sub, 0);
+    deferred_run(sub, 0);
+}
 
 static deferred *defer(pm_arena *a, void (*run)(void *), void *context)
 {
@@ -226,6 +283,7 @@ static bool arena_reserve(growing *g, size_t bytes)
     if (!g->arena.first)
         return false;
     g->arena.room = room_of(&g->arena, g->arena.first);
+    room_show(&g->arena, false);
     return true;
 }
 
@@ -287,11 +345,6 @@ static bool mark_is_good(const pm_arena *a, pm_arena_mark mark)
     return c == mark.chunk && at >= start_of(a, c) && at <= end;
 }
 
-static COLD void misused(const char *function, const pm_arena *a, const char *what)
-{
-    misuse_abort(&(misuse){.function = function, .pointer = a, .what = what});
-}
-
 static void chunks_end(growing *g)
 {
     if (g->in_parent)
@@ -308,6 +361,7 @@ void pm_arena_destroy(pm_arena *a)
         return;
     if (misuse_watched() && !arena_is_one(a))
         misused("pm_arena_destroy", a, "no arena, or one that has ended");
+    fences_check("pm_arena_destroy", a, 0);
     deferred_run(a, 0);
     if (grows(a))
         chunks_end(grows(a));
@@ -334,12 +388,25 @@ INLINE void *room_take(pm_arena_room *room, size_t size, size_t align)
     return (void *)at;
 }
 
-static NOINLINE void *alloc_grown(pm_arena *a, size_t size, size_t align)
+static void *alloc_advanced(pm_arena *a, size_t size, size_t align)
 {
     size_t head = sizeof(chunk) + (align > QUANTUM ? align : 0);
     if (size > PTRDIFF_MAX / 2 - head || !grows(a) || !a->current || !chunk_advance(grows(a), head + size))
         return refused(ENOMEM);
     return room_take(&a->room, size, align);
+}
+
+static NOINLINE void *alloc_grown(pm_arena *a, size_t size, size_t align)
+{
+    if (LIKELY(!has_fences(a)) || size > PTRDIFF_MAX / 2)
+        return alloc_advanced(a, size, align);
+    room_show(a, true);
+    char *p = room_take(&a->room, size + sizeof(fence), align);
+    p = p ? p : alloc_advanced(a, size + sizeof(fence), align);
+    if (p)
+        fence_put(grows(a), p + size);
+    room_show(a, false);
+    return p;
 }
 
 static COLD void *refused_here(const pm_arena *a)
@@ -376,20 +443,24 @@ void pm_arena_rewind(pm_arena *a, pm_arena_mark mark)
         return;
     if (misuse_watched() && !mark_is_good(a, mark))
         misused("pm_arena_rewind", a, "the mark is void");
+    fences_check("pm_arena_rewind", a, place(a, mark.chunk, mark.at));
     if (a->newest)
         deferred_run(a, place(a, mark.chunk, mark.at));
     a->current = mark.chunk;
     a->room = room_of(a, a->current);
     a->room.at = mark.at;
+    room_show(a, false);
 }
 
 void pm_arena_reset(pm_arena *a)
 {
     if (!a)
         return;
+    fences_check("pm_arena_reset", a, 0);
     deferred_run(a, 0);
     a->current = a->first;
     a->room = room_of(a, a->first);
+    room_show(a, false);
 }
 
 void pm_arena_stats_get(const pm_arena *a, pm_arena_stats *stats)

@@ -511,14 +511,20 @@ static const char *fault_text(const record *r, const char *at)
     return at < r->block ? "used before its beginning" : "used past its end";
 }
 
+static bool (*others)(const void *at, misuse *m);
+
 /* Told, and then the access is made again, with the program's own handler in place. */
 static void on_fault(int number, siginfo_t *info, void *context)
 {
     int saved = errno;
-    const record *r = record_around(info->si_addr);
+    const void *at = info->si_addr, *from = (const void *)os_interrupted(context);
+    const record *r = record_around(at);
+    misuse m = {.call = CALL_ACCESS, .pointer = at, .caller = from};
     if (r) {
-        misuse m = describe(r, info->si_addr, CALL_ACCESS, fault_text(r, info->si_addr), (const void *)os_interrupted(context));
+        m = describe(r, at, CALL_ACCESS, fault_text(r, at), from);
         tell(r, &m);
+    } else if (others && others(at, &m)) {
+        misuse_tell(&m);
     }
     sigaction(number, &before, NULL);
     errno = saved;
@@ -532,6 +538,14 @@ static void faults_watch(void)
         before = old;
         sigaction(SIGSEGV, &ours, NULL);
     }
+}
+
+void guard_watch(bool (*other)(const void *at, misuse *m))
+{
+    struct sigaction now;
+    others = other;
+    if (sigaction(SIGSEGV, NULL, &now) == 0 && !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_DFL)
+        faults_watch();
 }
 
 /* ---- samples ---- */

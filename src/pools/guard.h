@@ -26,6 +26,9 @@ size_t guard_size(const void *p, call c, const void *caller);
 void *guard_realloc(void *p, size_t size, const void *caller);
 /* Looks at the canaries of all of them. */
 void guard_check(call c);
+/* The hardened library: SIGSEGV on a guard or a closed page is told from now on, if the program does not handle it; then it happens again.
+ * other: says what it knows of an address that is none of these; false: nothing. */
+void guard_watch(bool (*other)(const void *at, misuse *m));
 
 /* ---- POOLMALLOC_GUARD ---- */
 

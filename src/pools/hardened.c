@@ -602,8 +602,21 @@ void hardened_check(call c)
     guard_check(c);
 }
 
+/* What is closed beside large blocks. */
+static bool fault_told(const void *at, misuse *m)
+{
+    bool guard = region_holds(at) && (region_offset(at) & (SLAB_SIZE - 1)) < SLAB_GUARD;
+    m->what = guard ? "used between slabs: before a block's beginning, or past another one's end" : "a block of no bytes was used";
+    if (nothing_holds(at))
+        m->block = (const char *)at - (uintptr_t)at % QUANTUM;
+    m->own_pages = true;
+    return guard || m->block;
+}
+
 void hardened_init(void)
 {
+    if (!pm_config.disable)
+        guard_watch(fault_told);
     secret = os_secret();
     secret_odd = os_secret() | 1;
     nothing = os_reserve(NOTHINGS * QUANTUM);

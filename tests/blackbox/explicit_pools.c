@@ -156,6 +156,42 @@ static void end_twice(void)
     pm_pool_destroy(second);
     pm_pool_destroy(second);
 }
+/* One byte past the end of a piece, with others around it: seen by whatever gives it back. */
+static pm_arena *arena_written(pm_arena *arena, size_t size, pm_arena_mark *before)
+{
+    CHECK(pm_arena_alloc(arena, size, 8) != NULL);
+    *before = pm_arena_save(arena);
+    char *p = pm_arena_alloc(arena, size, 1);
+    memset(p, 'A', size);
+    CHECK(pm_arena_alloc(arena, 2 * size, 64) != NULL);
+    p[size] = 0;
+    return arena;
+}
+static void reset_of_a_written_arena(void)
+{
+    pm_arena_mark mark;
+    pm_arena_reset(arena_written(pm_arena_create(NULL, 0), 13, &mark));
+}
+static void end_of_a_written_arena(void)
+{
+    pm_arena_mark mark;
+    pm_arena_destroy(arena_written(pm_arena_create(NULL, 0), 200000, &mark));
+}
+static void rewind_of_a_written_arena(void)
+{
+    pm_arena_mark mark;
+    pm_arena *arena = arena_written(pm_arena_create(NULL, 0), 100, &mark);
+    pm_arena_rewind(arena, mark);
+}
+static void end_of_a_written_sub_arena_s_parent(void)
+{
+    pm_arena *parent = pm_arena_create(NULL, 0);
+    pm_arena_options o = {.struct_size = sizeof o, .parent = parent, .chunk_bytes = 4096};
+    pm_arena_mark mark;
+    arena_written(pm_arena_create_with(&o), 100, &mark);
+    pm_arena_destroy(parent);
+}
+
 static void rewind_to_a_void_mark(void)
 {
     pm_arena *arena = pm_arena_create(NULL, 0);
@@ -223,6 +259,10 @@ static void misuses_are_reported(void)
     first = pool_of(64, PM_SHARING_THREADS);
     second = pool_of(64, PM_SHARING_THREADS);
 #define ENDS(misuse) ends_with_report(#misuse, misuse)
+    ENDS(reset_of_a_written_arena);
+    ENDS(end_of_a_written_arena);
+    ENDS(rewind_of_a_written_arena);
+    ENDS(end_of_a_written_sub_arena_s_parent);
     ENDS(free_of_another_pool);
     ENDS(free_of_malloc_s);
     ENDS(free_of_the_stack_s);

@@ -861,7 +861,7 @@ static bool reused_by_strdup(size_t size)
 #define PAST "SIGABRT written past its end"
 #define BEFORE "SIGABRT written before its beginning|SIGSEGV" /* of the first block in a slab */
 #define WRITTEN "SIGABRT written to after it was freed|SIGABRT written before its beginning" /* of its neighbour */
-#define FAULT "SIGSEGV"
+#define FAULT "SIGSEGV poolmalloc: access"
 
 static const misuse cases[] = {
     {"double_free", double_free, TWICE, TWICE, false},

@@ -215,7 +215,7 @@ constexpr const char *KIND = "SIGABRT made by";
 constexpr const char *SIZED = "SIGABRT given back as";
 constexpr const char *TWICE = "SIGABRT double free";
 constexpr const char *PAST = "SIGABRT written past its end";
-constexpr const char *FAULT = "SIGSEGV";
+constexpr const char *FAULT = "SIGSEGV poolmalloc: access";
 
 const misuse cases[] = {
     {"delete_of_malloc", delete_of_malloc, KIND, KIND, false},
@@ -243,7 +243,7 @@ const misuse cases[] = {
     {"new_aligned_past_end", new_aligned_past_end, PAST, FAULT, false},
     {"vector_past_end", vector_past_end, PAST, FAULT, false},
     {"string_before_begin", string_before_begin, "SIG", "SIG", false},
-    {"virtual_call_after_delete", virtual_call_after_delete, FAULT, FAULT, true},
+    {"virtual_call_after_delete", virtual_call_after_delete, "SIGSEGV", "SIGSEGV", true},
     {"iterator_after_growth", iterator_after_growth, "SIGABRT written to after it was freed", FAULT, false},
 };
 

@@ -85,7 +85,7 @@ def is_stopped(got):
     return got != "unseen"
 
 
-REPORT = re.compile(r"SIGABRT poolmalloc: [\w: \[\]]+\(0x[0-9a-f]+\): .+\n"
+REPORT = re.compile(r"SIG(?:ABRT|SEGV) poolmalloc: [\w: \[\]]+\(0x[0-9a-f]+\): .+\n"
                     r"poolmalloc: .+\n"
                     r"poolmalloc: thread \d+ of process \d+, called from( 0x[0-9a-f]+)+\n")
 
@@ -134,7 +134,7 @@ def check(options):
     for (case, size), got in hardened.items():
         if not is_as_expected(case.expected(size), got):
             bad.append("%s %d: expected %s, got %s" % (case.name, size, case.expected(size), got.strip()))
-        elif got.startswith("SIGABRT poolmalloc") and not REPORT.fullmatch(got):
+        elif got.startswith(("SIGABRT poolmalloc", "SIGSEGV poolmalloc")) and not REPORT.fullmatch(got):
             bad.append("%s %d: not the form of a report: %s" % (case.name, size, got.strip()))
     counts = [sum(map(is_stopped, outcomes(cases, environment_of(library)).values())) for library in ("none", options.interposer)]
     print("%d programs: the C library stops %d, the plain library %d, the hardened one %d" %
