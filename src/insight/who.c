@@ -10,7 +10,7 @@
 #define LOOKS 16           /* calls of a thread between two looks at the clock */
 #define UNWATCHED_MOST ((int64_t)(64 * KIB)) /* bytes between two such calls, at most */
 #define TOKENS_MOST 8192   /* samples in a row at the rate that was asked for */
-#define TOKENS_A_MS 4      /* in the long run: a sample costs a microsecond or two */
+#define TOKENS_A_MS 2      /* in the long run: a sample costs two or three microseconds */
 #define SHIFT_MOST 16      /* the rate is doubled so often at most */
 #define THIN_LINES 16      /* looked through with each sample, after the rate has doubled */
 
@@ -233,6 +233,8 @@ static void sample_write(who_table *t, who_sample *s, const void *p, size_t size
     __atomic_store_n(&s->number, __atomic_add_fetch(&t->taken, 1, __ATOMIC_RELAXED), __ATOMIC_RELEASE);
 }
 
+static void sample_miss(who_table *t, uint64_t weight) { __atomic_add_fetch(&t->missed, weight, __ATOMIC_RELAXED); }
+
 static NOINLINE void sample_take(who_table *t, const void *p, size_t size, uint64_t weight)
 {
     if (place_find(t, p)) /* given back by a way that passed us by */
@@ -248,7 +250,7 @@ static NOINLINE void sample_take(who_table *t, const void *p, size_t size, uint6
     } else {
         if (place)
             STORE(place, 0);
-        __atomic_add_fetch(&t->missed, weight, __ATOMIC_RELAXED);
+        sample_miss(t, weight);
     }
 }
 
@@ -343,15 +345,24 @@ static bool step_ends(uint64_t bytes)
     return pm_unwatched < 0;
 }
 
-/* Instead of block p, where that is a pool's, one that we see the end of. */
-static void *sample_make(who_table *t, void *p, size_t size, uint64_t weight)
+/* Instead of block *p, where that is a pool's, one that we see the end of. False: not now. */
+static bool sample_make(who_table *t, void **p, size_t size, uint64_t weight)
 {
-    void *seen = region_holds(p) ? alloc_seen(p) : p;
-    if (LIKELY(seen != NULL))
-        sample_take(t, seen, size, weight);
-    else
-        __atomic_add_fetch(&t->missed, weight, __ATOMIC_RELAXED);
-    return seen ? seen : p;
+    void *seen = region_holds(*p) ? alloc_seen(*p) : *p;
+    if (UNLIKELY(!seen))
+        return false;
+    *p = seen;
+    sample_take(t, seen, size, weight);
+    return true;
+}
+
+/* The next request will do as well, unless as much has been asked for again. */
+static bool step_is_lost(who_table *t)
+{
+    if ((uint64_t)-pm_unwatched < step.mean)
+        return false;
+    sample_miss(t, step.mean);
+    return true;
 }
 
 /* Requests as large as the mean are all sampled, and stand for themselves. */
@@ -363,11 +374,11 @@ static void *request_count(who_table *t, uint64_t word, void *p, size_t size)
     if (UNLIKELY(step.began != (uint32_t)LOAD(&t->began)))
         step_begin(t, word);
     if (bytes >= step.mean) {
-        p = sample_make(t, p, size, bytes);
+        if (!sample_make(t, &p, size, bytes))
+            sample_miss(t, bytes);
         table_thin(t, who_word_rate(word));
         step.mean = (uint64_t)who_word_rate(word) << rate_shift(t);
-    } else if (step_ends(bytes)) {
-        p = sample_make(t, p, size, step.mean);
+    } else if (step_ends(bytes) && (sample_make(t, &p, size, step.mean) || step_is_lost(t))) {
         step_begin(t, word);
     }
     return p;

@@ -36,6 +36,7 @@ INLINE unsigned classes_count(void) { return __atomic_load_n(&pm_class_count, __
 extern uint16_t pm_bin_offset[BLOCK_MAX / QUANTUM + 1];
 /* The same, or what it held before sizes were hidden: what slow paths go by. */
 extern uint16_t *pm_sizes __attribute__((visibility("hidden")));
+extern uint16_t pm_sizes_aside[] __attribute__((visibility("hidden"))); /* where it points while sizes are hidden, and what they were then */
 
 void classes_init(const size_list *sizes);
 /* Blocks of `size` bytes, of which as many as fit go into a slab. Above an alignment of 64 without colours. */

@@ -133,7 +133,7 @@ INLINE void *bin_pop_unwatched(size_t size)
 {
     if (LIKELY(pm_unwatched <= (int64_t)size))
         return NULL;
-    void *p = bin_pop((bin *)((char *)my_heap + READ(&READ(&pm_sizes)[(size + QUANTUM - 1) / QUANTUM])));
+    void *p = bin_pop((bin *)((char *)my_heap + READ(&pm_sizes_aside[(size + QUANTUM - 1) / QUANTUM])));
     pm_unwatched -= p ? (int64_t)size : 0;
     return p;
 }

@@ -205,13 +205,13 @@ void learn_note(slab *s, size_t size, uint32_t heaps)
 
 /* ---- hidden sizes ---- */
 
-static uint16_t kept_aside[BLOCK_MAX / QUANTUM + 1] RARE;
+uint16_t pm_sizes_aside[BLOCK_MAX / QUANTUM + 1] RARE;
 
 bool sizes_hide(bool hide)
 {
     if (!os_lock_try(&pm_learn.lock))
         return false;
-    uint16_t *from = hide ? pm_bin_offset : kept_aside, *to = hide ? kept_aside : pm_bin_offset;
+    uint16_t *from = hide ? pm_bin_offset : pm_sizes_aside, *to = hide ? pm_sizes_aside : pm_bin_offset;
     bool change = pm_sizes == from;
     for (size_t i = 0; change && i <= BLOCK_MAX / QUANTUM; i++)
         __atomic_store_n(&to[i], LOAD(&from[i]), __ATOMIC_RELEASE);

@@ -84,6 +84,27 @@ static void too_many_samples_are_thinned_out(void **state)
     pools_check();
 }
 
+/* Where heap 0's gate is somebody else's, the next request stands for the one that should have been sampled. */
+static void a_sample_that_cannot_be_made_is_made_later(void **state)
+{
+    (void)state;
+    who_start(RATE);
+    for (size_t i = 0; i < 100 * RATE / SIZE; i++) {
+        if (i % (2 * RATE / SIZE) == 0)
+            os_lock_take(&pm_registry.gate);
+        if (i % (2 * RATE / SIZE) == RATE / SIZE)
+            os_lock_give(&pm_registry.gate);
+        assert_non_null(blocks[i] = take(SIZE));
+    }
+    os_lock_give(&pm_registry.gate);
+    assert_int_equal(LOAD(&table()->missed), 0);
+    assert_in_range(table_sum().bytes, 90 * RATE, 110 * RATE);
+    for (size_t i = 0; i < 100 * RATE / SIZE; i++)
+        free_block(blocks[i]);
+    who_stop();
+    who_settle();
+}
+
 static void programs_ask_for_it(void **state)
 {
     (void)state;
@@ -193,6 +214,7 @@ int main(int argc, char **argv)
     pools_start((char *const[]){NULL});
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(too_many_samples_are_thinned_out),
+        cmocka_unit_test(a_sample_that_cannot_be_made_is_made_later),
         cmocka_unit_test(programs_ask_for_it),
         cmocka_unit_test(a_wish_that_nobody_renews_ends),
         cmocka_unit_test(begun_and_ended_again_and_again),
