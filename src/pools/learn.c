@@ -192,7 +192,7 @@ static void class_look(unsigned klass, uint32_t heaps)
 /* Blocks of a larger class, or of an aligned one, are no sample. */
 void learn_note(slab *s, size_t size, uint32_t heaps)
 {
-    size_t at = (size + QUANTUM - 1) / QUANTUM;
+    size_t at = (size_max(size, 1) + QUANTUM - 1) / QUANTUM; /* of 0 bytes, too, is a block */
     unsigned klass = s->klass;
     if (!pm_learn.on || s->asked == at || class_at(at) != klass)
         return;

@@ -67,6 +67,21 @@ static void what_fits_already_teaches_nothing(void **state)
     assert_int_equal(pm_learn.changes, before);
 }
 
+/* They have no size to divide by. */
+static void blocks_of_nothing_teach_nothing(void **state)
+{
+    (void)state;
+    uint32_t before = pm_learn.changes;
+    size_t n = 0;
+    for (; n < MANY; n++) {
+        assert_non_null(blocks[n] = alloc_slow(class_of(0), 0));
+        learn_note(slab_of(blocks[n]), n % 3 ? 0 : QUANTUM, 1);
+    }
+    assert_int_equal(pm_learn.changes, before);
+    assert_int_equal(LOAD(&pm_learn_held[0]), 0);
+    give(n);
+}
+
 static void aligned_requests_lie_as_before(void **state)
 {
     (void)state;
@@ -172,8 +187,8 @@ int main(void)
     pools_start(settings);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_few_blocks_teach_nothing),      cmocka_unit_test(many_of_one_size_get_theirs),
-        cmocka_unit_test(what_fits_already_teaches_nothing), cmocka_unit_test(aligned_requests_lie_as_before),
-        cmocka_unit_test(hidden_sizes_are_learned_too),
+        cmocka_unit_test(what_fits_already_teaches_nothing), cmocka_unit_test(blocks_of_nothing_teach_nothing),
+        cmocka_unit_test(aligned_requests_lie_as_before),    cmocka_unit_test(hidden_sizes_are_learned_too),
         cmocka_unit_test(numbers_go_upwards_only),         cmocka_unit_test(changes_are_bounded),
         cmocka_unit_test(nothing_is_kept_of_what_is_gone),
     };
