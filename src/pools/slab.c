@@ -19,7 +19,7 @@ static void slab_refresh(slab *s, const size_class *c)
         memset(remote_bits(s, c), 0, SLAB_BITS_BYTES);
     s->chain = NULL;
     STORE(&s->back, 0);
-    s->trimmed = false;
+    s->trimmed = s->unordered = false;
 }
 
 void slab_reset(slab *s, const size_class *c)
