@@ -125,7 +125,7 @@ INLINE void housekeep_filled(heap *h, block *p, size_t size)
 #define SHORTAGE_LEAST 32 /* requests; twice as many after each search in vain */
 #define SHORTAGE_MOST 1024
 
-static bool shortage_lasts(heap *h, unsigned klass)
+bool alloc_is_short(heap *h, unsigned klass)
 {
     shortage *s = &h->shortage;
     if (LIKELY((s->classes >> klass & 1) == 0))
@@ -206,7 +206,7 @@ block *alloc_fill(heap *h, bin *b)
 static block *orphan_take(unsigned klass)
 {
     heap *h = registry_orphan();
-    if (shortage_lasts(h, klass) || !heap_enter(h))
+    if (alloc_is_short(h, klass) || !heap_enter(h))
         return NULL;
     block *p = alloc_fill(h, &h->bins[klass]);
     heap_leave(h);
@@ -252,7 +252,7 @@ static NOINLINE void *alloc_refill(unsigned klass, size_t size)
     heap *h = thread_heap();
     block *p;
     if (LIKELY(h != NULL)) {
-        if (UNLIKELY(shortage_lasts(h, klass) || !heap_enter(h)))
+        if (UNLIKELY(alloc_is_short(h, klass) || !heap_enter(h)))
             return NULL;
         p = alloc_fill(h, &h->bins[klass]);
         housekeep_filled(h, p, size);

@@ -17,6 +17,8 @@ extern bool pm_pools_ready; /* pools_init, releases */
 void *alloc_slow(unsigned klass, size_t size);
 /* The same with all of its bytes zero. */
 void *alloc_zeroed(unsigned klass, size_t size);
+/* All was searched in vain a moment ago, and nothing has come back since: this request is not looked for. */
+bool alloc_is_short(heap *h, unsigned klass);
 /* The parts of it, for the hardened library: by the thread, which is inside; what is done now and then; without a heap. */
 block *alloc_fill(heap *h, bin *b);
 void alloc_housekeep(heap *h);

@@ -327,15 +327,25 @@ INLINE void *dress(char *p, const size_class *c, size_t size, maker by, const vo
     return p;
 }
 
+static block *take_more(heap *h, unsigned klass)
+{
+    if (UNLIKELY(alloc_is_short(h, klass) || !heap_enter(h)))
+        return NULL;
+    block *p = refill(keeper_of(h), h, klass);
+    heap_leave(h);
+    return p;
+}
+
 static NOINLINE block *take_slow(unsigned klass)
 {
     heap *h = thread_heap();
     if (!h)
         return alloc_orphan(klass);
-    if (!heap_enter(h))
-        return NULL;
-    block *p = refill(keeper_of(h), h, klass);
-    heap_leave(h);
+    block *p = take_more(h, klass);
+    if (UNLIKELY(!p && h->keeper && keeper_enter(h))) {
+        p = keeper_take_early(h->keeper, h, klass);
+        keeper_leave(h);
+    }
     return p;
 }
 

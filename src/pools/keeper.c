@@ -59,6 +59,15 @@ void keeper_deal(keeper *k, heap *h, unsigned klass, block **blocks, size_t n)
     h->bins[klass].room -= (int32_t)n;
 }
 
+block *keeper_take_early(keeper *k, heap *h, unsigned klass)
+{
+    shelf *s = shelf_of(k, klass);
+    if (s->count < 2)
+        return NULL;
+    h->bins[klass].room++;
+    return quarantine_pop(k, s, s->count);
+}
+
 /* ---- to the slabs ---- */
 
 void keeper_pass(block *p) { block_send(slab_of(p), p); }

@@ -117,6 +117,8 @@ INLINE block *keeper_take(keeper *k, heap *h, unsigned klass)
     k->falling = 0;
     return p;
 }
+/* At the limit, sooner than what the next allocator would give: one that has not waited for long, but the newest; or NULL. */
+block *keeper_take_early(keeper *k, heap *h, unsigned klass);
 /* How many new blocks of c one gets at once. */
 INLINE size_t keeper_deals(const size_class *c) { return size_min(size_max(HAND_BYTES / c->size, 2), HAND_BLOCKS); }
 /* Blocks of one class that lie side by side, for an empty hand. They are taken in random order, the first thousand of a class; then

@@ -45,7 +45,7 @@ int main(void)
     CHECKF(hits < 4 * PAIRS / 20, "%zu searches", hits);
     for (int i = 0; i < HELD; i++)
         free(held[i]);
-    void *far = malloc(40000), *near;
+    void *far = malloc(400000), *near;
     for (int i = 0; i < 1000; i++)
         CHECK((near = malloc(200)) != NULL);
     CHECKF((size_t)near >> 36 != (size_t)far >> 36, "what came back is not used");
