@@ -313,18 +313,27 @@ static COLD void __attribute__((noreturn)) stop_taken(const char *p, const size_
     stop_at(p, CALL_MALLOC, tail_is_live(*block_tail(p, c) ^ key_of(p)) ? "handed out twice" : WRITTEN, caller);
 }
 
-/* The block, of class c, is as it was left, and becomes the program's. */
-INLINE void *dress(char *p, const size_class *c, size_t size, maker by, const void *caller)
+/* A block of `bytes`, whose tail was `tail`, is as it was left, and becomes the program's. */
+INLINE void *dress(char *p, size_t bytes, size_t size, maker by, uint64_t key)
 {
-    size_t bytes = c->size;
-    uint64_t *at = (uint64_t *)(void *)(p + bytes) - 1, key = key_of(p), tail;
-    bool zero = LIKELY(bytes < 4 * KIB) ? tail = *at, is_zero(p, (const char *)at) : large_is_zero(p, c, &tail);
-    if (UNLIKELY(!zero || (tail != 0 && !tail_is_freed(tail ^ key))))
-        stop_taken(p, c, caller);
+    uint64_t *at = (uint64_t *)(void *)(p + bytes) - 1;
     tail_busy(at, key);
     canary_put(p, size, bytes, key);
     __atomic_store_n(at, tail_live(size, by) ^ key, __ATOMIC_RELEASE);
     return p;
+}
+
+INLINE bool tail_may_go(uint64_t tail, uint64_t key) { return tail == 0 || tail_is_freed(tail ^ key); }
+
+#define SHORT_TAKE (4 * KIB) /* block sizes; from there on it matters whether a page is touched */
+
+/* On the long way, or of a large class. */
+static NOINLINE void *dress_checked(char *p, const size_class *c, size_t size, maker by, const void *caller)
+{
+    uint64_t key = key_of(p), tail;
+    if (UNLIKELY(!large_is_zero(p, c, &tail) || !tail_may_go(tail, key)))
+        stop_taken(p, c, caller);
+    return dress(p, c->size, size, by, key);
 }
 
 static block *take_more(heap *h, unsigned klass)
@@ -363,16 +372,24 @@ INLINE char *take(unsigned klass, const void *caller)
     return (char *)p;
 }
 
+/* Calls nothing but in its last step, so that gcc saves few registers. */
 void *hardened_take(size_t size, maker by, const void *caller, hardened_rest *rest)
 {
-    char *p = NULL;
-    if (LIKELY(size - 1 < BLOCK_MAX - CANARY_LEAST && !READ(&pm_config.guard) && !READ(&pm_watching) && !READ(&pm_asked))) {
-        unsigned klass = class_in(READ(&pm_sizes), size + CANARY_LEAST);
-        p = take(klass, caller);
-        if (LIKELY(p != NULL))
-            return dress(p, &pm_classes[klass], size, by, caller);
-    }
-    return rest(size, by, caller);
+    if (UNLIKELY(size - 1 >= BLOCK_MAX - CANARY_LEAST || READ(&pm_config.guard) || READ(&pm_watching) || READ(&pm_asked)))
+        return rest(size, by, caller);
+    unsigned klass = class_in(READ(&pm_sizes), size + CANARY_LEAST);
+    char *p = take(klass, caller);
+    if (UNLIKELY(!p))
+        return rest(size, by, caller);
+    const size_class *c = &pm_classes[klass];
+    size_t bytes = c->size;
+    if (UNLIKELY(bytes >= SHORT_TAKE))
+        return dress_checked(p, c, size, by, caller);
+    const char *at = p + bytes - sizeof(uint64_t);
+    uint64_t key = key_of(p);
+    if (UNLIKELY(!is_zero(p, at) || !tail_may_go(word_at(at), key)))
+        stop_taken(p, c, caller);
+    return dress(p, bytes, size, by, key);
 }
 
 INLINE unsigned class_for(size_t size, size_t align)
@@ -400,7 +417,7 @@ void *hardened_alloc(size_t size, size_t align, maker by, const void *caller)
         return p;
     p = take(klass, caller);
     p = p ? p : take_slow(klass);
-    return p ? dress(p, &pm_classes[slab_of(p)->klass], size, by, caller) : NULL; /* at the limit, of a larger class */
+    return p ? dress_checked(p, &pm_classes[slab_of(p)->klass], size, by, caller) : NULL; /* at the limit, of a larger class */
 }
 
 /* ---- back ---- */
@@ -426,25 +443,23 @@ typedef struct place {
     bool first; /* of its slab: before it lies a guard */
 } place;
 
-static COLD bool place_elsewhere(const char *p, call c, const void *caller)
-{
-    if (LOAD(&slab_of(p)->home) != HEAP_POOL)
-        stop_nowhere(p, c, caller);
-    return false;
-}
-
-/* The block that begins at p, which is in the region; all else is told. False: a guest's. Malloc's slabs have neither heads nor colours
- * here. */
-INLINE bool place_find(place *at, const char *p, call c, const void *caller)
+/* True: malloc's block that begins at p, which is in the region. Malloc's slabs have neither heads nor colours here. */
+INLINE bool place_is(place *at, const char *p)
 {
     const slab *s = slab_of(p);
     at->klass = READ(&s->klass);
     const size_class *size = at->size = &pm_classes[at->klass];
     size_t offset = (region_offset(p) & (SLAB_SIZE - 1)) - SLAB_GUARD, number = offset * size->inverse >> 32;
     at->first = offset == 0;
-    if (UNLIKELY(!heap_is_real(READ(&s->home)) || number >= size->per_slab || number * size->size != offset))
-        return place_elsewhere(p, c, caller);
-    return true;
+    return heap_is_real(READ(&s->home)) && number < size->per_slab && number * size->size == offset;
+}
+
+/* All else is told. False: a guest's. */
+static bool place_find(place *at, const char *p, call c, const void *caller)
+{
+    if (UNLIKELY(!place_is(at, p) && LOAD(&slab_of(p)->home) != HEAP_POOL))
+        stop_nowhere(p, c, caller);
+    return LOAD(&slab_of(p)->home) != HEAP_POOL;
 }
 
 static COLD void __attribute__((noreturn)) stop_block(const char *p, const size_class *size, call c, const void *caller)
@@ -469,53 +484,35 @@ INLINE uint64_t live_checked(const char *p, place at, uint64_t key, call c, cons
     return shown;
 }
 
-/* Zeroed, and said to be given back. */
-INLINE void undress(char *p, size_t bytes, size_t asked, uint64_t stamp, uint64_t key)
-{
-    uint64_t *at = (uint64_t *)(void *)(p + bytes) - 1;
-    tail_busy(at, key);
-    if (LIKELY(bytes <= ZERO_INLINE))
-        zero_all(p, (char *)at);
-    else
-        memset(p, 0, asked + size_min(canary_room(asked, bytes), CANARY_MOST));
-    __atomic_store_n(at, stamp ^ key, __ATOMIC_RELEASE);
-}
-
-/* A thread that has no keeper makes one; where a signal handler has come in between, it is for later. */
-static NOINLINE void give_slow(char *p, unsigned klass, size_t asked)
+/* On the long way, or of a large class. A thread that has no keeper makes one; where a signal handler has come in between, it is for
+ * later. */
+static NOINLINE void give(char *p, unsigned klass, size_t asked)
 {
     heap *h = thread_heap();
     keeper *k = h ? keeper_of(h) : NULL;
     block *freed = (block *)(void *)p;
-    undress(p, pm_classes[klass].size, asked, k ? k->stamp : keeper_stamp((uint32_t)os_now_ms(), os_thread()), key_of(p));
-    if (!k) {
-        keeper_pass(freed);
+    size_t bytes = pm_classes[klass].size;
+    uint64_t *at = (uint64_t *)(void *)(p + bytes) - 1, key = key_of(p);
+    bool entered = k && keeper_enter(h);
+    tail_busy(at, key);
+    memset(p, 0, asked + size_min(canary_room(asked, bytes), CANARY_MOST));
+    __atomic_store_n(at, (k ? k->stamp : keeper_stamp((uint32_t)os_now_ms(), os_thread())) ^ key, __ATOMIC_RELEASE);
+    if (UNLIKELY(!entered)) {
+        k ? keeper_late(k, freed) : keeper_pass(freed);
         return;
     }
-    if (!keeper_enter(h)) {
-        keeper_late(k, freed);
-        return;
-    }
+    k->last = (const uint64_t *)(const void *)p;
     bool send = keeper_quarantine(k, h, freed, klass);
     keeper_leave(h);
-    if (send)
+    if (UNLIKELY(send))
         keeper_send(k, h);
 }
 
-/* Back to where it is kept. */
-INLINE void give(char *p, place at, size_t asked, uint64_t key)
+static NOINLINE void give_overflow(keeper *k, heap *h, block *p, unsigned klass)
 {
-    heap *h = my_heap;
-    keeper *k = h->keeper;
-    if (UNLIKELY(!k || !keeper_enter(h))) {
-        give_slow(p, at.klass, asked);
-        return;
-    }
-    undress(p, at.size->size, asked, k->stamp, key);
-    k->last = (const uint64_t *)(const void *)p;
-    bool send = keeper_quarantine(k, h, (block *)(void *)p, at.klass);
+    bool send = keeper_overflow(k, h, p, klass);
     keeper_leave(h);
-    if (UNLIKELY(send))
+    if (send)
         keeper_send(k, h);
 }
 
@@ -527,31 +524,78 @@ static COLD void __attribute__((noreturn)) stop_call(const char *p, call c, size
     stop(m, p, c, m.what, caller);
 }
 
-/* None of the region's blocks. False: none of ours at all. */
-static NOINLINE bool free_elsewhere(void *p, call c, size_t said, const void *caller)
+/* None of the region's blocks. */
+static NOINLINE void free_elsewhere(void *p, call c, size_t said, const void *caller, hardened_foreign *foreign)
 {
-    if (!nothing_holds(p))
-        return LOAD(&pm_guarding) && guard_free(p, c, said, caller);
-    nothing_check(p, c, true, caller);
-    return true;
+    if (p && nothing_holds(p))
+        nothing_check(p, c, true, caller);
+    else if (!LOAD(&pm_guarding) || !guard_free(p, c, said, caller))
+        foreign(p);
 }
 
-bool hardened_free(void *p, call c, size_t said, const void *caller)
+/* Step by step, with a report. */
+static NOINLINE void free_checked(void *p, call c, size_t said, const void *caller)
 {
     place at;
-    if (UNLIKELY(!region_holds(p)))
-        return free_elsewhere(p, c, said, caller);
     if (UNLIKELY(!place_find(&at, p, c, caller))) {
         free_other(p, slab_of(p));
-        return true;
+        return;
     }
-    uint64_t key = key_of(p), shown = live_checked(p, at, key, c, caller);
+    uint64_t shown = live_checked(p, at, key_of(p), c, caller);
     if (UNLIKELY(maker_of(c) != tail_by(shown) || (said != SIZE_MAX && said != tail_size(shown))))
         stop_call(p, c, said, caller);
-    if (UNLIKELY(READ(&pm_watching) || READ(&pm_asked)))
+    if (UNLIKELY(watchers_wait()))
         watch_free(p, tail_size(shown));
-    give(p, at, tail_size(shown), key);
-    return true;
+    give(p, at.klass, tail_size(shown));
+}
+
+/* Nothing is wrong with the block, and nobody watches. */
+INLINE bool is_good(const char *p, place at, uint64_t key, uint64_t shown, call c, size_t said)
+{
+    size_t bytes = at.size->size, size = tail_size(shown);
+    return tail_is_live(shown) && size + CANARY_LEAST <= bytes && canary_holds(p, size, bytes, key) &&
+           (at.first || before_is_good(p, bytes, __atomic_load_n((const uint64_t *)(const void *)p - 1, __ATOMIC_ACQUIRE))) &&
+           maker_of(c) == tail_by(shown) && (said == SIZE_MAX || said == size) && !READ(&pm_watching) && !READ(&pm_asked);
+}
+
+/* Calls nothing but in its last step, as hardened_take. */
+void hardened_free(void *p, call c, size_t said, const void *caller, hardened_foreign *foreign)
+{
+    place at;
+    if (UNLIKELY(!region_holds(p))) {
+        free_elsewhere(p, c, said, caller, foreign);
+        return;
+    }
+    size_t bytes = 0;
+    uint64_t key = key_of(p), shown = 0;
+    bool good = place_is(&at, p);
+    if (LIKELY(good)) {
+        bytes = at.size->size;
+        shown = word_at((const char *)p + bytes - sizeof key) ^ key;
+        good = is_good(p, at, key, shown, c, said);
+    }
+    if (UNLIKELY(!good)) {
+        free_checked(p, c, said, caller);
+        return;
+    }
+    heap *h = my_heap;
+    keeper *k = h->keeper;
+    if (UNLIKELY(bytes > ZERO_INLINE || !k || !keeper_enter(h))) {
+        give(p, at.klass, tail_size(shown));
+        return;
+    }
+    uint64_t *tail = (uint64_t *)(void *)((char *)p + bytes) - 1;
+    tail_busy(tail, key);
+    zero_all(p, (char *)tail);
+    __atomic_store_n(tail, k->stamp ^ key, __ATOMIC_RELEASE);
+    k->last = p;
+    shelf *s = shelf_of(k, at.klass);
+    if (UNLIKELY(!shelf_has_room(k, s))) {
+        give_overflow(k, h, p, at.klass);
+        return;
+    }
+    quarantine_push(h, s, p, at.klass);
+    keeper_leave(h);
 }
 
 size_t hardened_size(const void *p, call c, const void *caller)

@@ -134,11 +134,13 @@ INLINE void quarantine_push(heap *h, shelf *s, block *p, unsigned klass)
     STORE(&s->count, (uint16_t)(n + 1));
     h->bins[klass].room--;
 }
+/* One more block was given back. */
+INLINE bool shelf_has_room(keeper *k, const shelf *s) { return LIKELY(++k->falling < FALL_BLOCKS && s->count < s->most); }
 /* A block of klass was given back. True: enough are going for keeper_send. */
 INLINE bool keeper_quarantine(keeper *k, heap *h, block *p, unsigned klass)
 {
     shelf *s = shelf_of(k, klass);
-    if (UNLIKELY(++k->falling >= FALL_BLOCKS || s->count >= s->most))
+    if (UNLIKELY(!shelf_has_room(k, s)))
         return keeper_overflow(k, h, p, klass);
     quarantine_push(h, s, p, klass);
     return false;

@@ -30,8 +30,7 @@ void *allocate_hardened(size_t size, maker by, const void *caller) { return hard
 
 void release_hardened(void *p, call c, size_t said, const void *caller)
 {
-    if (p && !hardened_free(p, c, said, caller))
-        free_foreign(p);
+    hardened_free(p, c, said, caller, free_foreign);
 }
 
 static void *realloc_foreign(void *p, size_t size, const void *caller)
