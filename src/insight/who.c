@@ -10,7 +10,7 @@
 #define LOOKS 16           /* calls of a thread between two looks at the clock */
 #define UNWATCHED_MOST ((int64_t)(64 * KIB)) /* bytes between two such calls, at most */
 #define TOKENS_MOST 8192   /* samples in a row at the rate that was asked for */
-#define TOKENS_A_MS 2      /* in the long run: a sample costs two or three microseconds */
+#define TOKENS_A_MS 1      /* in the long run: a sample costs two or three microseconds */
 #define SHIFT_MOST 16      /* the rate is doubled so often at most */
 #define THIN_LINES 16      /* looked through with each sample, after the rate has doubled */
 

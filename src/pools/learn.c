@@ -16,6 +16,7 @@
 #define POOL_COST_HEAP (64 * KIB)   /* for each further heap */
 #define SEEN_LEAST 8                /* slabs that an opinion rests on */
 #define GROWTH_LEAST 12              /* slabs opened, and a quarter of those there are, between two looks at a class */
+#define VAIN_MOST 5                 /* looks: then 32 times as many slabs are opened between two */
 #define DEARER_EVERY 16             /* changes after which the next ones must save twice as much */
 
 learner pm_learn;
@@ -47,17 +48,24 @@ static void held_forget(slab *s)
     s->asked = 0;
 }
 
+/* Who has closed it holds the lock. */
+static COLD void open_wait(unsigned klass)
+{
+    do {
+        __atomic_fetch_sub(&pm_learn.slabs[klass], 1, __ATOMIC_RELAXED);
+        os_lock_take(&pm_learn.lock);
+        os_lock_give(&pm_learn.lock);
+    } while (__atomic_fetch_add(&pm_learn.slabs[klass], 1, __ATOMIC_ACQUIRE) & CLASS_CLOSED);
+}
+
 void learn_open(slab *s, unsigned klass)
 {
     s->asked = 0;
     if (!pm_learn.on)
         return;
-    while (UNLIKELY(__atomic_fetch_add(&pm_learn.slabs[klass], 1, __ATOMIC_ACQUIRE) & CLASS_CLOSED)) {
-        __atomic_fetch_sub(&pm_learn.slabs[klass], 1, __ATOMIC_RELAXED);
-        os_lock_take(&pm_learn.lock); /* who has closed it holds this */
-        os_lock_give(&pm_learn.lock);
-    }
     STORE(&pm_learn.opened[klass], LOAD(&pm_learn.opened[klass]) + 1);
+    if (UNLIKELY(__atomic_fetch_add(&pm_learn.slabs[klass], 1, __ATOMIC_ACQUIRE) & CLASS_CLOSED))
+        open_wait(klass);
 }
 
 void learn_close(slab *s)
@@ -171,10 +179,12 @@ static size_t price(uint32_t heaps)
     return (POOL_COST + (heaps - 1) * POOL_COST_HEAP) << pm_learn.changes / DEARER_EVERY;
 }
 
-/* What is held already stays as it is: a further size saves where more is going to be held. */
+/* What is held already stays as it is: a further size saves where more is going to be held. Where no more is than there once was, each
+ * look in vain makes the next one rarer. */
 static bool class_grows(unsigned klass)
 {
-    return LOAD(&pm_learn.opened[klass]) >= GROWTH_LEAST + LOAD(&pm_learn.slabs[klass]) / 4;
+    uint32_t slabs = LOAD(&pm_learn.slabs[klass]), shift = slabs > LOAD(&pm_learn.most[klass]) ? 0 : LOAD(&pm_learn.vain[klass]);
+    return LOAD(&pm_learn.opened[klass]) >> shift >= GROWTH_LEAST + slabs / 4;
 }
 
 static void class_look(unsigned klass, uint32_t heaps)
@@ -182,9 +192,12 @@ static void class_look(unsigned klass, uint32_t heaps)
     if (!os_lock_try(&pm_learn.lock))
         return;
     STORE(&pm_learn.opened[klass], 0);
+    STORE(&pm_learn.most[klass], (uint32_t)size_max(LOAD(&pm_learn.most[klass]), LOAD(&pm_learn.slabs[klass])));
     size_t most = LOAD(&pm_learn.slabs[klass]) * (SLAB_SIZE / 4); /* a class's sizes differ by less, from 64 bytes on */
     candidate best = most > price(heaps) && pm_learn.changes < LEARN_CHANGES ? best_size(klass) : (candidate){0, 0};
-    if (best.saved > price(heaps))
+    bool worth = best.saved > price(heaps);
+    STORE(&pm_learn.vain[klass], worth ? 0 : (uint8_t)size_min(pm_learn.vain[klass] + 1u, VAIN_MOST));
+    if (worth)
         class_insert(best.at, klass);
     os_lock_give(&pm_learn.lock);
 }

@@ -18,6 +18,8 @@ typedef struct learner {
     os_lock lock;                /* guards the shapes of learned classes and pm_bin_offset; nothing is taken under it */
     uint32_t slabs[CLASS_MAX];   /* atomic: opening acquires, closing releases */
     uint32_t opened[CLASS_MAX];  /* since the class was looked at */
+    uint32_t most[CLASS_MAX];    /* slabs[c] at most, when it was looked at */
+    uint8_t vain[CLASS_MAX];     /* looks in a row that found nothing; lock */
     uint16_t lowest[CLASS_MAX];  /* (size + 15) / 16 of the smallest request that leads to it; lock */
     uint32_t before[CLASS_MAX];  /* slabs that were there when the class began to serve what it does now */
 } learner;
