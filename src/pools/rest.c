@@ -5,7 +5,7 @@
 #include "pools/depot.h"
 #include "pools/slab.h"
 
-#define PINS_LOOK 16
+#define PINS_LOOK 8
 #define FALLS_LEAST 3   /* slabs near their end since a bin was filled: fewer are chance, where blocks are replaced at random */
 #define FALLS_DOWN 16   /* bins with blocks for each of them */
 #define REST_BLOCKS 256 /* that go home at once, at most */

@@ -85,22 +85,37 @@ static size_t run_length(uint64_t word, size_t most)
 
 INLINE block *block_behind(const block *p, size_t size) { return (block *)((uintptr_t)p + size); }
 
-/* Neighbours, at least one. By fours: two instructions a block, where a loop costs five. */
+/* Neighbours, at least one. By eights: little more than two instructions a block, where a loop costs five. */
 INLINE block **blocks_link(block **link, char *at, size_t size, size_t n)
 {
     block *p = (block *)at;
     *link = p;
-    for (; n > 4; n -= 4) {
-        block *q = block_behind(p, size), *r = block_behind(q, size), *s = block_behind(r, size), *next = block_behind(s, size);
-        p->next = q;
-        q->next = r;
-        r->next = s;
-        s->next = next;
-        p = next;
+    for (; n > 8; n -= 8) {
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++)
+            p = p->next = block_behind(p, size);
     }
     for (; n > 1; n--)
         p = p->next = block_behind(p, size);
     return &p->next;
+}
+
+/* Neighbours that are free, from *at on: whole words of them, or those of one word, behind others that are not. They are taken. */
+static size_t bits_take(uint64_t *bits, size_t *at, size_t most)
+{
+    uint64_t *word = bits + *at / 64;
+    size_t n = 0;
+    while (n + 64 <= most && word[n / 64] == UINT64_MAX) {
+        word[n / 64] = 0;
+        n += 64;
+    }
+    if (n > 0)
+        return n;
+    size_t from = (size_t)__builtin_ctzll(*word | (uint64_t)1 << 63);
+    *at += from;
+    n = run_length(*word >> from, most);
+    *word &= ~(run_bits(n) << from);
+    return n;
 }
 
 /* Ascending addresses make what a program allocates together lie together, whatever order it was freed in: 20 to 25 % off
@@ -108,16 +123,14 @@ INLINE block **blocks_link(block **link, char *at, size_t size, size_t n)
 block **slab_take(slab *s, const size_class *c, block **link, size_t most)
 {
     uint64_t *bits = slab_bits(s, c);
-    char *first = slab_first(s, c);
-    size_t w = s->hint, taken = 0, last = 0, size = c->size;
-    for (most = size_min(most, s->free); taken < most; w += bits[w] == 0) {
-        size_t from = (size_t)__builtin_ctzll(bits[w] | (uint64_t)1 << 63), run = run_length(bits[w] >> from, most - taken);
-        if (UNLIKELY(run == 0)) /* the word has none */
-            continue;
-        link = blocks_link(link, first + (w * 64 + from) * size, size, run);
-        bits[w] &= ~(run_bits(run) << from);
-        last = w * 64 + from + run;
-        taken += run;
+    size_t w = s->hint, taken = 0, last = 0;
+    for (most = size_min(most, s->free); taken < most;) {
+        size_t at = w * 64, n = bits_take(bits, &at, most - taken);
+        if (LIKELY(n > 0)) /* else the word has none */
+            link = blocks_link(link, slab_first(s, c) + at * c->size, c->size, n);
+        last = n ? at + n : last;
+        taken += n;
+        w += n > 64 ? n / 64 : bits[w] == 0;
     }
     s->hint = (uint8_t)w;
     high_raise(s, c, last);
