@@ -194,13 +194,13 @@ static slab *take_waiting(size_class *c)
 
 static size_t dirty_allowed(void);
 
-/* A quarter of what others leave, so that all of them together never have more than may lie empty. */
+/* Half of what others leave, so that all of them together never have more than may lie empty. */
 static void handful_settle(handful *h)
 {
     depot *d = &pm_depot;
     d->lent -= h->may;
     size_t left = dirty_allowed() - size_min(dirty_allowed(), d->lent);
-    h->may = (uint16_t)(h->wants > 1 ? size_min(size_min(h->wants, left / 4), h->slabs / 8) : 0);
+    h->may = (uint16_t)(h->wants > 1 ? size_min(size_min(h->wants, left / 2), h->slabs / 4) : 0);
     d->lent += h->may;
 }
 

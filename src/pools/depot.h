@@ -35,13 +35,13 @@ typedef struct depot {
 extern depot pm_depot;
 
 /* How many empty slabs a heap keeps: what it wants doubles with each trip to the depot, and falls to 1 with a tick without need; what
- * it may is said at each trip, and never more than an eighth of its slabs. The heap's lock. */
+ * it may is said at each trip, and never more than a quarter of its slabs. The heap's lock. */
 typedef struct handful {
     uint16_t wants, may;
     uint32_t slabs; /* of the heap that have blocks out */
 } handful;
 #define HANDFUL_MOST 32
-INLINE size_t handful_most(const handful *h) { return size_min(h->may, h->slabs / 8); }
+INLINE size_t handful_most(const handful *h) { return size_min(h->may, h->slabs / 4); }
 
 INLINE void depot_tell_news(void) { __atomic_fetch_add(&pm_depot.news, 1, __ATOMIC_RELAXED); }
 

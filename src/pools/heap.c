@@ -138,13 +138,13 @@ static void spares_leave(heap *h, size_t kept)
     h->spares = (uint16_t)kept;
 }
 
-/* Room among the spares; where there is none half of them leave at once. */
+/* Room among the spares; where there is none all but the newest quarter leave at once. */
 static void spares_room(heap *h)
 {
     size_t most = size_max(SPARES, handful_most(&h->handful));
     if (h->spares < most)
         return;
-    spares_leave(h, most / 2);
+    spares_leave(h, most / 4);
     PROBE(handful, h->number, most);
     handful_grow(&h->handful);
 }

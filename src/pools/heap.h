@@ -291,7 +291,12 @@ void heap_tell(slab *s); /* the same, from whoever has not; nothing when it is b
 extern uint32_t pm_tellers;
 extern __thread uint32_t pm_tells __attribute__((visibility("hidden")));
 
-INLINE block_run *runs_of(heap *h, const slab *s) { return h->runs[slab_index(s) % RUN_SETS]; }
+/* Heaps take slabs by the handful, so that those in use lie at even steps. */
+INLINE block_run *runs_of(heap *h, const slab *s)
+{
+    size_t n = slab_index(s);
+    return h->runs[(n ^ n / RUN_SETS) % RUN_SETS];
+}
 
 /* A block of another heap's slab joins its run, without the lock. False: there is none, or it is full. */
 INLINE bool heap_post(heap *h, slab *s, void *p)
