@@ -101,6 +101,11 @@ INLINE void housekeep_freed(heap *h)
 }
 void alloc_housekeep(heap *h) { housekeep_freed(h); }
 
+static void request_note(block *p, size_t size)
+{
+    learn_note(slab_of(p), size, LOAD(&pm_registry.count) - LOAD(&pm_registry.idle_count) - 1);
+}
+
 /* Of malloc's slow paths: one that is a sample. */
 static NOINLINE void heap_sample(heap *h, block *p, size_t size)
 {
@@ -109,13 +114,15 @@ static NOINLINE void heap_sample(heap *h, block *p, size_t size)
     heap_chores(h);
     rest_sample(h);
     if (p)
-        learn_note(slab_of(p), size, LOAD(&pm_registry.count) - LOAD(&pm_registry.idle_count) - 1);
+        request_note(p, size);
 }
 
 INLINE void housekeep_filled(heap *h, block *p, size_t size)
 {
     if (UNLIKELY(--h->fills == 0))
         heap_sample(h, p, size);
+    else if (p && UNLIKELY(slab_of(p)->asked == 0)) /* the first one from this slab is a sample for that */
+        request_note(p, size);
     if (UNLIKELY(pm_config.check))
         check_now_and_then(h);
 }

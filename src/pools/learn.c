@@ -15,6 +15,7 @@
 #define POOL_COST (64 * KIB)       /* half-full slabs, and blocks that came and went: measured on random sizes */
 #define POOL_COST_HEAP (64 * KIB)   /* for each further heap */
 #define SEEN_LEAST 8                /* slabs that an opinion rests on */
+#define SEEN_SPREAD 32              /* … on sizes that lie apart */
 #define GROWTH_LEAST 12              /* slabs opened, and a quarter of those there are, between two looks at a class */
 #define VAIN_MOST 5                 /* looks: then 32 times as many slabs are opened between two */
 #define DEARER_EVERY 16             /* changes after which the next ones must save twice as much */
@@ -147,7 +148,7 @@ static size_t block_cost(size_t at) { return SLAB_SIZE / (SLAB_SIZE / (at * QUAN
  * than they lose: the slabs of the old class become emptier, not fewer. */
 static bool is_worth_it(size_t same, size_t below, size_t saved, size_t seen)
 {
-    return 4 * same >= 3 * below || 12 * saved >= seen * SLAB_SIZE;
+    return 4 * same >= 3 * below || (seen >= SEEN_SPREAD && 12 * saved >= seen * SLAB_SIZE);
 }
 
 /* Of the slabs only some were seen: the others hold the same, but for those from before. */
