@@ -252,12 +252,43 @@ void *large_more(size_t size)
     return NULL;
 }
 
+void large_twice(const void *p)
+{
+    misuse_abort(&(misuse){.pointer = p, .what = "double free"});
+}
+
+/* p is freed: is it in the list already; or is that a circle? By the heap's thread. */
+static void list_check(block **list, const block *p)
+{
+    block *first = LOAD(list) ? list_take(list) : NULL;
+    unsigned n = 0;
+    for (const block *q = first; q; q = q->next)
+        if (q == p || ++n > 2 * LIMIT_MOST)
+            large_twice(q);
+    if (first)
+        list_put(list, first);
+}
+
+static void bin_check(kept_bin *b, const block *p)
+{
+    list_check(&b->fresh, p);
+    list_check(&b->old, p);
+}
+
+void large_check(void)
+{
+    for (unsigned c = 0; keeping && heap_is_real(my_heap) && c < KEPT_BINS; c++)
+        bin_check(&my_heap->kept.bin[c], NULL);
+}
+
 void large_give(void *p)
 {
     size_t usable = pm_large_size(p);
     unsigned c = large_class_held(usable);
     heap *h = c < KEPT_BINS ? thread_heap() : NULL;
     block *all = NULL;
+    if (h)
+        bin_check(&h->kept.bin[c], p);
     large_gone(usable);
     pm_next.free(p);
     if (!h)
@@ -268,27 +299,6 @@ void large_give(void *p)
         bin_empty(b, c, &all);
         PROBE(large_fall, c, all);
         list_give(all);
-    }
-}
-
-void large_twice(const void *p)
-{
-    misuse_abort(&(misuse){.pointer = p, .what = "double free", .block = p, .bytes = pm_large_size((void *)(uintptr_t)p), .own_pages = true, .state = BLOCK_FREED});
-}
-
-/* More blocks than a bin may hold: a circle. */
-static void list_check(const block *p)
-{
-    for (unsigned n = 0; p; p = p->next)
-        if (++n > 2 * LIMIT_MOST)
-            large_twice(p);
-}
-
-void large_check(void)
-{
-    for (unsigned c = 0; keeping && heap_is_real(my_heap) && c < KEPT_BINS; c++) {
-        list_check(LOAD(&my_heap->kept.bin[c].fresh));
-        list_check(LOAD(&my_heap->kept.bin[c].old));
     }
 }
 
