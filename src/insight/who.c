@@ -10,7 +10,7 @@
 #define LOOKS 16           /* calls of a thread between two looks at the clock */
 #define UNWATCHED_MOST ((int64_t)(64 * KIB)) /* bytes between two such calls, at most */
 #define TOKENS_MOST 8192   /* samples in a row at the rate that was asked for */
-#define TOKENS_A_MS 1      /* in the long run: a sample costs two or three microseconds */
+#define TOKENS_A_MS 2      /* in the long run: a sample costs a microsecond or so */
 #define SHIFT_MOST 16      /* the rate is doubled so often at most */
 #define THIN_LINES 16      /* looked through with each sample, after the rate has doubled */
 
@@ -219,6 +219,13 @@ __attribute__((no_sanitize("address", "thread"))) static uint32_t stack_copy(uin
     return (uint32_t)bytes;
 }
 
+/* Its heap knows it; the kernel is a system call away. */
+static uint32_t thread_number(void)
+{
+    const heap *h = my_heap;
+    return heap_is_real(h) && h->thread > 0 ? h->thread : os_thread();
+}
+
 /* It has a number when it is whole: who reads meanwhile sees that it has none, or another one than before. */
 static void sample_write(who_table *t, who_sample *s, const void *p, size_t size, uint64_t weight)
 {
@@ -227,7 +234,7 @@ static void sample_write(who_table *t, who_sample *s, const void *p, size_t size
     s->size = size;
     STORE(&s->weight, weight);
     s->when = os_now_ms();
-    s->thread = os_thread();
+    s->thread = thread_number();
     os_registers_save(&s->registers);
     s->stack_bytes = s->registers.sp ? stack_copy((uint64_t *)(s + 1), s->registers.sp) : 0; /* on multiples of 16 */
     __atomic_store_n(&s->number, __atomic_add_fetch(&t->taken, 1, __ATOMIC_RELAXED), __ATOMIC_RELEASE);
