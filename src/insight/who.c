@@ -10,7 +10,7 @@
 #define LOOKS 16           /* calls of a thread between two looks at the clock */
 #define UNWATCHED_MOST ((int64_t)(64 * KIB)) /* bytes between two such calls, at most */
 #define TOKENS_MOST 8192   /* samples in a row at the rate that was asked for */
-#define TOKENS_A_MS 2      /* in the long run: a sample costs a microsecond or so */
+#define TOKENS_A_MS 4      /* in the long run: a sample costs a microsecond */
 #define SHIFT_MOST 16      /* the rate is doubled so often at most */
 #define THIN_LINES 16      /* looked through with each sample, after the rate has doubled */
 
@@ -311,11 +311,11 @@ static void sample_thin(who_table *t, const uint64_t *place, uint64_t mean)
         __atomic_compare_exchange_n(&s->weight, &weight, mean, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
-/* At three quarters of memory each sample is looked at once, and half of them go. */
+/* At four fifths of memory each sample is looked at once, and half of them go. */
 static void table_thin(who_table *t, size_t rate)
 {
     uint32_t lines = t->records * WHO_PLACES / WHO_LINE, done = LOAD(&t->thinned);
-    if (done >= lines && LOAD(&t->pages) > t->records / 4 * 3 && LOAD(&t->shift) < SHIFT_MOST &&
+    if (done >= lines && LOAD(&t->pages) > t->records / 16 * 13 && LOAD(&t->shift) < SHIFT_MOST &&
         __atomic_compare_exchange_n(&t->thinned, &done, 0, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
         __atomic_add_fetch(&t->shift, 1, __ATOMIC_RELAXED);
         done = 0;
