@@ -1,6 +1,4 @@
 /* large.c: See large.h. */
-
-
 #include "preload/large.h"
 
 #include "ground/config.h"
