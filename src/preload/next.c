@@ -116,11 +116,15 @@ static memalign_like *memalign_stand_in(void)
 }
 
 /* The C library's malloc gets ready in its first call, unlocked: without us that is the loader's. With us it could be two threads' at
- * once, who then end up with one arena, counted once; the second one's end aborts. mallopt makes it ready, and of 0 nothing else. */
-static void next_make_ready(void)
+ * once, who then end up with one arena, counted once; the second one's end aborts. What it refuses makes it ready, and does nothing else;
+ * others, which may abort there, are made ready by a mallopt of 0. */
+static void next_make_ready(const next_allocator *n)
 {
-    int (*mallopt)(int, int);
-    *(void **)&mallopt = next_function("mallopt");
+    int (*mallopt)(int, int) = NULL;
+    if (strncmp(library_name, "libc.so", 7) == 0)
+        n->malloc(SIZE_MAX);
+    else
+        *(void **)&mallopt = next_function("mallopt");
     if (mallopt)
         mallopt(0, 0);
 }
@@ -143,7 +147,7 @@ bool next_find(void)
     if (!n->memalign)
         n->memalign = memalign_stand_in();
     FIND(malloc_usable_size);
-    next_make_ready();
+    next_make_ready(n);
     pm_next = found;
     pm_next_name = library_name;
     return true;
