@@ -194,14 +194,14 @@ __attribute__((destructor)) static void at_exit(void)
 {
     if (state != STARTED)
         return;
+    if (pm_config.stats.exit) /* before pages are touched that the program did not touch, or somebody aborts */
+        stats_report();
     if (PM_HARDENED && pm_pools_ready)
         hardened_check(CALL_EXIT);
     else if (pm_pools_ready) {
         ending_check();
         large_check();
     }
-    if (pm_config.stats.exit)
-        stats_report();
     if (pm_pools_ready)
         signal_end(pm_config.stats.signal);
 }
