@@ -107,6 +107,7 @@ bool os_privileged(void);      /* AT_SECURE: the environment is not to be truste
 const char *os_program(void);  /* the path that exec was given, or NULL */
 uint32_t os_pid(void);
 bool os_readable(const void *word); /* whether 8 bytes can be read there: the kernel tries */
+void os_signal_again(int number, const void *info); /* to the calling thread, as a signal handler was given it */
 uintptr_t os_interrupted(const void *context); /* where, by what a signal handler is given; 0: not known */
 /* Up to `most` return addresses on the calling thread's stack, from `first` on (0: all), innermost first: what looks like one.
  * Machines other than x86-64 know `first` alone. */

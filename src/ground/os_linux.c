@@ -357,6 +357,7 @@ bool os_thread_lives(uint32_t process, uint32_t id) { return CALL3(SYS_tgkill, p
 uint32_t os_pid(void) { return (uint32_t)CALL3(SYS_getpid, 0, 0, 0); }
 uint32_t os_thread(void) { return (uint32_t)CALL3(SYS_gettid, 0, 0, 0); }
 void os_abort(void) { abort(); }
+void os_signal_again(int number, const void *info) { CALL4(SYS_rt_tgsigqueueinfo, os_pid(), os_thread(), number, info); }
 
 /* ---- stacks ---- */
 

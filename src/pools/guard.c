@@ -32,7 +32,7 @@ typedef struct record {
 #define SAMPLES 8192 /* records beyond which nothing is sampled any more */
 #define ALIGN_MOST (1 * GIB)
 #define POPULATED_MOST (64 * KIB) /* most of such a block is used soon: one call is a third of its page faults */
-#define BUCKETS GUARD_RECORDS
+#define BUCKETS 32768
 #define KEPT_PAGES (256 * KIB) /* what closed blocks up to this size hold stays for the next ones: writing zeros costs less than page faults */
 #define MOVED_LEAST (KEPT_PAGES + 1) /* realloc copies less than that: what has moved is a mapping of its own, and must not be used again in part */
 #define KEPT_BYTES (4 * MIB)   /* of it in all, and a quarter of what is in use */
@@ -92,15 +92,30 @@ static uint32_t record_new(void)
     return ++used;
 }
 
+/* Lock. */
+static void record_put(uint32_t n, const record *filled)
+{
+    uint32_t *bucket = bucket_of(filled->block);
+    records[n - 1] = *filled;
+    records[n - 1].next = *bucket;
+    *bucket = n;
+    live_bytes += filled->bytes;
+}
+
+/* One that was not put. Lock. */
+static void record_drop(uint32_t n)
+{
+    records[n - 1] = (record){.next = unused};
+    unused = n;
+}
+
 static void record_end(uint32_t n)
 {
-    record *r = &records[n - 1];
-    uint32_t *link = bucket_of(r->block);
+    uint32_t *link = bucket_of(records[n - 1].block);
     while (*link != n)
         link = &records[*link - 1].next;
-    *link = r->next;
-    *r = (record){.next = unused};
-    unused = n;
+    *link = records[n - 1].next;
+    record_drop(n);
 }
 
 static record *record_of(const void *p)
@@ -333,19 +348,14 @@ static void closed_push(record *r)
     dirty_trim();
 }
 
-static record *record_publish(const record *filled)
+static bool record_publish(const record *filled)
 {
     os_lock_take(&lock);
     uint32_t n = record_new();
-    if (n != NONE) {
-        uint32_t *bucket = bucket_of(filled->block);
-        records[n - 1] = *filled;
-        records[n - 1].next = *bucket;
-        *bucket = n;
-        live_bytes += filled->bytes;
-    }
+    if (n != NONE)
+        record_put(n, filled);
     os_lock_give(&lock);
-    return n != NONE ? &records[n - 1] : NULL;
+    return n != NONE;
 }
 
 void *guard_alloc(size_t size, size_t align, maker by, const void *caller)
@@ -365,7 +375,7 @@ void *guard_alloc(size_t size, size_t align, maker by, const void *caller)
             os_populate(data_begin(&r), data_bytes(&r));
         canaries_put(&r);
         STORE(&pm_guarding, true);
-        made = record_publish(&r) != NULL;
+        made = record_publish(&r);
     }
     if (!made)
         os_unmap(r.begin, r.bytes);
@@ -472,15 +482,17 @@ void *guard_realloc(void *p, size_t size, const void *caller)
         return NULL;
     }
     old = record_checked(p, CALL_REALLOC, SIZE_MAX, caller);
-    bool moved = old && pages_move(old, &r);
+    uint32_t n = old ? record_new() : NONE;
+    bool moved = n != NONE && pages_move(old, &r);
     if (moved) {
         frames_note(r.made_from, caller);
         canaries_put(&r);
         moved_close(old, size_min(data_bytes(old), data_bytes(&r)), caller);
+        record_put(n, &r);
+    } else if (n != NONE) {
+        record_drop(n);
     }
-    os_lock_give(&lock);
-    moved = moved && record_publish(&r);
-    heap_leave_mine(h);
+    leave(h);
     if (moved)
         return r.block;
     os_unmap(r.begin, r.bytes);
@@ -513,10 +525,16 @@ static const char *fault_text(const record *r, const char *at)
 
 static bool (*others)(const void *at, misuse *m);
 
-/* Told, and then the access is made again, with the program's own handler in place. */
+/* Told, and then the access is made again, with the program's own handler in place; so is a signal that somebody sent. */
 static void on_fault(int number, siginfo_t *info, void *context)
 {
     int saved = errno;
+    if (info->si_code <= 0) {
+        sigaction(number, &before, NULL);
+        os_signal_again(number, info);
+        errno = saved;
+        return;
+    }
     const void *at = info->si_addr, *from = (const void *)os_interrupted(context);
     const record *r = record_around(at);
     misuse m = {.call = CALL_ACCESS, .pointer = at, .caller = from};

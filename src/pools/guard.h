@@ -10,7 +10,7 @@
 
 #define GUARD_CLOSED 256            /* blocks that were given back and stay closed, at most */
 #define GUARD_CLOSED_BYTES (1 * GIB) /* of address space; an eighth of what the process may have, where that is less */
-#define GUARD_RECORDS 32768         /* two mappings each, of the 65,530 that a process may have */
+#define GUARD_RECORDS 24576         /* two mappings each, of the 65,530 that a process may have: slabs and the program need some too */
 
 extern bool pm_guarding; /* there are such blocks, or were: pointers that are no pool's may be theirs */
 
