@@ -16,6 +16,7 @@
 #define POOL_COST_HEAP (64 * KIB)   /* for each further heap */
 #define SEEN_LEAST 8                /* slabs that an opinion rests on */
 #define SEEN_SPREAD 32              /* … on sizes that lie apart */
+#define SIZES_TELL 4                /* sizes of 16 bytes' steps up to a further one: in fewer lies much of anything */
 #define GROWTH_LEAST 12              /* slabs opened, and a quarter of those there are, between two looks at a class */
 #define VAIN_MOST 5                 /* looks: then 32 times as many slabs are opened between two */
 #define DEARER_EVERY 16             /* changes after which the next ones must save twice as much */
@@ -144,11 +145,11 @@ typedef struct candidate {
 /* With its share of the slab's tail. */
 static size_t block_cost(size_t at) { return SLAB_SIZE / (SLAB_SIZE / (at * QUANTUM)); }
 
-/* Most of what would be served there is of that very size; or it saves a twelfth. Sizes that lie anywhere gain less by one step more
- * than they lose: the slabs of the old class become emptier, not fewer. */
-static bool is_worth_it(size_t same, size_t below, size_t saved, size_t seen)
+/* Most of what would be served there is of that very size, which says something where there are others; or it saves a twelfth. Sizes
+ * that lie anywhere gain less by one step more than they lose: the slabs of the old class become emptier, not fewer. */
+static bool is_worth_it(size_t same, size_t below, size_t sizes, size_t saved, size_t seen)
 {
-    return 4 * same >= 3 * below || (seen >= SEEN_SPREAD && 12 * saved >= seen * SLAB_SIZE);
+    return 4 * same >= 3 * (sizes >= SIZES_TELL ? below : seen) || (seen >= SEEN_SPREAD && 12 * saved >= seen * SLAB_SIZE);
 }
 
 /* Of the slabs only some were seen: the others hold the same, but for those from before. */
@@ -168,7 +169,7 @@ static candidate best_size(unsigned klass)
             same = held;
         }
     }
-    if (below < SEEN_LEAST || !is_worth_it(same, below, best.saved, seen))
+    if (below < SEEN_LEAST || !is_worth_it(same, below, best.at + 1 - pm_learn.lowest[klass], best.saved, seen))
         return (candidate){0, 0};
     size_t slabs = LOAD(&pm_learn.slabs[klass]), before = pm_learn.before[klass];
     best.saved = best.saved / seen * size_max(seen, slabs - size_min(before, slabs));

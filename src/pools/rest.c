@@ -177,12 +177,18 @@ static NOINLINE void fall_end(heap *h, bin *b)
     bins_rest(h);
 }
 
+/* The bin's only slab that is on its list, and what is out of it is at hand: the program has nothing of this size. */
+static bool bin_has_all(const bin *b, const slab *s)
+{
+    return s->next == s && (int32_t)slab_out(s) <= b->limit - b->room;
+}
+
 void rest_near(heap *h, slab *s)
 {
     bin *b = s->bin;
     if (b->limit == 0 && h->rest.down)
         slab_thins(h, s);
-    if (b->limit > 0 && ++h->rest.falls >= FALLS_LEAST && fall_counts(&h->rest) && bin_pins(b)) {
+    if (b->limit > 0 && (++h->rest.falls >= FALLS_LEAST || bin_has_all(b, s)) && fall_counts(&h->rest) && bin_pins(b)) {
         fall_end(h, b);
         PROBE(fall_ends, b->klass, s);
     }
