@@ -143,7 +143,7 @@ static bool before_holds(const slab *s, const heap *mine)
         return s->state != SLAB_ZEROED || all_are(p, BEFORE, 0);
     if (slab_index(s) > 0)
         return !ends_unused(s - 1, mine) || all_are(p, BEFORE, 0) || !ends_unused(s - 1, mine);
-    return c->per_slab > (SLAB_BITS_BYTES / 8 - 4) * 64 || all_are(p, BEFORE, 0) || all_are(p, BEFORE, UINT64_MAX);
+    return c->per_slab > (SLAB_BITS_BYTES / 8 - 4) * 64 || all_are(p, BEFORE, 0);
 }
 
 /* ---- all ---- */
@@ -182,12 +182,12 @@ static void slabs_look(heap *mine)
         os_lock_give(&pm_registry.lock);
 }
 
-/* Empty ones that the heap has kept: what came home last is still linked as it was. */
+/* Empty ones that the heap has kept: what came home last is still linked as it was. A learned class may be of another size by now. */
 static void spares_look(const heap *h)
 {
     int n = 0;
     for (const slab *s = h->spare; s && n < SLABS; s = s->next, n++)
-        if (s->klass < classes_count() && s->state == SLAB_USED && s->chain) {
+        if (s->klass < pm_class_fixed && s->state == SLAB_USED && s->chain) {
             marks_clear(s);
             chain_check(s, s->chain);
         }

@@ -56,8 +56,13 @@ void slab_clear(slab *s)
         memset(slab_begin(s), 0, SLAB_ROOM);
 }
 
+/* Slab 0's last bits lie before its first block. Classes without that many would leave them as they are: ending.c knows them as zero. */
+static void first_bits_clear(void) { memset(pm_region.bits_end - 4, 0, 4 * sizeof(uint64_t)); }
+
 void slab_close(slab *s, const size_class *c)
 {
+    if (slab_index(s) == 0)
+        first_bits_clear();
     if (PM_HARDENED)
         tails_clear(s, c);
     s->state = SLAB_USED; /* what was handed out no longer reads as zero */

@@ -286,7 +286,7 @@ static void *grow(void *p, size_t old, size_t size)
     const size_list *sizes = &pm_config.sizes; /* none where pools are switched off, and a program makes some of its own */
     size_t largest = sizes->length ? sizes->at[sizes->length - 1].size : 0, more = size + size / 2;
     unsigned moves = growth_of(p);
-    void *to = moves < 2 ? NULL : allocate(more > largest && size <= largest ? largest : more, BY_MALLOC);
+    void *to = moves < 2 || more < size ? NULL : allocate(more > largest && size <= largest ? largest : more, BY_MALLOC);
     to = to ? to : allocate(size, BY_MALLOC);
     growth_note(to, moves + 1);
     return move(p, to, old);

@@ -132,7 +132,7 @@ static void next_make_ready(const next_allocator *n)
 /* dlsym gives object pointers; POSIX lets them be functions. */
 #define FIND(f) (*(void **)&n->f = next_function(#f))
 
-bool next_find(void)
+bool next_find(bool make_ready)
 {
     next_allocator found = {.malloc = NULL}, *n = &found;
     void *first = dlsym(RTLD_NEXT, "malloc");
@@ -147,7 +147,8 @@ bool next_find(void)
     if (!n->memalign)
         n->memalign = memalign_stand_in();
     FIND(malloc_usable_size);
-    next_make_ready(n);
+    if (make_ready)
+        next_make_ready(n);
     pm_next = found;
     pm_next_name = library_name;
     return true;

@@ -17,8 +17,9 @@ typedef struct next_allocator {
 /* All NULL until next_find() is done, then constant. */
 extern next_allocator pm_next;
 
-/* Fills pm_next. False: the process has no other malloc. Calls dlsym: with no lock held. */
-bool next_find(void);
+/* Fills pm_next, and makes it ready for its first call if wanted. False: the process has no other malloc. Calls dlsym: with no lock
+ * held. */
+bool next_find(bool make_ready);
 /* A function of the next allocator's library by name, or NULL; for what is called seldom. Calls dlsym. */
 void *next_function(const char *name);
 

@@ -141,15 +141,16 @@ static void start(void)
 {
     char **environment = environ ? environ : environment_read();
     settings_read(environment);
-    if (*pm_config.profile && !pm_config.disable && !tool_watches(environment))
+    bool by_tool = tool_watches(environment);
+    if (*pm_config.profile && !pm_config.disable && !by_tool)
         profile_init();
     who_init();
     guard_init();
     if (PM_HARDENED)
         hardened_init();
-    bool pools = !pm_config.disable && !tool_watches(environment) && pools_init();
+    bool pools = !pm_config.disable && !by_tool && pools_init();
     pm_config_loaded = true;
-    if (!next_find())
+    if (!next_find(!by_tool)) /* tools have put their malloc there, and tell of odd sizes */
         report_abort("no other malloc in this process to forward to");
     if (pm_config.stats.exit || pm_config.stats.signal)
         report_start();

@@ -152,6 +152,25 @@ static void buffers_grow(void)
         thread_join(thread[i]);
 }
 
+/* Sizes of which half as much again, or a header, wraps round; the block has moved to grow before, or not. */
+static void sizes_that_wrap(void)
+{
+    static const size_t most[] = {SIZE_MAX, SIZE_MAX - 15, SIZE_MAX - 4096, SIZE_MAX / 2 + 1, SIZE_MAX / 3 * 2 + 1, SIZE_MAX / 3 * 2 + 2,
+                                  SIZE_MAX / 3 * 2 + 1000, SIZE_MAX / 3 * 2 + 100000};
+    for (size_t moves = 0; moves < 5; moves++)
+        for (size_t i = 0; i < sizeof most / sizeof *most; i++) {
+            size_t size = 16;
+            char *block = malloc(size);
+            for (size_t n = 0; n < moves; n++)
+                CHECK((block = realloc(block, size = size * 5 / 2)) != NULL);
+            pattern_stamp(block, size, 5);
+            errno = 0;
+            CHECK(realloc(block, opaque(most[i])) == NULL && errno == ENOMEM);
+            CHECK(pattern_stamped(block, size, size, 5));
+            free(block);
+        }
+}
+
 static void failed_realloc_keeps_the_block(void)
 {
     for (int i = 0; i < size_count; i++) {
@@ -172,5 +191,6 @@ int main(void)
     chains();
     buffers_grow();
     failed_realloc_keeps_the_block();
+    sizes_that_wrap();
     return 0;
 }
