@@ -417,7 +417,11 @@ void *hardened_alloc(size_t size, size_t align, maker by, const void *caller)
         return p;
     p = take(klass, caller);
     p = p ? p : take_slow(klass);
-    return p ? dress_checked(p, &pm_classes[slab_of(p)->klass], size, by, caller) : NULL; /* at the limit, of a larger class */
+    if (UNLIKELY((uintptr_t)p & (align - 1))) { /* at the limit, a block of a larger class: as it came */
+        keeper_pass(p);
+        return NULL;
+    }
+    return p ? dress_checked(p, &pm_classes[slab_of(p)->klass], size, by, caller) : NULL;
 }
 
 /* ---- back ---- */
