@@ -175,7 +175,7 @@ static void slabs_look(heap *mine)
         heap *home = LOAD(&s->home);
         if (home == mine)
             slab_look(mine, s, home);
-        else if (others && heap_is_real(home))
+        else if (others && home && heap_is_real(home)) /* NULL: it is being taken for the first time */
             slab_look_there(mine, s, home);
     }
     if (others)
