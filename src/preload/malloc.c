@@ -48,6 +48,13 @@ static void *next_malloc(size_t size)
     return large_got(p || most == size ? p : pm_next.malloc(size));
 }
 
+static void *next_calloc(size_t size)
+{
+    size_t most = large_round(size);
+    void *p = pm_next.calloc(1, most);
+    return large_got(p || most == size ? p : pm_next.calloc(1, size));
+}
+
 static NOINLINE void *malloc_beyond(size_t size)
 {
     if (UNLIKELY(!start_done()))
@@ -171,7 +178,7 @@ static NOINLINE void *calloc_forward(size_t n, size_t size)
         return memset(p, 0, bytes);
     forwarded();
     p = kept ? large_more(bytes) : NULL;
-    return p ? memset(p, 0, bytes) : watched(large_got(pm_next.calloc(1, large_round(bytes))), bytes);
+    return p ? memset(p, 0, bytes) : watched(next_calloc(bytes), bytes);
 }
 
 static NOINLINE void *calloc_slow(size_t bytes)
