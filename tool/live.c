@@ -256,6 +256,13 @@ static bool heads_sane(const live *l)
            (l->registry.count <= HEAPS_FIRST || (l->registry.count - HEAPS_FIRST) * l->registry.stride <= l->region.heaps.size);
 }
 
+/* As many slabs as it says have records: what is damaged does not make us ask for gigabytes. */
+static bool slabs_there(const live *l)
+{
+    char last;
+    return l->depot.fresh == 0 || live_read(l->pid, (const char *)(l->region.slabs + l->depot.fresh) - 1, &last, 1) == LIVE_FOUND;
+}
+
 /* What was in it may be lost. */
 static bool buffer_hold(buffer *b, size_t bytes)
 {
@@ -319,7 +326,7 @@ static live_result copy_once(live *l)
     live_result result = heads_read(l);
     if (result != LIVE_FOUND)
         return result;
-    if (!heads_sane(l))
+    if (!heads_sane(l) || !slabs_there(l))
         return LIVE_CHANGED;
     size_t bytes = offsetof(heap, pool_bins) + l->pools.bins * BIN_SIZE, stride = round_up(bytes, 64);
     part *parts = malloc((l->registry.count + 1) * sizeof *parts);

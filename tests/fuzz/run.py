@@ -44,7 +44,9 @@ def main():
         unpack(options.seeds, corpus)
         log = os.path.join(scratch, "log")
         with open(log, "wb") as file:
+            # what is asked for and not touched is address space; memory that is used has its own limit
             status = subprocess.run([options.target, corpus, "-max_total_time=%d" % options.seconds, "-print_final_stats=1", "-max_len=1024", "-len_control=0",
+                                     "-malloc_limit_mb=65536",
                                      "-artifact_prefix=" + failed], stdout=file, stderr=file, stdin=subprocess.DEVNULL, check=False).returncode
         with open(log, encoding="utf-8", errors="replace") as file:
             text = file.read()
