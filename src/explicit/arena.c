@@ -117,7 +117,8 @@ static void fences_check(const char *function, pm_arena *a, size_t from)
     for (fence p; g && g->newest_fence; g->newest_fence = p.older) {
         memcpy(&p, g->newest_fence, sizeof p);
         if (p.canary != canary_of(g->newest_fence, &p))
-            misuse_abort(&(misuse){.function = function, .pointer = g->newest_fence, .what = "written past the end of what lies before it", .pool = "of an arena"});
+            misuse_abort(&(misuse){.function = function, .pointer = g->newest_fence, .pool = "of an arena",
+                                   .what = "written past the end of what lies before it"});
         if (p.place < from)
             return;
     }
