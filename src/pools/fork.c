@@ -135,7 +135,7 @@ static void slabs_recount(void)
     for (size_t i = 0; i < pm_depot.fresh; i++) {
         slab *s = &pm_region.slabs[i];
         heap *h = slab_in_use(s) ? LOAD(&s->home) : HEAP_NOBODY;
-        if (!heap_is_real(h) || h->epoch == pm_registry.epoch || s->listed)
+        if (!heap_is_real(h) || LOAD(&h->epoch) == pm_registry.epoch || s->listed)
             continue;
         slab_recount(s, &pm_classes[s->klass]);
         if (s->chain || remote_count(LOAD(&s->remote)))
@@ -173,7 +173,7 @@ void fork_collect_some(uint32_t most)
     recount_due = false;
     for (; r->forked > 1 && most > 0; most--) {
         heap *h = registry_heap(--r->forked);
-        if (h->state == HEAP_LIVE && h->epoch != r->epoch) {
+        if (h->state == HEAP_LIVE && LOAD(&h->epoch) != r->epoch) {
             h->lock = HEAP_OTHERS; /* its thread may have had it, just about to see that it may not enter */
             h->inside = false;
             heap_retire(h);

@@ -31,7 +31,8 @@ static void dead_collect(void)
         return;
     for (unsigned i = 0; i < VISITS && i < r->count && !r->idle; i++) {
         heap *h = registry_visit();
-        if (h == registry_heap(0) || h->state != HEAP_LIVE || h->epoch != r->epoch || os_thread_lives(r->process, h->thread) || !heap_lock_try(h))
+        if (h == registry_heap(0) || h->state != HEAP_LIVE || LOAD(&h->epoch) != r->epoch || os_thread_lives(r->process, h->thread) ||
+            !heap_lock_try(h))
             continue;
         heap_retire(h);
         heap_unlock(h);
@@ -72,7 +73,7 @@ NOINLINE heap *thread_begin(void)
     heap *h = heap_claim();
     my_heap = h ? h : HEAP_GONE; /* first: pthread_setspecific may allocate */
     if (h)
-        h->epoch = pm_registry.epoch; /* a handler that came in between may have forked */
+        STORE(&h->epoch, pm_registry.epoch); /* a handler that came in between may have forked */
     fork_release();
     if (h && pthread_setspecific(key, h) != 0)
         thread_exit(h);
