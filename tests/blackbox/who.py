@@ -131,10 +131,12 @@ class Command(Who):
         for stack in document["stacks"]:
             threads[stack["frames"][0]] = threads.get(stack["frames"][0], 0) + stack["bytes"] / 2**20
         held = {name: size for name, size in threads.items() if size > 1}
-        self.assertEqual(len(held), 3, threads)
+        missed = document["missed_bytes"] / 2**20  # what another thread, not running, was in the way of
+        self.assertLessEqual(len(held), 3, threads)
+        self.assertGreaterEqual(len(held), 3 - missed / 8, threads)
         for name, size in held.items():
             self.assertRegex(name, r"^thread \d+")
-            self.assertAlmostEqual(size, 10, delta=2 + document["missed_bytes"] / 2**20)  # what another thread, not running, was in the way of
+            self.assertAlmostEqual(size, 10, delta=2 + missed)
 
     def test_deeper_than_the_copy(self):
         """What is known of a stack that is cut off is shown, and that it is."""
