@@ -562,6 +562,22 @@ INLINE bool is_good(const char *p, place at, uint64_t key, uint64_t shown, call 
            maker_of(c) == tail_by(shown) && (said == SIZE_MAX || said == size) && !READ(&pm_watching) && !READ(&pm_asked);
 }
 
+/* The frequent way of give. The heap is entered. */
+INLINE void give_here(keeper *k, heap *h, char *p, uint64_t *tail, unsigned klass, uint64_t key)
+{
+    tail_busy(tail, key);
+    zero_all(p, (char *)tail);
+    __atomic_store_n(tail, k->stamp ^ key, __ATOMIC_RELEASE);
+    k->last = (const uint64_t *)(const void *)p;
+    shelf *s = shelf_of(k, klass);
+    if (UNLIKELY(!shelf_has_room(k, s))) {
+        give_overflow(k, h, (block *)(void *)p, klass);
+        return;
+    }
+    quarantine_push(h, s, (block *)(void *)p, klass);
+    keeper_leave(h);
+}
+
 /* Calls nothing but in its last step, as hardened_take. */
 void hardened_free(void *p, call c, size_t said, const void *caller, hardened_foreign *foreign)
 {
@@ -570,12 +586,11 @@ void hardened_free(void *p, call c, size_t said, const void *caller, hardened_fo
         free_elsewhere(p, c, said, caller, foreign);
         return;
     }
-    size_t bytes = 0;
-    uint64_t key = key_of(p), shown = 0;
+    uint64_t key = key_of(p), shown = 0, *tail = NULL;
     bool good = place_is(&at, p);
     if (LIKELY(good)) {
-        bytes = at.size->size;
-        shown = word_at((const char *)p + bytes - sizeof key) ^ key;
+        tail = (uint64_t *)(void *)((char *)p + at.size->size) - 1;
+        shown = *tail ^ key;
         good = is_good(p, at, key, shown, c, said);
     }
     if (UNLIKELY(!good)) {
@@ -584,22 +599,10 @@ void hardened_free(void *p, call c, size_t said, const void *caller, hardened_fo
     }
     heap *h = my_heap;
     keeper *k = h->keeper;
-    if (UNLIKELY(bytes > ZERO_INLINE || !k || !keeper_enter(h))) {
+    if (UNLIKELY((size_t)((char *)tail - (char *)p) > ZERO_INLINE || !k || !keeper_enter(h)))
         give(p, at.klass, tail_size(shown));
-        return;
-    }
-    uint64_t *tail = (uint64_t *)(void *)((char *)p + bytes) - 1;
-    tail_busy(tail, key);
-    zero_all(p, (char *)tail);
-    __atomic_store_n(tail, k->stamp ^ key, __ATOMIC_RELEASE);
-    k->last = p;
-    shelf *s = shelf_of(k, at.klass);
-    if (UNLIKELY(!shelf_has_room(k, s))) {
-        give_overflow(k, h, p, at.klass);
-        return;
-    }
-    quarantine_push(h, s, p, at.klass);
-    keeper_leave(h);
+    else
+        give_here(k, h, p, tail, at.klass, key);
 }
 
 size_t hardened_size(const void *p, call c, const void *caller)
