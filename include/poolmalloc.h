@@ -297,7 +297,8 @@ PM_API pm_arena *pm_arena_create(void *buffer, size_t bytes);
 /* The same by options. EINVAL too for NULL, a parent and `take` at once, and what a buffer cannot have. */
 PM_API pm_arena *pm_arena_create_with(const pm_arena_options *options);
 /* `size` bytes at a multiple of `align` (a power of two to 2 MiB; 0: 16), or NULL with errno ENOMEM or EINVAL. Size 0
- * gives a pointer that may equal the next one. O(1) but for new memory. */
+ * gives a pointer that may equal the next one. O(1) but for new memory. With the hardened library or POOLMALLOC_CHECK an
+ * allocation of an arena that grows takes 24 bytes more, a canary that rewind, reset and destroy look at: O(allocations). */
 PM_API void *pm_arena_alloc(pm_arena *arena, size_t size, size_t align);
 /* A copy of a string, and text as printf would print it; or NULL with errno ENOMEM or EINVAL (NULL). O(length). */
 PM_API char *pm_arena_strdup(pm_arena *arena, const char *text);

@@ -233,13 +233,10 @@ static size_t bin_take_chain(bin *b, slab *s, const size_class *c)
 /* Fills an empty bin from one slab; returns how many. What a handler freed into it meanwhile stays. */
 static size_t bin_take(bin *b, slab *s, const size_class *c, size_t most)
 {
-    if (s->chain && s->unordered && order_pays(s, c)) {
+    if (s->chain && order_pays(s, c)) {
         PROBE(chain_to_bits, s, slab_chained(s, c));
         slab_order(s, c);
-        s->unordered = false;
     }
-    if (s->chain && !b->free)
-        return bin_take_chain(b, s, c);
     size_t taken = slab_affordable(s, c, most);
     if (UNLIKELY(pm_every_call_slow) && !taken) { /* which keep no blocks at hand */
         slab_gather(s, c, true);
@@ -408,10 +405,8 @@ static bool heap_is_mine(const heap *h) { return LOAD(&h->lock) == HEAP_MINE || 
 /* A slab of this heap's that something came home to, or may have. True: it is near its end. */
 INLINE bool slab_notice(heap *h, slab *s)
 {
-    if (!s->listed) {
+    if (!s->listed)
         partial_push(s->bin, s);
-        s->unordered = true;
-    }
     if (slab_is_home(s)) {
         slab_emptied(h, s);
         return false;

@@ -52,7 +52,6 @@ struct slab {
     uint8_t unit_empty; /* in a unit's first record: how many of its slabs are in the depot; depot lock */
     bool unit_huge;     /* there too: huge pages were asked for; depot lock, but read by who opens or trims a slab */
     bool unripe;        /* counted in depot.unripe */
-    bool unordered;     /* all its blocks were out since they were put in order */
     uint16_t asked;     /* (size + 15) / 16 of the last request that was seen to be served from it, or 0; heap lock */
     uint16_t rest;      /* blocks out at the last look at whether it is at rest; heap lock */
     bool trimmed;       /* its free pages went back, and no block has come home since */

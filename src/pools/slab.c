@@ -19,7 +19,7 @@ static void slab_refresh(slab *s, const size_class *c)
         memset(remote_bits(s, c), 0, SLAB_BITS_BYTES);
     s->chain = NULL;
     STORE(&s->back, 0);
-    s->trimmed = s->unordered = false;
+    s->trimmed = false;
 }
 
 void slab_reset(slab *s, const size_class *c)
@@ -340,7 +340,7 @@ static size_t purge_between(const char *from, const char *to)
 size_t slab_purge(const slab *s, const size_class *c)
 {
     char *first = slab_first(s, c), *behind = slab_memory(s) + c->head; /* the last block in use */
-    char *touched = s->state == SLAB_ZEROED ? first + s->high * c->size : behind + SLAB_SIZE;
+    char *touched = s->state == SLAB_ZEROED ? first + (size_t)s->high * c->size : behind + SLAB_SIZE;
     const uint64_t *bits = slab_bits(s, c);
     size_t bytes = 0;
     for (size_t w = 0; w * 64 < c->per_slab; w++) {

@@ -197,9 +197,9 @@ __attribute__((destructor)) static void at_exit(void)
         return;
     if (pm_config.stats.exit) /* before pages are touched that the program did not touch, or somebody aborts */
         stats_report();
-    if (PM_HARDENED && pm_pools_ready)
+    if (PM_HARDENED && pm_pools_ready) {
         hardened_check(CALL_EXIT);
-    else if (pm_pools_ready) {
+    } else if (pm_pools_ready) {
         ending_check();
         large_check();
     }
