@@ -2,6 +2,7 @@
  * files, tune's runs and plans, and becomes a parent of CMD. */
 #include "doctor.h"
 
+#include "proc.h"
 #include "tool.h"
 #include "tune_run.h"
 #include "words.h"

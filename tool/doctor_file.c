@@ -3,6 +3,7 @@
 
 #include "elf_file.h"
 #include "tool.h"
+#include "words.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,12 +11,6 @@
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
-
-static const char *last_part(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
 
 /* ---- the program ---- */
 

@@ -3,86 +3,78 @@
 
 #include "elf_file.h"
 #include "live.h"
+#include "proc.h"
 #include "tool.h"
 #include "words.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #define MAPPINGS_MOST 4096
 
-typedef struct mapping {
+/* What of the process's mappings is a file's. */
+typedef struct object {
     uintptr_t start, end;
     uint64_t offset;
     char *path;
-} mapping;
+} object;
 
-typedef struct mappings {
+typedef struct objects {
     size_t count;
-    mapping at[MAPPINGS_MOST];
-} mappings;
+    object at[MAPPINGS_MOST];
+} objects;
 
-static void mappings_read(mappings *m, pid_t pid)
+static void objects_read(objects *o, pid_t pid)
 {
-    char path[40], line[4400], file[4200];
-    snprintf(path, sizeof path, "/proc/%d/maps", (int)pid);
-    FILE *maps = fopen(path, "re");
-    m->count = 0;
-    while (maps && m->count < MAPPINGS_MOST && fgets(line, sizeof line, maps)) {
-        mapping *each = &m->at[m->count];
-        *file = 0;
-        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %*s %" SCNx64 " %*s %*s %4199[^\n]", &each->start, &each->end, &each->offset, file) < 3)
-            continue;
-        each->path = strdup(file);
-        m->count += each->path != NULL;
-    }
+    mapping m;
+    FILE *maps = proc_open(pid, "maps");
+    o->count = 0;
+    while (maps && o->count < MAPPINGS_MOST && mapping_next(maps, &m))
+        if (m.path[0] == '/')
+            o->at[o->count++] = (object){m.start, m.end, m.offset, need(strdup(m.path))};
     if (maps)
         fclose(maps);
 }
 
-static void mappings_free(mappings *m)
+static void objects_free(objects *o)
 {
-    while (m->count > 0)
-        free(m->at[--m->count].path);
+    while (o->count > 0)
+        free(o->at[--o->count].path);
 }
 
-static const char *file_at(const mappings *m, uintptr_t address)
+static const char *file_at(const objects *o, uintptr_t address)
 {
-    for (size_t i = 0; i < m->count; i++)
-        if (address >= m->at[i].start && address < m->at[i].end)
-            return m->at[i].path;
+    for (size_t i = 0; i < o->count; i++)
+        if (address >= o->at[i].start && address < o->at[i].end)
+            return o->at[i].path;
     return "";
 }
 
 static bool is_ours(const char *path) { return strstr(path, "libpoolmalloc") != NULL; }
 
 /* Which file's `name` the object that begins with this mapping calls; "" when it calls none, or has not looked it up yet. */
-static const char *function_used(const mappings *m, const mapping *first, const char *name, pid_t pid)
+static const char *function_used(const objects *o, const object *first, const char *name, pid_t pid)
 {
     elf_file e;
     uintptr_t target = 0;
     uint64_t slot = elf_open(&e, first->path) && e.head ? elf_slot(&e, name) : 0;
     elf_close(&e);
-    struct iovec to = {&target, sizeof target}, from = {(void *)(first->start + slot), sizeof target}; /* NOLINT: another process's address */
-    if (slot == 0 || process_vm_readv(pid, &to, 1, &from, 1, 0) != (ssize_t)sizeof target)
+    if (slot == 0 || live_read(pid, (const void *)(first->start + slot), &target, sizeof target) != LIVE_FOUND) /* NOLINT: another process's */
         return "";
-    const char *file = file_at(m, target);
+    const char *file = file_at(o, target);
     return strcmp(file, first->path) == 0 ? "" : file; /* its own lazy stub, or its own function */
 }
 
-static void objects_examine(findings *f, const mappings *m, pid_t pid)
+static void objects_examine(findings *f, const objects *o, pid_t pid)
 {
     size_t ours = 0, others = 0;
-    for (size_t i = 0; i < m->count; i++) {
-        const mapping *each = &m->at[i];
-        if (each->offset != 0 || each->path[0] != '/' || is_ours(each->path) || (i > 0 && strcmp(m->at[i - 1].path, each->path) == 0))
+    for (size_t i = 0; i < o->count; i++) {
+        const object *each = &o->at[i];
+        if (each->offset != 0 || is_ours(each->path) || (i > 0 && strcmp(o->at[i - 1].path, each->path) == 0))
             continue;
-        const char *with = function_used(m, each, "malloc", pid);
-        with = *with ? with : function_used(m, each, "free", pid);
+        const char *with = function_used(o, each, "malloc", pid);
+        with = *with ? with : function_used(o, each, "free", pid);
         ours += is_ours(with);
         if (*with && !is_ours(with) && others++ < 8)
             find_bad(f, "%s calls malloc of %s, not the pools' (loaded with RTLD_DEEPBIND or dlmopen, or one that comes first)", each->path, with);
@@ -95,43 +87,27 @@ static void objects_examine(findings *f, const mappings *m, pid_t pid)
 
 static bool is_secure(pid_t pid)
 {
-    char path[40];
-    uint64_t pair[2];
+    uint64_t pairs[65][2] = {{AT_NULL}};
+    size_t n = proc_read(pid, "auxv", (char *)pairs, sizeof pairs) / sizeof *pairs;
     bool secure = false;
-    snprintf(path, sizeof path, "/proc/%d/auxv", (int)pid);
-    FILE *auxv = fopen(path, "re");
-    while (auxv && fread(pair, sizeof pair, 1, auxv) == 1)
-        secure |= pair[0] == AT_SECURE && pair[1] != 0;
-    if (auxv)
-        fclose(auxv);
+    for (size_t i = 0; i < n; i++)
+        secure |= pairs[i][0] == AT_SECURE && pairs[i][1] != 0;
     return secure;
 }
 
 static bool has_filter(pid_t pid)
 {
-    char path[40], line[256];
-    int mode = 0;
-    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
-    FILE *status = fopen(path, "re");
-    while (status && fgets(line, sizeof line, status))
-        sscanf(line, "Seccomp: %d", &mode);
-    if (status)
-        fclose(status);
-    return mode != 0;
+    char status[8192];
+    proc_read(pid, "status", status, sizeof status);
+    const char *mode = strstr(status, "\nSeccomp:");
+    return mode && atoi(mode + strlen("\nSeccomp:")) != 0;
 }
 
 /* As it was when the program began. */
 static char **environment_of(pid_t pid, char *bytes, size_t room)
 {
     static char *list[4096];
-    char path[40];
-    size_t n = 0;
-    snprintf(path, sizeof path, "/proc/%d/environ", (int)pid);
-    FILE *file = fopen(path, "re");
-    size_t got = file ? fread(bytes, 1, room - 1, file) : 0;
-    if (file)
-        fclose(file);
-    bytes[got] = 0;
+    size_t n = 0, got = proc_read(pid, "environ", bytes, room);
     for (char *at = bytes; at < bytes + got && n + 1 < sizeof list / sizeof *list; at += strlen(at) + 1)
         list[n++] = at;
     list[n] = NULL;
@@ -182,13 +158,12 @@ static void pools_examine(findings *f, pid_t pid, bool filtered)
 
 void process_examine(findings *f, pid_t pid)
 {
-    static mappings m;
+    static objects o;
     static char environment_bytes[1 << 18];
-    char link[40], path[4096];
+    char link[40], path[PATH_MAX];
     control c;
     snprintf(link, sizeof link, "/proc/%d/exe", (int)pid);
-    ssize_t n = readlink(link, path, sizeof path - 1);
-    path[n > 0 ? n : 0] = 0;
+    program_read(pid, path);
     live_result found = live_find(pid, &c);
     if (found == LIVE_NO_PROCESS || found == LIVE_EMPTY || found == LIVE_NO_PERMISSION) {
         find_bad(f, "%s", live_explain(found));
@@ -196,10 +171,10 @@ void process_examine(findings *f, pid_t pid)
     }
     bool filtered = has_filter(pid);
     char **environment = environment_of(pid, environment_bytes, sizeof environment_bytes);
-    mappings_read(&m, pid);
+    objects_read(&o, pid);
     bool loaded = false;
-    for (size_t i = 0; i < m.count; i++)
-        loaded |= is_ours(m.at[i].path);
+    for (size_t i = 0; i < o.count; i++)
+        loaded |= is_ours(o.at[i].path);
     program_examine(f, link, path);
     environment_examine(f, environment, path);
     if (is_secure(pid))
@@ -213,6 +188,6 @@ void process_examine(findings *f, pid_t pid)
         find_bad(f, preload_names_us(environment) ? "LD_PRELOAD names the library, and the loader has not loaded it: see its line on stderr"
                                                   : "LD_PRELOAD did not name the library when it began: poolmalloc run, or Environment= of a service, sets it");
     if (loaded)
-        objects_examine(f, &m, pid);
-    mappings_free(&m);
+        objects_examine(f, &o, pid);
+    objects_free(&o);
 }

@@ -2,6 +2,8 @@
 #include "tool.h"
 
 #include "live.h"
+#include "proc.h"
+#include "words.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -21,45 +23,14 @@ bool pid_parse(const char *from, pid_t *pid)
     return true;
 }
 
-/* The first `bytes` - 1 bytes of a file of /proc/PID. */
-static size_t proc_read(pid_t pid, const char *file, char *to, size_t bytes)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, file);
-    FILE *from = fopen(path, "re");
-    size_t n = from ? fread(to, 1, bytes - 1, from) : 0;
-    if (from)
-        fclose(from);
-    to[n] = 0;
-    return n;
-}
-
-void arguments_read(pid_t pid, char *to, size_t bytes)
-{
-    size_t n = proc_read(pid, "cmdline", to, bytes);
-    while (n > 0 && to[n - 1] == 0)
-        n--;
-    for (size_t i = 0; i < n; i++)
-        if ((unsigned char)to[i] < 32 || to[i] == 127)
-            to[i] = ' ';
-}
-
-static const char *last_part(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 /* As /proc/PID/comm, which is cut at 15 bytes, the program's file, or what it was called as says. */
 static bool process_is(pid_t pid, const char *name)
 {
-    char comm[32], called[512], link[64], file[512];
+    char comm[32], called[512], file[PATH_MAX];
     proc_read(pid, "comm", comm, sizeof comm);
     comm[strcspn(comm, "\n")] = 0;
     proc_read(pid, "cmdline", called, sizeof called);
-    snprintf(link, sizeof link, "/proc/%d/exe", (int)pid);
-    ssize_t n = readlink(link, file, sizeof file - 1);
-    file[n > 0 ? n : 0] = 0;
+    program_read(pid, file);
     return strcmp(comm, name) == 0 || strcmp(last_part(called), name) == 0 || strcmp(last_part(file), name) == 0;
 }
 

@@ -119,7 +119,7 @@ bool held_print_flame(const held_report *r, FILE *to)
     flame f = {r, to, all->bytes > 0 ? all->bytes : 1, 0};
     size_t rows = depth_of(&f, root);
     f.bottom = TOP + rows * ROW;
-    const frame_name whole = {"all", true, false};
+    const frame_name whole = {"all", true, false, 0};
     fprintf(to, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%zu\" viewBox=\"0 0 %.0f %zu\">\n%s", WIDTH,
             f.bottom + ROW + 10, WIDTH, f.bottom + ROW + 10, style);
     fprintf(to, "<rect width=\"100%%\" height=\"100%%\" fill=\"#fffdf7\"/>\n<text class=\"t\" x=\"%.0f\" y=\"24\">", MARGIN);

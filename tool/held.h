@@ -13,6 +13,7 @@ typedef enum { BY_STACK, BY_SIZE, BY_THREAD } held_by;
 typedef struct held_stack {
     uint32_t *names;
     size_t depth;
+    uint32_t number;
 } held_stack;
 
 /* Scaled up from samples. */
@@ -40,13 +41,9 @@ typedef struct held {
     unwinder *names;
     pid_t pid;
     held_by by;
-    held_stack *stacks;
+    held_stack **stacks; /* by number */
     size_t stack_count, stack_room;
-    uint32_t *by_hash; /* open addressing: 1 + stack */
-    size_t hash_room;
-    uint64_t *numbers; /* open addressing: samples whose stack is known */
-    uint32_t *stack_of; /* with `cut` in its top bit */
-    size_t number_count, number_room;
+    void *by_names, *met; /* trees: of stacks; of samples whose stack is known, by their number */
     held_look *look; /* that is going on */
     held_block *blocks; /* of the last look */
     size_t block_count, block_room;

@@ -70,7 +70,7 @@ bool held_print_tree(const held_report *r, FILE *to, double least)
 bool held_print_folded(const held_report *r, FILE *to)
 {
     for (size_t i = 0; i < r->look->count; i++) {
-        const held_stack *s = &r->held->stacks[i];
+        const held_stack *s = r->held->stacks[i];
         if (r->look->sum[i].bytes < 0.5)
             continue;
         for (size_t k = 0; k < s->depth; k++) {
@@ -111,7 +111,7 @@ bool held_print_json(const held_report *r, FILE *to)
     fprintf(to, ", \"cut_stacks\": %zu, \"torn_samples\": %zu, \"stacks\": [", r->look->cut, r->look->torn);
     const char *between = "";
     for (size_t i = 0; i < r->look->count; i++) {
-        const held_stack *s = &r->held->stacks[i];
+        const held_stack *s = r->held->stacks[i];
         if (r->look->sum[i].bytes < 0.5)
             continue;
         fprintf(to, "%s{", between);

@@ -3,10 +3,10 @@
  * Roots are the registers, the stack from its pointer up, and all other memory that can be written but what is poolmalloc's own:
  * among it the next allocator's, in which only sampled blocks are told apart. From there, words that lead anywhere into a block of
  * a pool, or a sampled block of the next allocator's, are followed. Conservative: a number may look like a pointer. */
+#include "proc.h"
+#include "tool.h"
 #include "who.h"
 
-#include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
@@ -34,12 +34,10 @@ typedef struct scan {
 
 static void todo_push(scan *s, uintptr_t from, uintptr_t end)
 {
-    if (s->count == s->room) {
-        s->room = 2 * s->room + 1024;
-        s->todo = need(realloc(s->todo, s->room * sizeof *s->todo));
-    }
-    if (from < end)
-        s->todo[s->count++] = (stretch){from, end};
+    if (from >= end)
+        return;
+    s->todo = grown(s->todo, s->count, &s->room, sizeof *s->todo);
+    s->todo[s->count++] = (stretch){from, end};
 }
 
 /* ---- blocks ---- */
@@ -66,17 +64,16 @@ static size_t block_number(const scan *s, uintptr_t p, size_t *slab_number, size
     return (within - first) / c->size;
 }
 
+static int by_place(const void *place, const void *large)
+{
+    uintptr_t p = *(const uintptr_t *)place;
+    const held_block *b = large;
+    return p < b->block ? -1 : p - b->block >= b->size;
+}
+
 static held_block *large_find(const scan *s, uintptr_t p)
 {
-    size_t low = 0, high = s->large_count;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        if (s->large[middle].block + s->large[middle].size <= p)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < s->large_count && s->large[low].block <= p ? &s->large[low] : NULL;
+    return s->large_count ? bsearch(&p, s->large, s->large_count, sizeof *s->large, by_place) : NULL;
 }
 
 static void block_reach(scan *s, uintptr_t p)
@@ -102,7 +99,7 @@ static void pointer_follow(scan *s, uintptr_t p)
         block_reach(s, p);
         return;
     }
-    held_block *large = s->large_count ? large_find(s, p) : NULL;
+    held_block *large = large_find(s, p);
     if (large && large->weight) {
         large->weight = 0;
         todo_push(s, large->block, large->block + large->size);
@@ -183,21 +180,15 @@ static void registers_add(scan *s, uintptr_t *stack)
 
 static live_result roots_add(scan *s)
 {
-    char path[40], line[512];
-    uintptr_t stack = 0, from, end;
-    char permissions[8];
+    uintptr_t stack = 0;
+    mapping m;
     registers_add(s, &stack);
-    snprintf(path, sizeof path, "/proc/%d/maps", (int)s->pid);
-    FILE *maps = fopen(path, "re");
+    FILE *maps = proc_open(s->pid, "maps");
     if (!maps)
         return LIVE_NO_PROCESS;
-    while (fgets(line, sizeof line, maps)) {
-        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %7s", &from, &end, permissions) != 3 || strncmp(permissions, "rw", 2) != 0)
-            continue;
-        if (stack >= from && stack < end)
-            from = stack;
-        root_add(s, from, end);
-    }
+    while (mapping_next(maps, &m))
+        if (strncmp(m.rights, "rw", 2) == 0)
+            root_add(s, stack >= m.start && stack < m.end ? stack : m.start, m.end);
     fclose(maps);
     return LIVE_FOUND;
 }

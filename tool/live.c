@@ -3,10 +3,10 @@
 #include "live.h"
 
 #include "ground/text.h"
+#include "proc.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,24 +63,20 @@ live_result live_read(pid_t pid, const void *from, void *to, size_t bytes)
 /* ---- finding ---- */
 
 /* The control page begins a private, writable mapping without a file, on a unit's boundary. */
-static bool mapping_may_be(const char *line, uintptr_t *start)
+static bool mapping_may_be(const mapping *m)
 {
-    char permissions[8];
-    unsigned long inode;
-    int fields = sscanf(line, "%" SCNxPTR "-%*x %7s %*x %*s %lu", start, permissions, &inode);
-    return fields == 3 && strcmp(permissions, "rw-p") == 0 && inode == 0 && *start % UNIT_SIZE == 0;
+    return strcmp(m->rights, "rw-p") == 0 && m->inode == 0 && m->start % UNIT_SIZE == 0;
 }
 
 static live_result maps_search(FILE *maps, pid_t pid, control *found)
 {
-    char line[512];
+    mapping m;
     live_result result = LIVE_EMPTY;
-    while (fgets(line, sizeof line, maps)) {
-        uintptr_t start;
-        result = result == LIVE_EMPTY ? LIVE_NO_POOLS : result;
-        if (!mapping_may_be(line, &start))
+    while (mapping_next(maps, &m)) {
+        result = LIVE_NO_POOLS;
+        if (!mapping_may_be(&m))
             continue;
-        live_result read = live_read(pid, (const void *)start, found, sizeof *found); /* NOLINT: another process's address */
+        live_result read = live_read(pid, (const void *)m.start, found, sizeof *found); /* NOLINT: another process's address */
         if (read == LIVE_FOUND && memcmp(found->magic, CONTROL_MAGIC, sizeof CONTROL_MAGIC) == 0)
             return LIVE_FOUND;
         if (read == LIVE_NO_PERMISSION || read == LIVE_NO_PROCESS)
@@ -91,9 +87,7 @@ static live_result maps_search(FILE *maps, pid_t pid, control *found)
 
 live_result live_find(pid_t pid, control *found)
 {
-    char path[40];
-    snprintf(path, sizeof path, "/proc/%d/maps", (int)pid);
-    FILE *maps = fopen(path, "re");
+    FILE *maps = proc_open(pid, "maps");
     if (!maps)
         return errno == EACCES || errno == EPERM ? LIVE_NO_PERMISSION : LIVE_NO_PROCESS;
     live_result result = maps_search(maps, pid, found);
@@ -116,19 +110,6 @@ const char *live_explain(live_result result)
         [LIVE_DAMAGED] = "has samples that make no sense: something has written over them",
     };
     return texts[result];
-}
-
-void command_read(pid_t pid, char *command, size_t bytes)
-{
-    char path[40], line[64];
-    snprintf(path, sizeof path, "/proc/%d/comm", (int)pid);
-    FILE *file = fopen(path, "re");
-    if (!file || !fgets(line, sizeof line, file))
-        strcpy(line, "?");
-    if (file)
-        fclose(file);
-    line[strcspn(line, "\n")] = 0;
-    name_clean(line, command, bytes);
 }
 
 /* ---- what the view asks for ---- */
@@ -391,4 +372,17 @@ void live_close(live *l)
     free(l->slow.at);
     free(l->pages.at);
     free(l->cache);
+}
+
+live_result live_stats(pid_t pid, pm_stats *s)
+{
+    static live l;
+    live_result result = live_open(&l, pid);
+    if (result != LIVE_FOUND)
+        return result;
+    result = live_take(&l);
+    if (result == LIVE_FOUND)
+        stats_gather_from(&l.view, s);
+    live_close(&l);
+    return result;
 }

@@ -26,8 +26,6 @@ live_result live_find(pid_t pid, control *found);
 live_result live_check(pid_t pid, control *found);
 live_result live_read(pid_t pid, const void *from, void *to, size_t bytes);
 const char *live_explain(live_result result);
-/* The name of its program, fit to be shown. */
-void command_read(pid_t pid, char *command, size_t bytes);
 
 typedef struct buffer {
     void *at;
@@ -59,6 +57,8 @@ live_result live_open(live *l, pid_t pid);
 /* Copies anew; a few times, as long as threads allocate meanwhile. */
 live_result live_take(live *l);
 void live_close(live *l);
+/* The figures of one look. */
+live_result live_stats(pid_t pid, pm_stats *s);
 /* One line on stderr: what is the matter with process pid. Returns the exit status. */
 int live_error(const char *command, pid_t pid, const control *c, live_result result);
 

@@ -14,6 +14,23 @@
 #include <string.h>
 #include <unistd.h>
 
+void *need(void *p)
+{
+    if (!p) {
+        fprintf(stderr, "poolmalloc: out of memory\n");
+        exit(EXIT_NOT_SO);
+    }
+    return p;
+}
+
+void *grown(void *array, size_t count, size_t *room, size_t bytes)
+{
+    if (count < *room)
+        return array;
+    *room = 2 * *room + 16;
+    return need(realloc(array, *room * bytes));
+}
+
 int usage_error(const char *command)
 {
     fprintf(stderr, "Try 'poolmalloc %s%s--help'.\n", command, *command ? " " : "");
@@ -95,9 +112,8 @@ static void programs_limit(const config *c, const char *command)
     bool counts = false;
     for (uint32_t i = 0; i < c->sizes.length; i++)
         counts |= c->sizes.at[i].count != 0;
-    const char *slash = strrchr(command, '/');
     if (counts && !*c->programs)
-        setenv("POOLMALLOC_PROGRAMS", slash ? slash + 1 : command, 1);
+        setenv("POOLMALLOC_PROGRAMS", last_part(command), 1);
 }
 
 static int run(int argc, char **argv)

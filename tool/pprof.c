@@ -1,5 +1,6 @@
 /* pprof.c: what call stacks hold, as pprof's profile.proto, gzipped. One location and one function a name. */
 #include "held.h"
+#include "tool.h"
 
 #include "profile.pb-c.h"
 
@@ -30,8 +31,8 @@ static size_t names_count(const held_report *r)
 {
     size_t count = 0;
     for (size_t i = 0; i < r->held->stack_count; i++)
-        for (size_t k = 0; k < r->held->stacks[i].depth; k++)
-            count = r->held->stacks[i].names[k] >= count ? r->held->stacks[i].names[k] + 1 : count;
+        for (size_t k = 0; k < r->held->stacks[i]->depth; k++)
+            count = r->held->stacks[i]->names[k] >= count ? r->held->stacks[i]->names[k] + 1 : count;
     return count;
 }
 
@@ -112,7 +113,7 @@ static Pprof__Profile *profile_make(const held_report *r)
     p->sample = need(calloc(r->look->count + 1, sizeof *p->sample));
     for (size_t i = 0; i < r->look->count; i++)
         if (r->look->sum[i].bytes >= 0.5)
-            sample_make(p, &r->held->stacks[i], &r->look->sum[i]);
+            sample_make(p, r->held->stacks[i], &r->look->sum[i]);
     return p;
 }
 

@@ -1,6 +1,7 @@
 /* processes.c: see processes.h. May touch /proc for the list of processes, and processes' pools through live.h alone. */
 #include "processes.h"
 
+#include "proc.h"
 #include "tool.h"
 
 #include <dirent.h>
@@ -8,20 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* NULL: no memory. */
 static process *process_find(processes *all, pid_t pid)
 {
     for (process *p = all->at; p < all->at + all->count; p++)
         if (p->pid == pid)
             return p;
-    if (all->count == all->room) {
-        size_t room = 2 * all->room + 16;
-        process *at = realloc(all->at, room * sizeof *at);
-        if (!at)
-            return NULL;
-        all->at = at;
-        all->room = room;
-    }
+    all->at = grown(all->at, all->count, &all->room, sizeof *all->at);
     process *p = &all->at[all->count++];
     memset(p, 0, sizeof *p);
     p->pid = pid;
@@ -45,18 +38,11 @@ static void process_note(process *p, const pm_stats *s, double seconds)
 
 static void process_look(processes *all, pid_t pid, double seconds)
 {
-    static live l;
     static pm_stats s;
-    live_result result = live_open(&l, pid);
+    live_result result = live_stats(pid, &s);
     all->denied += result == LIVE_NO_PERMISSION;
-    if (result != LIVE_FOUND)
-        return;
-    process *p = live_take(&l) == LIVE_FOUND ? process_find(all, pid) : NULL;
-    if (p) {
-        stats_gather_from(&l.view, &s);
-        process_note(p, &s, seconds);
-    }
-    live_close(&l);
+    if (result == LIVE_FOUND)
+        process_note(process_find(all, pid), &s, seconds);
 }
 
 static void processes_drop_unseen(processes *all)

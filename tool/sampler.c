@@ -5,18 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
-#include <time.h>
 
 #define END_MS 3000        /* of silence, after which the process stops by itself */
 #define RECORDS_MOST 65536
 #define AT_ONCE 64
-
-static uint64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 /* ---- asking ---- */
 
@@ -33,7 +25,7 @@ static live_result ask(sampler *s, size_t rate)
     live_result result = live_read(s->pid, s->control.asked, &now, sizeof now);
     if (result != LIVE_FOUND)
         return result;
-    s->word = now && !who_word_end(now) ? 0 : who_word(now ? who_word_rate(now) : rate, now_ms() + END_MS);
+    s->word = now && !who_word_end(now) ? 0 : who_word(now ? who_word_rate(now) : rate, os_now_ms() + END_MS);
     errno = 0;
     if (!s->word || word_write(s, s->word))
         return LIVE_FOUND;
@@ -47,7 +39,7 @@ live_result sampler_open(sampler *s, pid_t pid, size_t rate)
     memset(s, 0, sizeof *s);
     s->pid = pid;
     live_result result = live_check(pid, &s->control);
-    s->began = now_ms();
+    s->began = os_now_ms();
     return result == LIVE_FOUND ? ask(s, rate) : result;
 }
 

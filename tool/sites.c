@@ -1,4 +1,5 @@
 /* sites.c: the largest call sites of a process, for top. */
+#include "tool.h"
 #include "who.h"
 
 #include <stdlib.h>
@@ -41,7 +42,7 @@ int sites_take(sites *s, site *to, size_t most)
             best = look.sum[i].bytes > look.sum[best].bytes ? i : best;
         if (look.count == 0 || look.sum[best].bytes <= 0)
             break;
-        site_name(&s->held, &s->held.stacks[best], to[count].text, sizeof to[count].text);
+        site_name(&s->held, s->held.stacks[best], to[count].text, sizeof to[count].text);
         to[count].bytes = look.sum[best].bytes;
         to[count].error = held_error(&look.sum[best]);
         look.sum[best].bytes = 0;

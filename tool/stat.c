@@ -1,6 +1,7 @@
 /* stat.c: `poolmalloc stat`: how full the pools of running processes are. May touch live.h, plot.h, insight's print, stdout. */
 #include "live.h"
 #include "plot.h"
+#include "proc.h"
 #include "insight/print.h"
 #include "table.h"
 #include "tool.h"
@@ -8,7 +9,6 @@
 
 #include <errno.h>
 #include <getopt.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,13 +47,6 @@ static void help(void)
          "  poolmalloc stat 4711 --json | jq .totals\n"
          "  poolmalloc stat redis-server --record pools.csv --watch 1\n"
          "  poolmalloc stat --record pools.csv --plot pools.svg");
-}
-
-static bool seconds_parse(const char *from, double *seconds)
-{
-    char *end;
-    *seconds = strtod(from, &end);
-    return end != from && !*end && isfinite(*seconds) && *seconds > 0 && *seconds <= 1e6;
 }
 
 static void sleep_for(double seconds)
@@ -189,7 +182,7 @@ static bool format_take(wish *w, int option)
 static bool option_take(wish *w, int option)
 {
     switch (option) {
-    case 'w': return seconds_parse(optarg, &w->watch) || refuse(optarg, "is no number of seconds");
+    case 'w': return number_parse(optarg, 1e-9, 1e6, &w->watch) || refuse(optarg, "is no number of seconds");
     case 's': w->plot = optarg; return !picture_foreign(optarg) || refuse(optarg, "cannot be drawn: pictures are SVG, so name it FILE.svg");
     case 'r': w->record = optarg; return true;
     case 'h': help(); exit(stdout_close(0));

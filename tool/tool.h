@@ -15,6 +15,10 @@ int top_command(int argc, char **argv);
 int who_command(int argc, char **argv);
 int leaks_command(int argc, char **argv);
 
+/* p; with one line the tool ends when that is NULL: no memory. */
+void *need(void *p);
+/* A growing array with room for one more than `count` of so many bytes. */
+void *grown(void *array, size_t count, size_t *room, size_t bytes);
 /* "Try 'poolmalloc COMMAND --help'." Returns EXIT_USAGE. */
 int usage_error(const char *command);
 struct option;
@@ -28,8 +32,6 @@ bool pid_parse(const char *from, pid_t *pid);
 #define PIDS_MOST 256
 /* The processes that `words` name, by number or by name (then those on pools, or all, when none is); 0 after one line. */
 size_t pids_find(const char *command, char **words, size_t count, pid_t *pids, size_t room);
-/* The command line of a process, for a screen. */
-void arguments_read(pid_t pid, char *to, size_t bytes);
 #define LIBRARY_PATH (PATH_MAX + 64)
 /* Where the library is; false, with one line, when it is not found. */
 bool library_find(bool hardened, char path[LIBRARY_PATH]);

@@ -2,7 +2,9 @@
  * processes.h and the terminal. */
 #include "top.h"
 
+#include "proc.h"
 #include "tool.h"
+#include "words.h"
 
 #include <curses.h>
 #include <getopt.h>
@@ -14,7 +16,6 @@
 #include <unistd.h>
 
 #define KEY_ESCAPE 27
-#define PERIOD_MOST 3600.0
 
 static double clock_now(void)
 {
@@ -239,13 +240,6 @@ static void help(void)
          "  poolmalloc top redis-server --delay 0.2");
 }
 
-static bool seconds_parse(const char *from, double *seconds)
-{
-    char *end;
-    *seconds = strtod(from, &end);
-    return end != from && !*end && *seconds >= 0.05 && *seconds <= PERIOD_MOST;
-}
-
 int top_command(int argc, char **argv)
 {
     static const struct option options[] = {
@@ -260,7 +254,7 @@ int top_command(int argc, char **argv)
         }
         if (o == '?')
             return option_error("top", argv, options);
-        if (!seconds_parse(optarg, &s.period))
+        if (!number_parse(optarg, 0.05, 3600, &s.period))
             return argument_error("is no number of seconds from 0.05 to 3600", optarg);
     }
     if (optind + 1 < argc)

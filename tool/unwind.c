@@ -2,16 +2,18 @@
 #include "unwind.h"
 
 #include "ground/text.h"
+#include "proc.h"
 #include "tool.h"
+#include "words.h"
 
 #include <dwarf.h>
 #include <elfutils/libdw.h>
 #include <elfutils/libdwfl.h>
 #include <inttypes.h>
+#include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define NAME_BYTES 400
 #define EXPANSION 8     /* functions at one address, by inlining */
@@ -20,7 +22,7 @@
 
 /* What is known of an address. */
 typedef struct place {
-    uint64_t pc; /* 0: free */
+    uint64_t pc;
     uint32_t count, names[EXPANSION];
 } place;
 
@@ -37,12 +39,9 @@ struct unwinder {
     region made[REGIONS_MOST];
     size_t made_count;
     uint32_t made_name;
-    frame_name *names;
+    frame_name **names;
     size_t name_count, name_room;
-    uint32_t *by_text; /* open addressing: 1 + number */
-    size_t text_room;
-    place *places;
-    size_t place_count, place_room;
+    void *by_text, *places; /* trees of names, and of places by pc */
     size_t unnamed;
     /* the walk that goes on */
     const who_sample *sample;
@@ -52,61 +51,26 @@ struct unwinder {
     bool missed; /* looking for the last one's caller, libdw came to what was not copied */
 };
 
-void *need(void *p)
-{
-    if (!p) {
-        fprintf(stderr, "poolmalloc: out of memory\n");
-        exit(EXIT_NOT_SO);
-    }
-    return p;
-}
-
-static uint64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 /* ---- names ---- */
 
-static uint64_t text_hash(const char *chars)
+static int name_order(const void *left, const void *right)
 {
-    uint64_t h = 14695981039346656037u;
-    for (; *chars; chars++)
-        h = (h ^ (unsigned char)*chars) * 1099511628211u;
-    return h ^ h >> 32;
-}
-
-static void texts_grow(unwinder *u)
-{
-    size_t room = u->text_room ? 2 * u->text_room : 1024;
-    free(u->by_text);
-    u->by_text = need(calloc(room, sizeof *u->by_text));
-    u->text_room = room;
-    for (size_t i = 0; i < u->name_count; i++) {
-        size_t at = text_hash(u->names[i].text) % room;
-        while (u->by_text[at])
-            at = (at + 1) % room;
-        u->by_text[at] = (uint32_t)i + 1;
-    }
+    const frame_name *a = left, *b = right;
+    return a->of_library != b->of_library ? a->of_library - b->of_library : strcmp(a->text, b->text);
 }
 
 static uint32_t name_add(unwinder *u, const char *chars, bool known, bool library)
 {
-    if (2 * u->name_count >= u->text_room)
-        texts_grow(u);
-    size_t at = text_hash(chars) % u->text_room;
-    for (; u->by_text[at]; at = (at + 1) % u->text_room)
-        if (strcmp(u->names[u->by_text[at] - 1].text, chars) == 0 && u->names[u->by_text[at] - 1].of_library == library)
-            return u->by_text[at] - 1;
-    if (u->name_count == u->name_room) {
-        u->name_room = 2 * u->name_room + 64;
-        u->names = need(realloc(u->names, u->name_room * sizeof *u->names));
-    }
-    u->names[u->name_count] = (frame_name){need(strdup(chars)), known, library};
-    u->by_text[at] = (uint32_t)++u->name_count;
-    return (uint32_t)u->name_count - 1;
+    const frame_name sought = {.text = (char *)(uintptr_t)chars, .of_library = library};
+    frame_name **found = tfind(&sought, &u->by_text, name_order);
+    if (found)
+        return (*found)->number;
+    frame_name *n = need(malloc(sizeof *n));
+    *n = (frame_name){need(strdup(chars)), known, library, (uint32_t)u->name_count};
+    need(tsearch(n, &u->by_text, name_order));
+    u->names = grown(u->names, u->name_count, &u->name_room, sizeof *u->names);
+    u->names[u->name_count++] = n;
+    return n->number;
 }
 
 uint32_t unwinder_intern(unwinder *u, const char *chars)
@@ -116,7 +80,7 @@ uint32_t unwinder_intern(unwinder *u, const char *chars)
     return name_add(u, clean, true, false);
 }
 
-const frame_name *unwinder_name(const unwinder *u, uint32_t number) { return &u->names[number]; }
+const frame_name *unwinder_name(const unwinder *u, uint32_t number) { return u->names[number]; }
 size_t unwinder_unnamed(const unwinder *u) { return u->unnamed; }
 
 /* Shorter, in place: the one long name that everybody writes as another, and the version of a symbol. */
@@ -143,8 +107,7 @@ static uint32_t function_name(unwinder *u, const char *symbol, const char *file,
     if (!u->lines || !file || line <= 0)
         return name_add(u, clean, true, library);
     char place_clean[100];
-    const char *slash = strrchr(file, '/');
-    name_clean(slash ? slash + 1 : file, place_clean, sizeof place_clean);
+    name_clean(last_part(file), place_clean, sizeof place_clean);
     snprintf(with_line, sizeof with_line, "%s (%s:%d)", clean, place_clean, line);
     return name_add(u, with_line, true, library);
 }
@@ -154,8 +117,7 @@ static uint32_t function_name(unwinder *u, const char *symbol, const char *file,
 static const char *module_base(Dwfl_Module *module)
 {
     const char *name = module ? dwfl_module_info(module, NULL, NULL, NULL, NULL, NULL, NULL, NULL) : NULL;
-    const char *slash = name ? strrchr(name, '/') : NULL;
-    return slash ? slash + 1 : name ? name : "";
+    return last_part(name ? name : "");
 }
 
 static uint32_t unnamed_name(unwinder *u, Dwfl_Module *module, uint64_t pc)
@@ -234,38 +196,24 @@ static void place_look(unwinder *u, place *p)
     p->names[p->count++] = made ? u->made_name : believed ? function_name(u, symbol, file, line, library) : unnamed_name(u, module, p->pc);
 }
 
-static void places_grow(unwinder *u)
+static int place_order(const void *left, const void *right)
 {
-    place *old = u->places;
-    size_t room = u->place_room;
-    u->place_room = room ? 2 * room : 1024;
-    u->places = need(calloc(u->place_room, sizeof *u->places));
-    for (size_t i = 0; i < room; i++) {
-        size_t at = old[i].pc * 0x9E3779B97F4A7C15u >> 20;
-        if (!old[i].pc)
-            continue;
-        while (u->places[at % u->place_room].pc)
-            at++;
-        u->places[at % u->place_room] = old[i];
-    }
-    free(old);
+    const place *a = left, *b = right;
+    return (a->pc > b->pc) - (a->pc < b->pc);
 }
 
 static const place *place_of(unwinder *u, uint64_t pc)
 {
-    if (2 * u->place_count >= u->place_room)
-        places_grow(u);
-    size_t at = pc * 0x9E3779B97F4A7C15u >> 20;
-    while (u->places[at % u->place_room].pc && u->places[at % u->place_room].pc != pc)
-        at++;
-    place *p = &u->places[at % u->place_room];
-    if (!p->pc) {
-        if (!dwfl_addrmodule(u->dwfl, pc) && now_ms() - u->refreshed > REFRESH_MS)
-            unwinder_refresh(u);
-        p->pc = pc;
-        u->place_count++;
-        place_look(u, p);
-    }
+    const place sought = {.pc = pc};
+    place **found = tfind(&sought, &u->places, place_order);
+    if (found)
+        return *found;
+    if (!dwfl_addrmodule(u->dwfl, pc) && os_now_ms() - u->refreshed > REFRESH_MS)
+        unwinder_refresh(u);
+    place *p = need(calloc(1, sizeof *p));
+    p->pc = pc;
+    place_look(u, p);
+    need(tsearch(p, &u->places, place_order));
     return p;
 }
 
@@ -329,8 +277,8 @@ static int frame_note(Dwfl_Frame *frame, void *context)
 
 static bool is_library(unwinder *u, uint64_t pc)
 {
-    uint32_t name = place_of(u, pc)->names[0];
-    return u->names[name].of_library;
+    const place *p = place_of(u, pc); /* which may move u->names */
+    return u->names[p->names[0]]->of_library;
 }
 
 /* Of calls from made code to made code one frame is left. */
@@ -367,25 +315,20 @@ size_t unwinder_walk(unwinder *u, const who_sample *s, const void *stack, uint32
 
 static void made_read(unwinder *u)
 {
-    char path[40], line[512], permissions[8], name[16];
-    snprintf(path, sizeof path, "/proc/%d/maps", (int)u->pid);
-    FILE *maps = fopen(path, "re");
+    mapping m;
+    FILE *maps = proc_open(u->pid, "maps");
     if (!maps)
         return;
     u->made_count = 0;
-    while (u->made_count < REGIONS_MOST && fgets(line, sizeof line, maps)) {
-        region *r = &u->made[u->made_count];
-        *name = 0;
-        if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %*s %*s %*s %15s", &r->start, &r->end, permissions, name) < 3 || permissions[2] != 'x')
-            continue;
-        u->made_count += !*name || strncmp(name, "[anon", 5) == 0 || strncmp(name, "/memfd:", 7) == 0;
-    }
+    while (u->made_count < REGIONS_MOST && mapping_next(maps, &m))
+        if (m.rights[2] == 'x' && (!*m.path || strncmp(m.path, "[anon", 5) == 0 || strncmp(m.path, "/memfd:", 7) == 0))
+            u->made[u->made_count++] = (region){m.start, m.end};
     fclose(maps);
 }
 
 void unwinder_refresh(unwinder *u)
 {
-    u->refreshed = now_ms();
+    u->refreshed = os_now_ms();
     made_read(u);
     dwfl_report_begin_add(u->dwfl);
     dwfl_linux_proc_report(u->dwfl, u->pid);
@@ -412,14 +355,18 @@ unwinder *unwinder_open(pid_t pid, bool lines)
     return NULL;
 }
 
+static void name_free(void *name)
+{
+    free(((frame_name *)name)->text);
+    free(name);
+}
+
 void unwinder_close(unwinder *u)
 {
     if (u->dwfl)
         dwfl_end(u->dwfl);
-    for (size_t i = 0; i < u->name_count; i++)
-        free(u->names[i].text);
+    tdestroy(u->by_text, name_free);
+    tdestroy(u->places, free);
     free(u->names);
-    free(u->by_text);
-    free(u->places);
     free(u);
 }

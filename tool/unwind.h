@@ -13,6 +13,7 @@ typedef struct frame_name {
     char *text;
     bool known;   /* it is a name */
     bool of_library; /* poolmalloc's own */
+    uint32_t number;
 } frame_name;
 
 typedef struct unwinder unwinder;
@@ -28,9 +29,6 @@ const frame_name *unwinder_name(const unwinder *u, uint32_t number);
 uint32_t unwinder_intern(unwinder *u, const char *from); /* a name of the caller's */
 size_t unwinder_unnamed(const unwinder *u);              /* files without any symbol that were come across */
 void unwinder_close(unwinder *u);
-
-/* p, which is not NULL: else one line, and the end. */
-void *need(void *p);
 
 /* A C++ name as it was written, or NULL: it is none. From malloc. */
 char *demangle(const char *name);

@@ -1,5 +1,6 @@
 /* who.c: `poolmalloc who`: which call stacks hold the memory of a running process, or of a command. */
 #include "held.h"
+#include "proc.h"
 #include "tool.h"
 #include "traced.h"
 #include "who.h"
@@ -7,7 +8,6 @@
 
 #include <errno.h>
 #include <getopt.h>
-#include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,13 +52,6 @@ static void on_interrupt(int number)
     interrupted = 1;
 }
 
-static uint64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 /* ---- looking ---- */
 
 static live_result watch_open(watch *w, pid_t pid)
@@ -73,7 +66,7 @@ static live_result watch_open(watch *w, pid_t pid)
     w->pid = pid;
     w->open = true;
     w->all = w->sampler.word == 0; /* it has sampled before we came */
-    w->began = now_ms();
+    w->began = os_now_ms();
     command_read(pid, w->command, sizeof w->command);
     return LIVE_FOUND;
 }
@@ -89,15 +82,8 @@ static void watch_close(watch *w)
 
 static double pools_used(pid_t pid)
 {
-    static live l;
     static pm_stats s;
-    if (live_open(&l, pid) != LIVE_FOUND)
-        return -1;
-    bool taken = live_take(&l) == LIVE_FOUND;
-    if (taken)
-        stats_gather_from(&l.view, &s);
-    live_close(&l);
-    return taken ? (double)s.used_bytes : -1;
+    return live_stats(pid, &s) == LIVE_FOUND ? (double)s.used_bytes : -1;
 }
 
 /* The last look stays where this one fails. */
@@ -115,7 +101,7 @@ static live_result watch_look(watch *w)
     }
     free(w->look.sum);
     w->look = look;
-    w->look_ms = now_ms();
+    w->look_ms = os_now_ms();
     return result;
 }
 
@@ -211,18 +197,18 @@ static live_result watch_for(watch *w)
 {
     uint64_t whole = (uint64_t)(w->w->seconds * 1000), third = w->began + whole / 3, end = w->began + whole;
     for (;;) {
-        uint64_t now = now_ms(), left = now < end ? end - now : 0;
+        uint64_t now = os_now_ms(), left = now < end ? end - now : 0;
         if (left > POLL_MS)
             left = POLL_MS;
         if (left > 0 && !interrupted)
             nanosleep(&(struct timespec){0, (long)left * 1000000}, NULL);
-        bool last = interrupted || now_ms() >= end; /* what was held then is seen */
+        bool last = interrupted || os_now_ms() >= end; /* what was held then is seen */
         live_result result = watch_look(w);
         if (result == LIVE_FOUND && !last)
             result = sampler_beat(&w->sampler);
         if (result != LIVE_FOUND || last)
             return result;
-        if (w->w->growth && !w->has_first && now_ms() >= third)
+        if (w->w->growth && !w->has_first && os_now_ms() >= third)
             growth_begin(w);
     }
 }
@@ -349,13 +335,6 @@ static void help_leaks(void)
          "Examples:\n"
          "  poolmalloc leaks -- ./program\n"
          "  poolmalloc leaks --status 1 --lines -- ./tests");
-}
-
-static bool number_parse(const char *from, double least, double most, double *to)
-{
-    char *end;
-    *to = strtod(from, &end);
-    return end != from && !*end && isfinite(*to) && *to >= least && *to <= most;
 }
 
 static int wrong(const wish *w, const char *what, const char *argument)

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -45,6 +46,19 @@ const char *word_nearest(const char *word, const char *const *words, size_t coun
         }
     }
     return nearest;
+}
+
+const char *last_part(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+bool number_parse(const char *from, double least, double most, double *to)
+{
+    char *end;
+    *to = strtod(from, &end);
+    return end != from && !*end && *to >= least && *to <= most;
 }
 
 bool picture_foreign(const char *path)

@@ -14,6 +14,10 @@ const char *human_long(double bytes, char *to, size_t room);
 
 /* The one of `count` words that `word` may have been meant to be, or NULL. */
 const char *word_nearest(const char *word, const char *const *words, size_t count);
+/* Of a path, what is behind its last slash. */
+const char *last_part(const char *path);
+/* Whether all of it is a number from least to most. */
+bool number_parse(const char *from, double least, double most, double *to);
 /* Whether the file is named as a picture that we cannot draw. */
 bool picture_foreign(const char *path);
 /* Flushes stdout: `status`, or EXIT_NOT_SO with one line when something could not be written. */
