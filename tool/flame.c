@@ -1,6 +1,7 @@
 /* flame.c: what call stacks hold, as a flame graph: an SVG that can be searched and zoomed in any browser, and read without
  * scripts too: each box has a title. */
 #include "held.h"
+#include "svg.h"
 #include "words.h"
 
 #include <string.h>
@@ -45,18 +46,6 @@ typedef struct flame {
     size_t bottom; /* y of the outermost row */
 } flame;
 
-static void xml(FILE *to, const char *from, size_t most)
-{
-    for (size_t n = 0; *from && n < most; from++, n += ((unsigned char)*from & 0xc0) != 0x80)
-        switch (*from) {
-        case '<': fputs("&lt;", to); break;
-        case '>': fputs("&gt;", to); break;
-        case '&': fputs("&amp;", to); break;
-        case '"': fputs("&quot;", to); break;
-        default: fputc(*from, to);
-        }
-}
-
 /* Warm colours by name, so that a function has the same one everywhere; what has no name is grey. */
 static void colour(FILE *to, const frame_name *name)
 {
@@ -74,18 +63,18 @@ static void box(const flame *f, const held_node *n, const frame_name *name, doub
     double share = 100 * n->sum.bytes / f->whole;
     size_t y = f->bottom - depth * ROW, letters = width > 6 + 3 * GLYPH ? (size_t)((width - 6) / GLYPH) : 0;
     fprintf(f->to, "<g class=\"b\" data-x=\"%.2f\" data-w=\"%.2f\" data-d=\"%zu\" data-n=\"", x, width, depth);
-    xml(f->to, name->text, 1000);
+    svg_escaped(f->to, name->text, 1000);
     fprintf(f->to, "\"><title>");
-    xml(f->to, name->text, 1000);
+    svg_escaped(f->to, name->text, 1000);
     fprintf(f->to, ": %s ±%s, %.1f %%, %.0f blocks</title><rect x=\"%.2f\" y=\"%zu\" width=\"%.2f\" height=\"%d\" fill=\"", HUMAN(n->sum.bytes),
             HUMAN(held_error(&n->sum)), share, n->sum.blocks, MARGIN + x, y, width > 1 ? width - 0.5 : width, ROW - 1);
     colour(f->to, name);
     fprintf(f->to, "\"/><text x=\"%.2f\" y=\"%zu\">", MARGIN + x + 3, y + 13);
     if (letters >= 3 && strlen(name->text) > letters) {
-        xml(f->to, name->text, letters - 1);
+        svg_escaped(f->to, name->text, letters - 1);
         fputs("…", f->to);
     } else if (letters >= 3) {
-        xml(f->to, name->text, letters);
+        svg_escaped(f->to, name->text, letters);
     }
     fputs("</text></g>\n", f->to);
 }
@@ -123,9 +112,9 @@ bool held_print_flame(const held_report *r, FILE *to)
     fprintf(to, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%zu\" viewBox=\"0 0 %.0f %zu\">\n%s", WIDTH,
             f.bottom + ROW + 10, WIDTH, f.bottom + ROW + 10, style);
     fprintf(to, "<rect width=\"100%%\" height=\"100%%\" fill=\"#fffdf7\"/>\n<text class=\"t\" x=\"%.0f\" y=\"24\">", MARGIN);
-    xml(to, r->command, 40);
+    svg_escaped(to, r->command, 40);
     fprintf(to, " (process %d): ", (int)r->pid);
-    xml(to, r->what, 200);
+    svg_escaped(to, r->what, 200);
     fprintf(to, "</text>\n<text class=\"s\" x=\"%.0f\" y=\"44\">width: %s ±%s in %.0f blocks, from %zu samples in %.1f s; the outermost function is at "
                 "the bottom</text>\n",
             MARGIN, HUMAN(all->bytes), HUMAN(held_error(all)), all->blocks, all->samples, r->seconds);

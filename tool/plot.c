@@ -1,7 +1,8 @@
 /* plot.c: see plot.h. May touch insight's stats, the samples it is given and their files; never a process. */
 #include "plot.h"
 
-#include "insight/print.h"
+#include "svg.h"
+#include "tool.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,57 +14,7 @@
 #define ROW 22   /* height of a bar with its gap */
 #define BAR_X 240
 #define BAR_WIDTH 380
-
-static void put_escaped(FILE *f, const char *label)
-{
-    for (; *label; label++)
-        switch (*label) {
-        case '<': fputs("&lt;", f); break;
-        case '>': fputs("&gt;", f); break;
-        case '&': fputs("&amp;", f); break;
-        default: fputc(*label, f);
-        }
-}
-
-static void put_text(FILE *f, double x, double y, const char *anchor, const char *label)
-{
-    fprintf(f, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">", x, y, anchor);
-    put_escaped(f, label);
-    fputs("</text>\n", f);
-}
-
-static void put_box(FILE *f, double x, double y, double width, double height, const char *colour)
-{
-    fprintf(f, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\"/>\n", x, y, width, height, colour);
-}
-
-static void put_line(FILE *f, double x1, double y1, double x2, double y2)
-{
-    fprintf(f, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#c8c8c8\"/>\n", x1, y1, x2, y2);
-}
-
-static FILE *picture_open(const char *path, int height, const char *title)
-{
-    FILE *f = fopen(path, "we");
-    if (!f)
-        return NULL;
-    fprintf(f,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" "
-            "font-family=\"sans-serif\" font-size=\"12\">\n",
-            WIDTH, height, WIDTH, height);
-    put_box(f, 0, 0, WIDTH, height, "#ffffff");
-    fputs("<g font-size=\"16\">\n", f);
-    put_text(f, MARGIN, 30, "start", title);
-    fputs("</g>\n", f);
-    return f;
-}
-
-static bool picture_close(FILE *f)
-{
-    fputs("</svg>\n", f);
-    bool good = !ferror(f);
-    return fclose(f) == 0 && good;
-}
+#define GREY "#c8c8c8"
 
 /* In the unit that `most`, the largest of what is shown together, asks for. */
 static const char *bytes_say(double bytes, double most, char *to, size_t room)
@@ -82,12 +33,12 @@ static void put_bar(FILE *f, double y, const pm_stats_row *row)
 {
     char label[160], resident[32];
     double use = (double)row->used / (double)row->capacity;
-    put_text(f, BAR_X - 8, y + 13, "end", row->name);
-    put_box(f, BAR_X, y, BAR_WIDTH, ROW - 6, "#dfe7ef");
-    put_box(f, BAR_X, y, BAR_WIDTH * (use > 1 ? 1 : use), ROW - 6, "#2f6da8");
+    svg_text(f, BAR_X - 8, y + 13, "end", row->name);
+    svg_box(f, BAR_X, y, BAR_WIDTH, ROW - 6, "#dfe7ef");
+    svg_box(f, BAR_X, y, BAR_WIDTH * (use > 1 ? 1 : use), ROW - 6, "#2f6da8");
     snprintf(label, sizeof label, "%.1f %%: %zu of %zu blocks, %s in memory", 100 * use, row->used, row->capacity,
              bytes_say((double)row->resident_bytes, (double)row->resident_bytes, resident, sizeof resident));
-    put_text(f, BAR_X + BAR_WIDTH + 8, y + 13, "start", label);
+    svg_text(f, BAR_X + BAR_WIDTH + 8, y + 13, "start", label);
 }
 
 static void put_percents(FILE *f, double bottom)
@@ -96,8 +47,8 @@ static void put_percents(FILE *f, double bottom)
         char label[16];
         double x = BAR_X + BAR_WIDTH * percent / 100.0;
         snprintf(label, sizeof label, "%d %%", percent);
-        put_line(f, x, TOP - 6, x, bottom);
-        put_text(f, x, TOP - 12, "middle", label);
+        svg_line(f, x, TOP - 6, x, bottom, GREY);
+        svg_text(f, x, TOP - 12, "middle", label);
     }
 }
 
@@ -110,10 +61,10 @@ bool plot_pools(const char *path, const pm_stats *s, pid_t pid, const char *comm
         rows += row_shows(row);
     strftime(now, sizeof now, "%Y-%m-%d %H:%M:%S", localtime(&seconds));
     snprintf(title, sizeof title, "Pools of process %d, %s, at %s", (int)pid, command, now);
-    FILE *f = picture_open(path, TOP + rows * ROW + MARGIN, title);
+    FILE *f = svg_open(path, WIDTH, TOP + rows * ROW + MARGIN, MARGIN, title);
     if (!f)
         return false;
-    put_text(f, MARGIN, 52, "start", "Blocks in use, of those that the pool's slabs have room for");
+    svg_text(f, MARGIN, 52, "start", "Blocks in use, of those that the pool's slabs have room for");
     put_percents(f, TOP + rows * ROW);
     double y = TOP;
     for (const pm_stats_row *row = s->row; row < s->row + s->pools; row++)
@@ -121,7 +72,7 @@ bool plot_pools(const char *path, const pm_stats *s, pid_t pid, const char *comm
             put_bar(f, y, row);
             y += ROW;
         }
-    return picture_close(f);
+    return svg_close(f);
 }
 
 /* ---- samples ---- */
@@ -173,23 +124,15 @@ typedef struct record {
 } record;
 
 /* Bytes at one time: more for a time that is there already are added. */
-static bool series_add(series *s, double time, double bytes)
+static void series_add(series *s, double time, double bytes)
 {
     if (s->count > 0 && s->at[s->count - 1].time >= time) {
         s->at[s->count - 1].bytes += bytes;
     } else {
-        if (s->count == s->room) {
-            size_t room = 2 * s->room + 64;
-            point *at = realloc(s->at, room * sizeof *at);
-            if (!at)
-                return false;
-            s->at = at;
-            s->room = room;
-        }
+        s->at = grown(s->at, s->count, &s->room, sizeof *s->at);
         s->at[s->count++] = (point){time, bytes};
     }
     s->most = s->at[s->count - 1].bytes > s->most ? s->at[s->count - 1].bytes : s->most;
-    return true;
 }
 
 static series *series_find(record *r, const char *name)
@@ -214,7 +157,10 @@ static bool record_line(record *r, const char *line)
     series *s = series_find(r, name);
     r->first = r->all.count ? r->first : time;
     r->last = time > r->last ? time : r->last;
-    return (!s || series_add(s, time, (double)(used * size))) && series_add(&r->all, time, (double)(used * size));
+    if (s)
+        series_add(s, time, (double)(used * size));
+    series_add(&r->all, time, (double)(used * size));
+    return true;
 }
 
 static bool record_read(record *r, FILE *file)
@@ -249,11 +195,11 @@ static void put_axes(FILE *f, const record *r)
     char label[40];
     for (int i = 0; i <= 5; i++) {
         double bytes = r->all.most * i / 5, time = r->first + (r->last - r->first) * i / 5;
-        put_line(f, CHART_X, chart_y(r, bytes), CHART_X + CHART_WIDTH, chart_y(r, bytes));
-        put_text(f, CHART_X - 8, chart_y(r, bytes) + 4, "end", bytes_say(bytes, r->all.most, label, sizeof label));
+        svg_line(f, CHART_X, chart_y(r, bytes), CHART_X + CHART_WIDTH, chart_y(r, bytes), GREY);
+        svg_text(f, CHART_X - 8, chart_y(r, bytes) + 4, "end", bytes_say(bytes, r->all.most, label, sizeof label));
         snprintf(label, sizeof label, "%.*f s", r->last - r->first < 20 ? 2 : 0, time - r->first);
-        put_line(f, chart_x(r, time), TOP, chart_x(r, time), TOP + CHART_HEIGHT);
-        put_text(f, chart_x(r, time), TOP + CHART_HEIGHT + 18, "middle", label);
+        svg_line(f, chart_x(r, time), TOP, chart_x(r, time), TOP + CHART_HEIGHT, GREY);
+        svg_text(f, chart_x(r, time), TOP + CHART_HEIGHT + 18, "middle", label);
     }
 }
 
@@ -263,25 +209,25 @@ static void put_series(FILE *f, const record *r, const series *s, const char *co
     for (size_t i = 0; i < s->count; i++)
         fprintf(f, "%.1f,%.1f ", chart_x(r, s->at[i].time), chart_y(r, s->at[i].bytes));
     fputs("\"/>\n", f);
-    put_box(f, CHART_X + CHART_WIDTH + 24, TOP + place * ROW, 14, 4, colour);
-    put_text(f, CHART_X + CHART_WIDTH + 46, TOP + place * ROW + 7, "start", s->name);
+    svg_box(f, CHART_X + CHART_WIDTH + 24, TOP + place * ROW, 14, 4, colour);
+    svg_text(f, CHART_X + CHART_WIDTH + 46, TOP + place * ROW + 7, "start", s->name);
 }
 
 static const char *record_draw(record *r, const char *path)
 {
     static const char *const colours[SERIES_DRAWN] = {"#2f6da8", "#d1671f", "#3a8f4b", "#b03a48",
                                                       "#7d5ba6", "#8a6d3b", "#c760a0", "#5f7f8f"};
-    FILE *f = picture_open(path, TOP + CHART_HEIGHT + 2 * MARGIN + 10, "Bytes in use over time, by pool");
+    FILE *f = svg_open(path, WIDTH, TOP + CHART_HEIGHT + 2 * MARGIN + 10, MARGIN, "Bytes in use over time, by pool");
     if (!f)
         return "the picture cannot be written";
-    put_text(f, MARGIN, 52, "start", "The pools that held most at any time, and the sum of all; seconds since the first sample");
+    svg_text(f, MARGIN, 52, "start", "The pools that held most at any time, and the sum of all; seconds since the first sample");
     put_axes(f, r);
     snprintf(r->all.name, sizeof r->all.name, "all pools");
     put_series(f, r, &r->all, "#222222", 0);
     qsort(r->pools, r->count, sizeof *r->pools, series_order);
     for (size_t i = 0; i < r->count && i < SERIES_DRAWN; i++)
         put_series(f, r, &r->pools[i], colours[i], (int)i + 1);
-    return picture_close(f) ? NULL : "the picture cannot be written";
+    return svg_close(f) ? NULL : "the picture cannot be written";
 }
 
 const char *plot_record(const char *from, const char *path)

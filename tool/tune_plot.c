@@ -1,11 +1,15 @@
 /* tune_plot.c: the size histogram with the chosen block sizes, as SVG. May touch the demands it is given and that file. */
+#include "svg.h"
 #include "tune.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
 enum { LEFT = 90, RIGHT = 930, TOP = 60, BOTTOM = 430, WIDTH = 960, HEIGHT = 500 };
+#define REQUESTED "#5b8fc9"
+#define CHOSEN "#c0392b"
 
 /* Sizes on a logarithmic axis from 16 bytes on (what is less is shown there); bytes on a linear one. */
 typedef struct axes {
@@ -46,23 +50,24 @@ static uint64_t tick_of(const axes *a)
 
 static void draw_axes(FILE *svg, const axes *a)
 {
+    char label[48];
     uint64_t tick = tick_of(a);
-    for (uint64_t y = 0; y * a->unit <= a->most; y += tick)
-        fprintf(svg,
-                "<line x1='%d' x2='%d' y1='%.1f' y2='%.1f' stroke='#ddd'/><text x='%d' y='%.1f' "
-                "text-anchor='end'>%llu</text>\n",
-                LEFT, RIGHT, y_of(a, y * a->unit), y_of(a, y * a->unit), LEFT - 8, y_of(a, y * a->unit) + 4,
-                (unsigned long long)y);
-    for (uint32_t x = 16; x <= a->largest; x *= 2)
-        fprintf(svg,
-                "<line x1='%.1f' x2='%.1f' y1='%d' y2='%d' stroke='#444'/><text x='%.1f' y='%d' "
-                "text-anchor='middle'>%u</text>\n",
-                x_of(a, x), x_of(a, x), BOTTOM, BOTTOM + 5, x_of(a, x), BOTTOM + 20, x);
-    fprintf(svg, "<line x1='%d' x2='%d' y1='%d' y2='%d' stroke='#444'/>\n", LEFT, RIGHT, BOTTOM, BOTTOM);
-    fprintf(svg, "<text x='%d' y='%d' text-anchor='middle'>request size, bytes (logarithmic)</text>\n",
-            (LEFT + RIGHT) / 2, BOTTOM + 45);
-    fprintf(svg, "<text transform='translate(28 %d) rotate(-90)' text-anchor='middle'>live at the peak, %s</text>\n",
-            (TOP + BOTTOM) / 2, a->unit_name);
+    for (uint64_t y = 0; y * a->unit <= a->most; y += tick) {
+        snprintf(label, sizeof label, "%" PRIu64, y);
+        svg_line(svg, LEFT, y_of(a, y * a->unit), RIGHT, y_of(a, y * a->unit), "#ddd");
+        svg_text(svg, LEFT - 8, y_of(a, y * a->unit) + 4, "end", label);
+    }
+    for (uint32_t x = 16; x <= a->largest; x *= 2) {
+        snprintf(label, sizeof label, "%u", x);
+        svg_line(svg, x_of(a, x), BOTTOM, x_of(a, x), BOTTOM + 5, "#444");
+        svg_text(svg, x_of(a, x), BOTTOM + 20, "middle", label);
+    }
+    svg_line(svg, LEFT, BOTTOM, RIGHT, BOTTOM, "#444");
+    svg_text(svg, (LEFT + RIGHT) / 2, BOTTOM + 45, "middle", "request size, bytes (logarithmic)");
+    fprintf(svg, "<g transform='translate(28 %d) rotate(-90)'>", (TOP + BOTTOM) / 2);
+    snprintf(label, sizeof label, "live at the peak, %s", a->unit_name);
+    svg_text(svg, 0, 0, "middle", label);
+    fputs("</g>\n", svg);
 }
 
 static void draw_bars(FILE *svg, const axes *a, const group *groups, size_t n)
@@ -71,10 +76,9 @@ static void draw_bars(FILE *svg, const axes *a, const group *groups, size_t n)
         double left = x_of(a, groups[i].above), right = x_of(a, groups[i].to), top = y_of(a, groups[i].bytes);
         if (groups[i].bytes)
             fprintf(svg,
-                    "<rect x='%.1f' y='%.1f' width='%.1f' height='%.1f' fill='#5b8fc9'><title>%u-%u bytes: %llu "
-                    "blocks</title></rect>\n",
-                    left + 0.5, top, right - left - 1, BOTTOM - top, groups[i].above + 1, groups[i].to,
-                    (unsigned long long)groups[i].blocks);
+                    "<rect x='%.1f' y='%.1f' width='%.1f' height='%.1f' fill='" REQUESTED "'><title>%u-%u bytes: %" PRIu64
+                    " blocks</title></rect>\n",
+                    left + 0.5, top, right - left - 1, BOTTOM - top, groups[i].above + 1, groups[i].to, groups[i].blocks);
     }
 }
 
@@ -82,24 +86,18 @@ static void draw_sizes(FILE *svg, const axes *a, const plan *p)
 {
     for (unsigned i = 0; i < p->pools; i++)
         if (p->size[i] <= a->largest)
-            fprintf(svg,
-                    "<line x1='%.1f' x2='%.1f' y1='%d' y2='%d' stroke='#c0392b' stroke-dasharray='4 "
-                    "3'><title>%u</title></line>\n",
+            fprintf(svg, "<line x1='%.1f' x2='%.1f' y1='%d' y2='%d' stroke='" CHOSEN "'><title>%u</title></line>\n",
                     x_of(a, p->size[i]), x_of(a, p->size[i]), TOP, BOTTOM, p->size[i]);
 }
 
 static void draw_legend(FILE *svg, const plan *p)
 {
-    fprintf(svg, "<text x='%d' y='24' font-size='16'>Requested sizes, and the block sizes chosen for them</text>\n",
-            LEFT);
-    fprintf(svg,
-            "<rect x='%d' y='36' width='14' height='12' fill='#5b8fc9'/><text x='%d' y='47'>requested, live at the "
-            "peak</text>\n",
-            LEFT, LEFT + 20);
-    fprintf(svg,
-            "<line x1='%d' x2='%d' y1='42' y2='42' stroke='#c0392b' stroke-dasharray='4 3'/><text x='%d' y='47'>%u "
-            "block sizes</text>\n",
-            LEFT + 230, LEFT + 255, LEFT + 262, p->pools);
+    char label[40];
+    svg_box(svg, LEFT, 38, 14, 12, REQUESTED);
+    svg_text(svg, LEFT + 20, 49, "start", "requested, live at the peak");
+    snprintf(label, sizeof label, "%u block sizes", p->pools);
+    svg_line(svg, LEFT + 230, 44, LEFT + 255, 44, CHOSEN);
+    svg_text(svg, LEFT + 262, 49, "start", label);
 }
 
 bool tune_plot(const char *path, const tuning *t)
@@ -107,20 +105,14 @@ bool tune_plot(const char *path, const tuning *t)
     group groups[GROUPS_MAX];
     size_t n = groups_make(&t->all->sum, groups);
     axes a = axes_make(groups, n);
-    FILE *svg = fopen(path, "we");
+    FILE *svg = svg_open(path, WIDTH, HEIGHT, LEFT, "Requested sizes, and the block sizes chosen for them");
     if (svg) {
-        fprintf(svg,
-                "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 %d %d' width='%d' height='%d' "
-                "font-family='sans-serif' font-size='12'>\n"
-                "<rect width='100%%' height='100%%' fill='white'/>\n",
-                WIDTH, HEIGHT, WIDTH, HEIGHT);
         draw_axes(svg, &a);
         draw_bars(svg, &a, groups, n);
         draw_sizes(svg, &a, t->chosen);
         draw_legend(svg, t->chosen);
-        fprintf(svg, "</svg>\n");
     }
-    if (svg && !ferror(svg) && fclose(svg) == 0)
+    if (svg && svg_close(svg))
         return true;
     fprintf(stderr, "poolmalloc: tune: '%s': %s\n", path, strerror(errno));
     return false;
