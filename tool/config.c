@@ -7,43 +7,23 @@
 
 static void print_flag(const bool *field) { printf("%d", *field); }
 static void print_path(const char (*field)[256]) { printf("%s", *field); }
-static void print_names(const char (*field)[256]) { print_path(field); }
+static void print_names(const char (*field)[256]) { printf("%s", **field ? *field : "all"); }
 static void print_overflow(const overflow_policy *field) { printf("%s", config_words_overflow[*field]); }
 static void print_hugepages(const hugepages_policy *field) { printf("%s", config_words_hugepages[*field]); }
 static void print_deepbind(const deepbind_policy *field) { printf("%s", config_words_deepbind[*field]); }
 static void print_format(const stats_format *field) { printf("%s", config_words_format[*field]); }
 
-static void print_limit(const size_t *field)
+static void print_number(size_t n, size_t special, const char *word)
 {
-    if (*field)
-        printf("%zu", *field);
+    if (n == special)
+        printf("%s", word);
     else
-        printf("none");
+        printf("%zu", n);
 }
-
-static void print_rate(const uint32_t *field)
-{
-    if (*field)
-        printf("%u", *field);
-    else
-        printf("off");
-}
-
-static void print_step(const size_t *field)
-{
-    if (*field)
-        printf("%zu", *field);
-    else
-        printf("off");
-}
-
-static void print_delay(const uint32_t *field)
-{
-    if (*field == DELAY_NEVER)
-        printf("never");
-    else
-        printf("%u", *field);
-}
+static void print_limit(const size_t *field) { print_number(*field, 0, "none"); }
+static void print_rate(const uint32_t *field) { print_number(*field, 0, "off"); }
+static void print_step(const size_t *field) { print_number(*field, 0, "off"); }
+static void print_delay(const uint32_t *field) { print_number(*field, DELAY_NEVER, "never"); }
 
 static const char *signal_name_of(int number)
 {

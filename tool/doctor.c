@@ -91,14 +91,9 @@ static void look(pid_t pid)
 static void gain_examine(findings *f, const profiles *all)
 {
     search *found = search_run(&all->sum, 32 * KIB);
-    config c;
-    plan usual = {.pools = 0};
-    config_default(&c);
-    for (uint32_t i = 0; i < c.sizes.length; i++)
-        usual.size[usual.pools++] = c.sizes.at[i].size;
     if (!found)
         return;
-    plan best = search_plan(found, search_knee(found));
+    plan usual = plan_default(BLOCK_MAX), best = search_plan(found, search_knee(found));
     waste now = plan_waste(&all->sum, &usual), then = plan_waste(&all->sum, &best);
     uint64_t saved = waste_sum(&now) > waste_sum(&then) ? waste_sum(&now) - waste_sum(&then) : 0;
     find_hint(f, "at the peak %s were asked for; poolmalloc tune would save %s of the %s that the default sizes take beyond it",

@@ -100,7 +100,7 @@ static bool has_filter(pid_t pid)
     char status[8192];
     proc_read(pid, "status", status, sizeof status);
     const char *mode = strstr(status, "\nSeccomp:");
-    return mode && atoi(mode + strlen("\nSeccomp:")) != 0;
+    return mode && strtol(mode + strlen("\nSeccomp:"), NULL, 10) != 0;
 }
 
 /* As it was when the program began. */

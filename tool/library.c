@@ -52,3 +52,9 @@ int command_exec(char **command)
     fprintf(stderr, "poolmalloc: cannot run '%s': %s\n", command[0], strerror(errno));
     return status;
 }
+
+_Noreturn void child_exec(char **command)
+{
+    dup2(2, 1);
+    _exit(preload_add(false) ? command_exec(command) : EXIT_CANNOT_RUN);
+}

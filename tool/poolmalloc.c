@@ -14,23 +14,6 @@
 #include <string.h>
 #include <unistd.h>
 
-void *need(void *p)
-{
-    if (!p) {
-        fprintf(stderr, "poolmalloc: out of memory\n");
-        exit(EXIT_NOT_SO);
-    }
-    return p;
-}
-
-void *grown(void *array, size_t count, size_t *room, size_t bytes)
-{
-    if (count < *room)
-        return array;
-    *room = 2 * *room + 16;
-    return need(realloc(array, *room * bytes));
-}
-
 int usage_error(const char *command)
 {
     fprintf(stderr, "Try 'poolmalloc %s%s--help'.\n", command, *command ? " " : "");

@@ -3,7 +3,6 @@
 #include "plot.h"
 #include "proc.h"
 #include "insight/print.h"
-#include "table.h"
 #include "tool.h"
 #include "words.h"
 
@@ -89,14 +88,18 @@ static void draw(wish *w, const live *l, const pm_stats *s)
         fprintf(stderr, "\r%zu samples in %s; Ctrl-C ends ", ++w->samples, w->record);
 }
 
-static bool print(const wish *w, const live *l, const pm_stats *s)
+static const char *size_say(size_t bytes, bool column, char to[24])
 {
-    char command[32];
-    if (!w->people)
-        return stats_write(&l->view, s, w->format, 1);
+    return column ? human((double)bytes, to, 24) : human_long((double)bytes, to, 24);
+}
+
+static bool print(const wish *w, live *l, const pm_stats *s)
+{
+    static char command[32];
     command_read(l->pid, command, sizeof command);
-    table_print(&l->view, s, command);
-    return fflush(stdout) == 0;
+    l->view.title = w->people ? command : NULL;
+    l->view.say = w->people ? size_say : NULL;
+    return stats_write(&l->view, s, w->format, 1);
 }
 
 static live_result look(live *l, wish *w)

@@ -39,6 +39,8 @@ bool library_find(bool hardened, char path[LIBRARY_PATH]);
 bool preload_add(bool hardened);
 /* execvp; returns the exit status, with one line, when that fails. */
 int command_exec(char **command);
+/* The same in a child, under the library, its stdout on stderr. */
+_Noreturn void child_exec(char **command);
 /* Sets the variables that a file names, lines POOLMALLOC_NAME=VALUE with comments after #; false, with one line. */
 bool settings_load(const char *path);
 

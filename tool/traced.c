@@ -22,8 +22,7 @@ static _Noreturn void child_run(char **command, int go)
     close(go);
     signal(SIGINT, SIG_DFL);
     signal(SIGQUIT, SIG_DFL);
-    dup2(2, 1);
-    _exit(preload_add(false) ? command_exec(command) : EXIT_CANNOT_RUN);
+    child_exec(command);
 }
 
 bool traced_start(traced *t, char **command, const char *rate)

@@ -17,7 +17,7 @@ typedef struct process_profile {
 
 /* All that were read, and their sum. demands and processes go together. */
 typedef struct profiles {
-    size_t n;
+    size_t n, room;
     process_profile *process;
     demand *each;
     demand sum;
@@ -35,6 +35,9 @@ typedef struct group {
 #define GROUPS_MAX 48
 /* Four a doubling; returns how many, without those beyond the largest size in use. */
 size_t groups_make(const demand *d, group *groups);
+
+/* The sizes of the default table up to `max`. */
+plan plan_default(size_t max);
 
 /* The tables, to `to`. */
 typedef struct tuning {

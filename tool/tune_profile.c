@@ -1,5 +1,6 @@
 /* tune_profile.c: profiles that the library wrote, read and added up. May touch insight's format of them and those files. */
 #include "insight/profile.h"
+#include "tool.h"
 #include "tune.h"
 
 #include <errno.h>
@@ -53,26 +54,16 @@ static void demand_of(const profile_file *f, demand *d, process_profile *p)
     p->program[sizeof p->program - 1] = 0;
 }
 
-/* Room for one more: there is for the next power of two. */
-static bool profiles_grow(profiles *all)
-{
-    size_t room = all->n ? 2 * all->n : 1;
-    if (all->n && !is_power_of_two(all->n))
-        return true;
-    demand *each = realloc(all->each, room * sizeof *each);
-    all->each = each ? each : all->each;
-    process_profile *process = realloc(all->process, room * sizeof *process);
-    all->process = process ? process : all->process;
-    return each && process;
-}
-
 bool profiles_add(profiles *all, const char *path)
 {
-    profile_file *f = malloc(sizeof *f);
-    const char *fault = f && profiles_grow(all) ? profile_load(path, f) : "there is no memory for it";
+    profile_file *f = need(malloc(sizeof *f));
+    const char *fault = profile_load(path, f);
     if (fault) {
         fprintf(stderr, "poolmalloc: tune: '%s': %s\n", path, fault);
     } else {
+        size_t room = all->room;
+        all->each = grown(all->each, all->n, &room, sizeof *all->each);
+        all->process = grown(all->process, all->n, &all->room, sizeof *all->process);
         memset(&all->each[all->n], 0, sizeof *all->each);
         memset(&all->process[all->n], 0, sizeof *all->process);
         demand_of(f, &all->each[all->n], &all->process[all->n]);

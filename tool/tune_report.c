@@ -78,7 +78,7 @@ static void print_histogram(FILE *to, const tuning *t)
 
 /* ---- what is wasted ---- */
 
-static plan plan_default(size_t max)
+plan plan_default(size_t max)
 {
     config c;
     plan p = {.pools = 0};

@@ -28,14 +28,6 @@ static bool settings_prepare(const char *folder)
     return config_load(&c, environ, true, refuse_setting) == 0;
 }
 
-/* Our stdout is for one line alone. */
-static _Noreturn void child_run(char **command, const sigset_t *mask)
-{
-    sigprocmask(SIG_SETMASK, mask, NULL);
-    dup2(2, 1);
-    _exit(preload_add(false) ? command_exec(command) : EXIT_CANNOT_RUN);
-}
-
 #define LOOKS_A_SECOND 20
 
 /* Until the child ends; on a terminal a line now and then. */
@@ -62,8 +54,10 @@ static int command_wait(char **command, void (*look)(pid_t))
     sigaddset(&ends, SIGCHLD);
     sigprocmask(SIG_BLOCK, &ends, &mask);
     pid_t pid = fork();
-    if (pid == 0)
-        child_run(command, &mask);
+    if (pid == 0) {
+        sigprocmask(SIG_SETMASK, &mask, NULL);
+        child_exec(command); /* our stdout is for one line alone */
+    }
     signal(SIGINT, SIG_IGN);
     signal(SIGQUIT, SIG_IGN);
     int status = pid > 0 ? child_wait(pid, &ends, command[0], look) : EXIT_CANNOT_RUN;

@@ -143,6 +143,8 @@ static bool parse_names(token t, char (*field)[256], badness *bad)
         at++;
     if (at == t.end && at > t.at)
         return bad_set(bad, t, "names no program");
+    if (token_is(t, "all"))
+        t.end = t.at;
     if (memchr(t.at, '/', (size_t)(t.end - t.at)))
         return bad_set(bad, t, "is a path; names of programs are wanted");
     return parse_path(t, field, bad);
@@ -291,8 +293,8 @@ static void complain_of(const option *o, const badness *bad, config_complain *co
 {
     char line[320];
     int length = (int)size_min((size_t)(bad->what.end - bad->what.at), 100);
-    const char *used = *o->fallback ? o->fallback : o->parse == parse_of_PROGRAMS ? "all" : "none";
-    snprintf(line, sizeof line, "POOLMALLOC_%s: '%.*s' %s; using %s", o->name, length, bad->what.at, bad->why, used);
+    snprintf(line, sizeof line, "POOLMALLOC_%s: '%.*s' %s; using %s", o->name, length, bad->what.at, bad->why,
+             *o->fallback ? o->fallback : "none");
     line_say(line, complain);
 }
 

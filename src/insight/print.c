@@ -109,20 +109,25 @@ static bool row_knows(const row_sink *to, const figure *f, const pool_row *pool)
 /* ---- strings ---- */
 
 /* Names are fit to be shown; what JSON and Prometheus need beyond that is the same. */
-static void write_escaped(text *t, const char *from)
-{
-    for (; *from; from++)
-        text_add(t, *from == '"' || *from == '\\' ? "\\%c" : "%c", *from);
-}
-
 static void write_string(text *t, const char *from)
 {
     text_add(t, "\"");
-    write_escaped(t, from);
+    for (; *from; from++)
+        text_add(t, *from == '"' || *from == '\\' ? "\\%c" : "%c", *from);
     text_add(t, "\"");
 }
 
 /* ---- text ---- */
+
+static const char *say(const view *v, size_t bytes, bool column, char to[24])
+{
+    if (v->say)
+        return v->say(bytes, column, to);
+    snprintf(to, 24, "%zu", bytes);
+    return to;
+}
+#define COLUMN(v, bytes) say(v, bytes, true, (char[24]){0})
+#define SAID(v, bytes) say(v, bytes, false, (char[24]){0})
 
 /* A block size of malloc's that is not in use is not shown. */
 static bool row_shows(const pm_stats_row *r, const pool_row *pool)
@@ -141,8 +146,9 @@ static void write_text_row(row_sink *to, const pm_stats_row *r, const pool_row *
     double use = r->capacity ? 100.0 * (double)r->used / (double)r->capacity : 0;
     if (!row_shows(r, pool))
         return;
-    text_add(t, "%-*s %10zu %7zu %10zu %10zu %10zu %6.1f %10zu %12zu", to->width, r->name, r->block_size,
-             r->slabs + r->waiting_slabs, r->capacity, r->used, r->free, use, r->slab_tail_bytes, r->resident_bytes);
+    text_add(t, "%-*s %10zu %7zu %10zu %10zu %10zu %6.1f %10s %12s", to->width, r->name, r->block_size,
+             r->slabs + r->waiting_slabs, r->capacity, r->used, r->free, use, COLUMN(to->v, r->slab_tail_bytes),
+             COLUMN(to->v, r->resident_bytes));
     if (to->v->counted && !pool)
         text_add(t, " %12zu %10zu", r->allocations, r->peak);
     text_add(t, r->learned ? "  learned\n" : "\n");
@@ -170,8 +176,8 @@ static void write_text_heaps(text *t, const view *v)
     for (uint32_t i = 0; i < v->heap_count; i++) {
         if (!stats_heap(v, i, &h) || (!h.live && h.hand_bytes + h.way_blocks == 0) || lines++ >= HEAP_LINES)
             continue;
-        text_add(t, "heap %-5u %s: %zu bytes at hand, %zu blocks on their way\n", i, h.live ? "live" : "idle", h.hand_bytes,
-                 h.way_blocks);
+        text_add(t, "heap %-5u %s: %s%s at hand, %zu blocks on their way\n", i, h.live ? "live" : "idle", SAID(v, h.hand_bytes),
+                 v->say ? "" : " bytes", h.way_blocks);
     }
     if (lines > HEAP_LINES)
         text_add(t, "and %u heaps more\n", lines - HEAP_LINES);
@@ -179,14 +185,15 @@ static void write_text_heaps(text *t, const view *v)
 
 static void write_text(text *t, const view *v, const pm_stats *s)
 {
-    text_add(t, "poolmalloc " PM_VERSION ", process %u, next allocator %s; all sizes in bytes\n", v->pid, v->next);
+    text_add(t, "%s, process %u, next allocator %s%s\n", v->title ? v->title : "poolmalloc " PM_VERSION, v->pid, v->next,
+             v->say ? "" : "; all sizes in bytes");
     write_text_rows(t, v, s);
     if (v->ready)
         write_text_heaps(t, v);
-    text_add(t, "in use %zu, resident %zu, committed %zu, address space %zu\n", s->used_bytes, s->resident_bytes,
-             s->committed_bytes, s->reserved_bytes);
-    text_add(t, "forwarded calls %zu (for want of pool memory %zu), freed blocks of theirs at hand %zu, served by pools ",
-             s->forwarded_calls, s->forwarded_small_calls, s->kept_bytes);
+    text_add(t, "in use %s, resident %s, committed %s, address space %s\n", SAID(v, s->used_bytes), SAID(v, s->resident_bytes),
+             SAID(v, s->committed_bytes), SAID(v, s->reserved_bytes));
+    text_add(t, "forwarded calls %zu (for want of pool memory %zu), freed blocks of theirs at hand %s, served by pools ",
+             s->forwarded_calls, s->forwarded_small_calls, SAID(v, s->kept_bytes));
     text_add(t, v->counted ? "%zu\n" : "not counted (POOLMALLOC_STATS=full counts)\n", s->pool_calls);
     text_add(t, "heaps %zu (idle %zu, busy %zu), spare slabs %zu, empty %zu, purged %zu (so far %zu), limit hits %zu; ",
              s->heaps, s->idle_heaps, s->busy, s->spare_slabs, s->empty_slabs, s->purged_slabs, s->purges, s->limit_hits);

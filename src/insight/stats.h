@@ -33,6 +33,8 @@ struct view {
     uint64_t forwarded;     /* calls forwarded by threads without a heap */
     const char *next;       /* name of the next allocator's file */
     uint32_t pid;
+    const char *title;      /* of the text, and how it says sizes, in a column or a sentence; NULL: as the library does, in bytes */
+    const char *(*say)(size_t bytes, bool column, char to[24]);
     const void *context;    /* of the two functions */
     /* Copies what the process has at `from`, aligned to 8; false: that is no address within the region, or not readable. */
     bool (*peek)(const view *v, const void *from, void *to, size_t bytes);

@@ -35,7 +35,7 @@ WELL_FORMED = {
     "CHECK": ["0", "1"],
     "VERBOSE": ["0"],
     "DISABLE": ["0", "1"],
-    "PROGRAMS": ["where", "somebody,else"],
+    "PROGRAMS": ["where", "somebody,else", "all"],
 }
 
 
