@@ -22,7 +22,7 @@ typedef struct record {
     size_t size;      /* asked for */
     size_t slack;     /* bytes behind the block */
     uint32_t next;    /* in its bucket, or on the list of free records; a number */
-    uint8_t state, made_by;
+    uint8_t state, made;
     bool dirty;       /* its pages may hold what they held before */
     uint32_t made_in, freed_in; /* threads */
     uint32_t freed_at;          /* ms */
@@ -202,7 +202,7 @@ static misuse describe(const record *r, const void *p, call c, const char *what,
         m.asked = r->size;
         m.own_pages = true;
         m.state = r->state == RECORD_LIVE ? BLOCK_LIVE : BLOCK_FREED;
-        m.made_by = r->made_by;
+        m.made = r->made;
         m.freed_by = r->freed_in;
         m.freed_ago = now() - r->freed_at;
     }
@@ -358,36 +358,37 @@ static bool record_publish(const record *filled)
     return n != NONE;
 }
 
-void *guard_alloc(size_t size, size_t align, maker by, const void *caller)
+void *guard_alloc(size_t size, size_t align, made how, const void *caller)
 {
-    record r = {.state = RECORD_LIVE, .made_by = (uint8_t)by, .made_in = os_thread()};
+    record r = {.state = RECORD_LIVE, .made = (uint8_t)how, .made_in = os_thread()};
     heap *h = heap_enter_mine();
     if ((!h && heap_is_real(my_heap)) || !place(&r, size, align, true)) {
         heap_leave_mine(h);
         return NULL;
     }
     frames_note(r.made_from, caller);
-    bool made = os_commit(data_begin(&r), data_bytes(&r));
-    if (made) {
+    bool done = os_commit(data_begin(&r), data_bytes(&r));
+    if (done) {
         if (r.dirty)
             memset(data_begin(&r), 0, data_bytes(&r));
         else if (data_bytes(&r) <= POPULATED_MOST)
             os_populate(data_begin(&r), data_bytes(&r));
         canaries_put(&r);
         STORE(&pm_guarding, true);
-        made = record_publish(&r);
+        done = record_publish(&r);
     }
-    if (!made)
+    if (!done)
         os_unmap(r.begin, r.bytes);
     heap_leave_mine(h);
-    return made ? r.block : NULL;
+    return done ? r.block : NULL;
 }
 
 /* ---- back ---- */
 
 /* The record of a live block that may be given back by c; NULL: p is none of these. Lock, which a report does not give back. */
-static record *record_checked(const void *p, call c, size_t size, const void *caller)
+static record *record_checked(const void *p, giving g, size_t size, const void *caller)
 {
+    call c = giving_call(g);
     record *r = record_of(p);
     if (!r) {
         r = record_around(p);
@@ -401,7 +402,7 @@ static record *record_checked(const void *p, call c, size_t size, const void *ca
     if (what)
         wrong(r, p, c, what, caller);
     misuse m = describe(r, p, c, NULL, caller);
-    if (PM_HARDENED && c != CALL_USABLE_SIZE && misuse_of_call(&m, c, r->made_by, r->size, size))
+    if (PM_HARDENED && c != CALL_USABLE_SIZE && misuse_of_giving(&m, g, r->made, r->size, size))
         stop(r, &m);
     return r;
 }
@@ -414,12 +415,12 @@ static void record_close(record *r, const void *caller)
     frames_note(r->freed_from, caller);
 }
 
-bool guard_free(void *p, call c, size_t size, const void *caller)
+bool guard_free(void *p, giving g, size_t size, const void *caller)
 {
     heap *h;
     if (!enter(&h)) /* its pages stay: better than a deadlock */
         return record_of(p) != NULL;
-    record *r = record_checked(p, c, size, caller);
+    record *r = record_checked(p, g, size, caller);
     if (r) {
         record_close(r, caller);
         closed_push(r);
@@ -481,7 +482,7 @@ void *guard_realloc(void *p, size_t size, const void *caller)
         os_unmap(r.begin, r.bytes);
         return NULL;
     }
-    old = record_checked(p, CALL_REALLOC, SIZE_MAX, caller);
+    old = record_checked(p, giving_by(CALL_REALLOC), SIZE_MAX, caller);
     uint32_t n = old ? record_new() : NONE;
     bool moved = n != NONE && pages_move(old, &r);
     if (moved) {

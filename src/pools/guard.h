@@ -17,9 +17,9 @@ extern bool pm_guarding; /* there are such blocks, or were: pointers that are no
 /* At start, when pm_config is known. */
 void guard_init(void);
 /* Zeroed; align a power of two. NULL: no memory, no mapping left. */
-void *guard_alloc(size_t size, size_t align, maker by, const void *caller);
+void *guard_alloc(size_t size, size_t align, made how, const void *caller);
 /* False: none of these. Misuse is told, and ends the process. size: SIZE_MAX, or what the caller says it has. */
-bool guard_free(void *p, call c, size_t size, const void *caller);
+bool guard_free(void *p, giving g, size_t size, const void *caller);
 /* Bytes asked for, or SIZE_MAX: none of these. A block that was given back is told. */
 size_t guard_size(const void *p, call c, const void *caller);
 /* A block of another size with the contents of p, which is one of these and is given back; NULL: p is as it was. */

@@ -18,10 +18,10 @@
 
 /* A tail, before it is hidden. Which one it is shows in its highest bit alone; those above are zero, so that no other word passes for
  * one: of a block in use
- *   1 | maker: 2 bits | size: 20 bits
+ *   1 | how it was made: 7 bits | size: 20 bits
  * of a free one its keeper's stamp; or on the way from one to the other, when what lies before it is not looked at. */
 #define SIZE_BITS 20
-#define LIVE_BITS (SIZE_BITS + 2)
+#define LIVE_BITS (SIZE_BITS + MADE_BITS)
 #define TAIL_BUSY ((uint64_t)1 << 63)
 static_assert(BLOCK_MAX < (size_t)1 << SIZE_BITS && LIVE_BITS < STAMP_BITS, "a size fits");
 
@@ -33,11 +33,11 @@ INLINE uint64_t key_of(const void *p)
     return k ^ k >> 32;
 }
 
-INLINE uint64_t tail_live(size_t size, maker by) { return (uint64_t)1 << LIVE_BITS | (uint64_t)by << SIZE_BITS | (uint64_t)size; }
+INLINE uint64_t tail_live(size_t size, made how) { return (uint64_t)1 << LIVE_BITS | (uint64_t)how << SIZE_BITS | (uint64_t)size; }
 INLINE bool tail_is_live(uint64_t shown) { return shown >> LIVE_BITS == 1; }
 INLINE bool tail_is_freed(uint64_t shown) { return shown >> STAMP_BITS == 1; }
 INLINE size_t tail_size(uint64_t shown) { return shown & ((1u << SIZE_BITS) - 1); }
-INLINE maker tail_by(uint64_t shown) { return (maker)(shown >> SIZE_BITS & 3); }
+INLINE made tail_made(uint64_t shown) { return (made)(shown >> SIZE_BITS) & ((1 << MADE_BITS) - 1); }
 static block_state tail_state(uint64_t shown) { return tail_is_live(shown) ? BLOCK_LIVE : tail_is_freed(shown) ? BLOCK_FREED : BLOCK_UNKNOWN; }
 static bool tail_is_busy(uint64_t shown) { return shown == TAIL_BUSY; }
 
@@ -147,7 +147,7 @@ static COLD misuse describe(const char *p, const size_class *c, uint64_t tail)
     misuse m = {.block = p, .bytes = c->size, .state = tail == 0 ? BLOCK_NEVER : tail_state(shown)};
     if (m.state == BLOCK_LIVE) {
         m.asked = tail_size(shown);
-        m.made_by = tail_by(shown);
+        m.made = tail_made(shown);
     } else if (m.state == BLOCK_FREED) {
         m.freed_ago = ((uint32_t)os_now_ms() - (uint32_t)shown) & ((1u << STAMP_MS_BITS) - 1);
         m.freed_by = (uint32_t)((shown ^ (uint64_t)1 << STAMP_BITS) >> STAMP_MS_BITS);
@@ -314,12 +314,12 @@ static COLD void __attribute__((noreturn)) stop_taken(const char *p, const size_
 }
 
 /* A block of `bytes`, whose tail was `tail`, is as it was left, and becomes the program's. */
-INLINE void *dress(char *p, size_t bytes, size_t size, maker by, uint64_t key)
+INLINE void *dress(char *p, size_t bytes, size_t size, made how, uint64_t key)
 {
     uint64_t *at = (uint64_t *)(void *)(p + bytes) - 1;
     tail_busy(at, key);
     canary_put(p, size, bytes, key);
-    __atomic_store_n(at, tail_live(size, by) ^ key, __ATOMIC_RELEASE);
+    __atomic_store_n(at, tail_live(size, how) ^ key, __ATOMIC_RELEASE);
     return p;
 }
 
@@ -328,12 +328,12 @@ INLINE bool tail_may_go(uint64_t tail, uint64_t key) { return tail == 0 || tail_
 #define SHORT_TAKE (4 * KIB) /* block sizes; from there on it matters whether a page is touched */
 
 /* On the long way, or of a large class. */
-static NOINLINE void *dress_checked(char *p, const size_class *c, size_t size, maker by, const void *caller)
+static NOINLINE void *dress_checked(char *p, const size_class *c, size_t size, made how, const void *caller)
 {
     uint64_t key = key_of(p), tail;
     if (UNLIKELY(!large_is_zero(p, c, &tail) || !tail_may_go(tail, key)))
         stop_taken(p, c, caller);
-    return dress(p, c->size, size, by, key);
+    return dress(p, c->size, size, how, key);
 }
 
 static block *take_more(heap *h, unsigned klass)
@@ -373,23 +373,23 @@ INLINE char *take(unsigned klass, const void *caller)
 }
 
 /* Calls nothing but in its last step, so that gcc saves few registers. */
-void *hardened_take(size_t size, maker by, const void *caller, hardened_rest *rest)
+void *hardened_take(size_t size, made how, const void *caller, hardened_rest *rest)
 {
     if (UNLIKELY(size - 1 >= BLOCK_MAX - CANARY_LEAST || READ(&pm_config.guard) || READ(&pm_watching) || READ(&pm_asked)))
-        return rest(size, by, caller);
+        return rest(size, how, caller);
     unsigned klass = class_in(READ(&pm_sizes), size + CANARY_LEAST);
     char *p = take(klass, caller);
     if (UNLIKELY(!p))
-        return rest(size, by, caller);
+        return rest(size, how, caller);
     const size_class *c = &pm_classes[klass];
     size_t bytes = c->size;
     if (UNLIKELY(bytes >= SHORT_TAKE))
-        return dress_checked(p, c, size, by, caller);
+        return dress_checked(p, c, size, how, caller);
     const char *at = p + bytes - sizeof(uint64_t);
     uint64_t key = key_of(p);
     if (UNLIKELY(!is_zero(p, at) || !tail_may_go(word_at(at), key)))
         stop_taken(p, c, caller);
-    return dress(p, bytes, size, by, key);
+    return dress(p, bytes, size, how, key);
 }
 
 INLINE unsigned class_for(size_t size, size_t align)
@@ -405,14 +405,14 @@ INLINE unsigned class_for(size_t size, size_t align)
 
 static bool inside(void) { return heap_is_real(my_heap) && my_heap->inside; }
 
-void *hardened_alloc(size_t size, size_t align, maker by, const void *caller)
+void *hardened_alloc(size_t size, size_t align, made how, const void *caller)
 {
     void *p = size == 0 && align <= QUANTUM ? nothing_take() : NULL;
     unsigned klass = class_for(size, align);
     if (p)
         return p;
     if (klass == CLASS_NONE || (UNLIKELY(pm_config.guard) && guard_due(1)))
-        p = inside() ? NULL : guard_alloc(size, align, by, caller);
+        p = inside() ? NULL : guard_alloc(size, align, how, caller);
     if (p || klass == CLASS_NONE)
         return p;
     p = take(klass, caller);
@@ -421,7 +421,7 @@ void *hardened_alloc(size_t size, size_t align, maker by, const void *caller)
         keeper_pass(p);
         return NULL;
     }
-    return p ? dress_checked(p, &pm_classes[slab_of(p)->klass], size, by, caller) : NULL;
+    return p ? dress_checked(p, &pm_classes[slab_of(p)->klass], size, how, caller) : NULL;
 }
 
 /* ---- back ---- */
@@ -520,46 +520,47 @@ static NOINLINE void give_overflow(keeper *k, heap *h, block *p, unsigned klass)
         keeper_send(k, h);
 }
 
-static COLD void __attribute__((noreturn)) stop_call(const char *p, call c, size_t said, const void *caller)
+static COLD void __attribute__((noreturn)) stop_giving(const char *p, giving g, size_t said, const void *caller)
 {
     const size_class *size = &pm_classes[slab_of(p)->klass];
     misuse m = describe(p, size, *block_tail(p, size));
-    misuse_of_call(&m, c, m.made_by, m.asked, said);
-    stop(m, p, c, m.what, caller);
+    misuse_of_giving(&m, g, m.made, m.asked, said);
+    stop(m, p, giving_call(g), m.what, caller);
 }
 
 /* None of the region's blocks. */
-static NOINLINE void free_elsewhere(void *p, call c, size_t said, const void *caller, hardened_foreign *foreign)
+static NOINLINE void free_elsewhere(void *p, giving g, size_t said, const void *caller, hardened_foreign *foreign)
 {
     if (p && nothing_holds(p))
-        nothing_check(p, c, true, caller);
-    else if (!LOAD(&pm_guarding) || !guard_free(p, c, said, caller))
+        nothing_check(p, giving_call(g), true, caller);
+    else if (!LOAD(&pm_guarding) || !guard_free(p, g, said, caller))
         foreign(p);
 }
 
 /* Step by step, with a report. */
-static NOINLINE void free_checked(void *p, call c, size_t said, const void *caller)
+static NOINLINE void free_checked(void *p, giving g, size_t said, const void *caller)
 {
+    call c = giving_call(g);
     place at;
     if (UNLIKELY(!place_find(&at, p, c, caller))) {
         free_other(p, slab_of(p));
         return;
     }
     uint64_t shown = live_checked(p, at, key_of(p), c, caller);
-    if (UNLIKELY(maker_of(c) != tail_by(shown) || (said != SIZE_MAX && said != tail_size(shown))))
-        stop_call(p, c, said, caller);
+    if (UNLIKELY(!giving_fits(g, tail_made(shown)) || (said != SIZE_MAX && said != tail_size(shown))))
+        stop_giving(p, g, said, caller);
     if (UNLIKELY(watchers_wait()))
         watch_free(p, tail_size(shown));
     give(p, at.klass, tail_size(shown));
 }
 
 /* Nothing is wrong with the block, and nobody watches. */
-INLINE bool is_good(const char *p, place at, uint64_t key, uint64_t shown, call c, size_t said)
+INLINE bool is_good(const char *p, place at, uint64_t key, uint64_t shown, giving g, size_t said)
 {
     size_t bytes = at.size->size, size = tail_size(shown);
     return tail_is_live(shown) && size + CANARY_LEAST <= bytes && canary_holds(p, size, bytes, key) &&
            (at.first || before_is_good(p, bytes, __atomic_load_n((const uint64_t *)(const void *)p - 1, __ATOMIC_ACQUIRE))) &&
-           maker_of(c) == tail_by(shown) && (said == SIZE_MAX || said == size) && !READ(&pm_watching) && !READ(&pm_asked);
+           giving_fits(g, tail_made(shown)) && (said == SIZE_MAX || said == size) && !READ(&pm_watching) && !READ(&pm_asked);
 }
 
 /* The frequent way of give. The heap is entered. */
@@ -579,11 +580,11 @@ INLINE void give_here(keeper *k, heap *h, char *p, uint64_t *tail, unsigned klas
 }
 
 /* Calls nothing but in its last step, as hardened_take. */
-void hardened_free(void *p, call c, size_t said, const void *caller, hardened_foreign *foreign)
+void hardened_free(void *p, giving g, size_t said, const void *caller, hardened_foreign *foreign)
 {
     place at;
     if (UNLIKELY(!region_holds(p))) {
-        free_elsewhere(p, c, said, caller, foreign);
+        free_elsewhere(p, g, said, caller, foreign);
         return;
     }
     uint64_t key = key_of(p), shown = 0, *tail = NULL;
@@ -591,10 +592,10 @@ void hardened_free(void *p, call c, size_t said, const void *caller, hardened_fo
     if (LIKELY(good)) {
         tail = (uint64_t *)(void *)((char *)p + at.size->size) - 1;
         shown = *tail ^ key;
-        good = is_good(p, at, key, shown, c, said);
+        good = is_good(p, at, key, shown, g, said);
     }
     if (UNLIKELY(!good)) {
-        free_checked(p, c, said, caller);
+        free_checked(p, g, said, caller);
         return;
     }
     heap *h = my_heap;

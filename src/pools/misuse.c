@@ -22,18 +22,21 @@ static const char *call_name(call c)
     return names[c];
 }
 
-bool misuse_of_call(misuse *m, call c, maker by, size_t asked, size_t said)
+bool misuse_of_giving(misuse *m, giving g, made how, size_t asked, size_t said)
 {
     static const char *const texts[] = {"made by malloc", "made by new", "made by new[]"};
-    m->what = maker_of(c) != by ? texts[by] : NULL;
-    m->said = said;
-    return m->what || (said != SIZE_MAX && said != asked);
+    bool fits = giving_fits(g, how);
+    m->what = maker_of(giving_call(g)) != made_by(how) ? texts[made_by(how)] : NULL;
+    m->said = fits ? said : SIZE_MAX;
+    m->said_align = made_align(g >> 8 & ((1 << MADE_BITS) - 1));
+    return !fits || (said != SIZE_MAX && said != asked);
 }
 
 static void add_state(text *t, const misuse *m)
 {
     if (m->state == BLOCK_LIVE)
-        text_add(t, ": in use, %zu bytes asked for by %s", m->asked, maker_name(m->made_by));
+        text_add(t, made_align(m->made) ? ": in use, %zu bytes asked for by %s, aligned to %zu" : ": in use, %zu bytes asked for by %s",
+                 m->asked, maker_name(made_by(m->made)), made_align(m->made));
     else if (m->state == BLOCK_NEVER)
         text_add(t, ": never handed out");
     else if (m->state == BLOCK_FREED)
@@ -74,6 +77,16 @@ static int report_open(void)
     return fd >= 0 ? fd : pm_stderr;
 }
 
+static void add_what(text *t, const misuse *m)
+{
+    if (m->what)
+        text_add(t, "%s\n", m->what);
+    else if (m->said != SIZE_MAX)
+        text_add(t, "given back as %zu bytes\n", m->said);
+    else
+        text_add(t, m->said_align ? "given back with an alignment of %zu\n" : "given back without its alignment\n", m->said_align);
+}
+
 void misuse_tell(const misuse *m)
 {
     text t;
@@ -82,10 +95,7 @@ void misuse_tell(const misuse *m)
         return;
     text_open(&t, fd);
     text_add(&t, "poolmalloc: %s(%p): ", m->function ? m->function : call_name(m->call), m->pointer);
-    if (m->what)
-        text_add(&t, "%s\n", m->what);
-    else
-        text_add(&t, "given back as %zu bytes\n", m->said);
+    add_what(&t, m);
     add_block(&t, m);
     add_callers(&t, m->caller);
     text_flush(&t);

@@ -129,7 +129,7 @@ static NOINLINE void free_next(void *p)
 {
     if (UNLIKELY(pm_next.free == NULL))
         return;
-    if (!PM_HARDENED && UNLIKELY(LOAD(&pm_guarding)) && guard_free(p, CALL_FREE, SIZE_MAX, CALLER))
+    if (!PM_HARDENED && UNLIKELY(LOAD(&pm_guarding)) && guard_free(p, giving_by(CALL_FREE), SIZE_MAX, CALLER))
         return;
     if (UNLIKELY(calls_watched()))
         watch_free(p, next_usable(p));
@@ -157,8 +157,7 @@ PM_EXPORT void free_sized(void *p, size_t size)
 PM_EXPORT void free_aligned_sized(void *p, size_t align, size_t size);
 PM_EXPORT void free_aligned_sized(void *p, size_t align, size_t size)
 {
-    (void)align;
-    release(p, CALL_FREE_SIZED, size);
+    release_given(p, giving_aligned(CALL_FREE_SIZED, align), size);
 }
 
 #define CALLOC_KEPT (256 * KIB) /* beyond, fresh memory is cheaper than making it zero */
@@ -249,7 +248,7 @@ static NOINLINE void *realloc_foreign(void *p, size_t size)
     if (UNLIKELY(guarded != SIZE_MAX && size > 0))
         return move(p, allocate(size, BY_MALLOC), size_min(guarded, size));
     if (UNLIKELY(guarded != SIZE_MAX)) {
-        guard_free(p, CALL_REALLOC, SIZE_MAX, CALLER);
+        guard_free(p, giving_by(CALL_REALLOC), SIZE_MAX, CALLER);
         return NULL;
     }
     size_t usable = calls_watched() ? 0 : next_usable(p);
@@ -392,7 +391,7 @@ static NOINLINE void *aligned_slow(size_t align, size_t size)
 INLINE void *alloc_aligned(size_t align, size_t size)
 {
     if (PM_HARDENED)
-        return allocate_aligned(size, align, BY_MALLOC, CALLER);
+        return allocate_aligned(size, align, made_aligned(BY_MALLOC, align), CALLER);
     void *p = bin_pop(&my_heap->bins[aligned_class(pm_bin_offset, align, size)]);
     return LIKELY(p != NULL) ? p : aligned_slow(align, size);
 }

@@ -17,9 +17,9 @@ void *boot_or_fail(size_t size);
 bool overflow_forwards(size_t size);
 
 /* malloc_hardened.c: in the hardened library what the short ways do in the other one. */
-void *allocate_hardened(size_t size, maker by, const void *caller); /* zeroed */
-void *allocate_aligned(size_t size, size_t align, maker by, const void *caller);
-void release_hardened(void *p, call c, size_t said, const void *caller);
+void *allocate_hardened(size_t size, made how, const void *caller); /* zeroed */
+void *allocate_aligned(size_t size, size_t align, made how, const void *caller);
+void release_hardened(void *p, giving g, size_t said, const void *caller);
 void *realloc_hardened(void *p, size_t size, const void *caller);
 #define CALLER __builtin_return_address(0)
 
@@ -34,14 +34,15 @@ INLINE void *allocate(size_t size, maker by)
 }
 
 /* `said`: bytes that the caller says it has, or SIZE_MAX: strict checks kill real programs, and are the hardened library's alone. */
-INLINE void release(void *p, call c, size_t said)
+INLINE void release_given(void *p, giving g, size_t said)
 {
     if (PM_HARDENED)
-        release_hardened(p, c, said, CALLER);
+        release_hardened(p, g, said, CALLER);
     else if (LIKELY(region_holds(p)))
         free_block(p);
     else
         free_foreign(p);
 }
+INLINE void release(void *p, call c, size_t said) { release_given(p, giving_by(c), said); }
 
 #endif

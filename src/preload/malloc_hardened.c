@@ -9,12 +9,12 @@
 
 #include <string.h>
 
-void *allocate_aligned(size_t size, size_t align, maker by, const void *caller)
+void *allocate_aligned(size_t size, size_t align, made how, const void *caller)
 {
     if (UNLIKELY(!start_done()))
         return boot_or_fail(size);
     if (pm_pools_ready && is_power_of_two(align)) {
-        void *p = hardened_alloc(size, align, by, caller);
+        void *p = hardened_alloc(size, align, how, caller);
         if (p)
             return watched(p, size);
         if (size <= BLOCK_MAX && !overflow_forwards(size))
@@ -24,13 +24,13 @@ void *allocate_aligned(size_t size, size_t align, maker by, const void *caller)
     return watched(align > QUANTUM ? pm_next.memalign(align, size_max(size, 1)) : pm_next.calloc(1, size), size);
 }
 
-static void *allocate_elsewhere(size_t size, maker by, const void *caller) { return allocate_aligned(size, QUANTUM, by, caller); }
+static void *allocate_elsewhere(size_t size, made how, const void *caller) { return allocate_aligned(size, QUANTUM, how, caller); }
 
-void *allocate_hardened(size_t size, maker by, const void *caller) { return hardened_take(size, by, caller, allocate_elsewhere); }
+void *allocate_hardened(size_t size, made how, const void *caller) { return hardened_take(size, how, caller, allocate_elsewhere); }
 
-void release_hardened(void *p, call c, size_t said, const void *caller)
+void release_hardened(void *p, giving g, size_t said, const void *caller)
 {
-    hardened_free(p, c, said, caller, free_foreign);
+    hardened_free(p, g, said, caller, free_foreign);
 }
 
 static void *realloc_foreign(void *p, size_t size, const void *caller)
@@ -56,7 +56,7 @@ static void *move(void *p, size_t old, size_t size, const void *caller)
     if (!to)
         return size <= old ? p : NULL;
     memcpy(to, p, size_min(old, size));
-    release_hardened(p, CALL_REALLOC, SIZE_MAX, caller);
+    release_hardened(p, giving_by(CALL_REALLOC), SIZE_MAX, caller);
     return to;
 }
 
@@ -68,7 +68,7 @@ void *realloc_hardened(void *p, size_t size, const void *caller)
     if (old == SIZE_MAX)
         return realloc_foreign(p, size, caller);
     if (size == 0) {
-        release_hardened(p, CALL_REALLOC, SIZE_MAX, caller);
+        release_hardened(p, giving_by(CALL_REALLOC), SIZE_MAX, caller);
         return NULL;
     }
     return size == old ? p : move(p, old, size, caller);

@@ -62,8 +62,9 @@ INLINE void *new_aligned(size_t size, size_t align, maker by)
 {
     if (!is_power_of_two(align))
         return NULL;
+    made how = made_aligned(by, align);
     align = size_max(align, QUANTUM);
-    return PM_HARDENED ? allocate_aligned(size, align, by, CALLER) : memalign(align, size);
+    return PM_HARDENED ? allocate_aligned(size, align, how, CALLER) : memalign(align, size);
 }
 typedef const void *nothrow_tag;
 
@@ -111,8 +112,7 @@ void delete_single(void *p) ALIAS_OF(ours_delete);
 
 INLINE bool delete_is_replaced(void) { return delete_single != ours_delete; }
 
-/* Alignments and tags come in further registers, which are not looked at; sizes are the hardened library's alone. All forms go to
- * the plain one, which may be the program's own, but for those of aligned blocks: these come from the same pools and next
+/* Tags come in a further register, which is not looked at; sizes and alignments are the hardened library's alone. All forms go to the plain one, which may be the program's own, but for those of aligned blocks: these come from the same pools and next
  * allocator, and go past it. */
 #define OPERATOR_DELETE(name, symbol, call, said, ...)                                                                 \
     PM_EXPORT void name(__VA_ARGS__) __asm__(symbol);                                                                  \
@@ -125,16 +125,17 @@ INLINE bool delete_is_replaced(void) { return delete_single != ours_delete; }
     }
 #define OPERATOR_DELETE_ALIGNED(name, symbol, call, said, ...)                                                         \
     PM_EXPORT void name(__VA_ARGS__) __asm__(symbol);                                                                  \
-    PM_EXPORT void name(__VA_ARGS__) { release(p, call, said); }
+    PM_EXPORT void name(__VA_ARGS__) { release_given(p, giving_aligned(call, align), said); }
 
 OPERATOR_DELETE(delete_array, "_ZdaPv", CALL_DELETE_ARRAY, SIZE_MAX, void *p)
 OPERATOR_DELETE(delete_single_nothrow, "_ZdlPvRKSt9nothrow_t", CALL_DELETE, SIZE_MAX, void *p)
 OPERATOR_DELETE(delete_array_nothrow, "_ZdaPvRKSt9nothrow_t", CALL_DELETE_ARRAY, SIZE_MAX, void *p)
 OPERATOR_DELETE(delete_single_sized, "_ZdlPvm", CALL_DELETE, size, void *p, size_t size)
 OPERATOR_DELETE(delete_array_sized, "_ZdaPvm", CALL_DELETE_ARRAY, size, void *p, size_t size)
-OPERATOR_DELETE_ALIGNED(delete_single_aligned, "_ZdlPvSt11align_val_t", CALL_DELETE, SIZE_MAX, void *p)
-OPERATOR_DELETE_ALIGNED(delete_array_aligned, "_ZdaPvSt11align_val_t", CALL_DELETE_ARRAY, SIZE_MAX, void *p)
-OPERATOR_DELETE_ALIGNED(delete_single_aligned_nothrow, "_ZdlPvSt11align_val_tRKSt9nothrow_t", CALL_DELETE, SIZE_MAX, void *p)
-OPERATOR_DELETE_ALIGNED(delete_array_aligned_nothrow, "_ZdaPvSt11align_val_tRKSt9nothrow_t", CALL_DELETE_ARRAY, SIZE_MAX, void *p)
-OPERATOR_DELETE_ALIGNED(delete_single_sized_aligned, "_ZdlPvmSt11align_val_t", CALL_DELETE, size, void *p, size_t size)
-OPERATOR_DELETE_ALIGNED(delete_array_sized_aligned, "_ZdaPvmSt11align_val_t", CALL_DELETE_ARRAY, size, void *p, size_t size)
+OPERATOR_DELETE_ALIGNED(delete_single_aligned, "_ZdlPvSt11align_val_t", CALL_DELETE, SIZE_MAX, void *p, size_t align)
+OPERATOR_DELETE_ALIGNED(delete_array_aligned, "_ZdaPvSt11align_val_t", CALL_DELETE_ARRAY, SIZE_MAX, void *p, size_t align)
+OPERATOR_DELETE_ALIGNED(delete_single_aligned_nothrow, "_ZdlPvSt11align_val_tRKSt9nothrow_t", CALL_DELETE, SIZE_MAX, void *p, size_t align)
+OPERATOR_DELETE_ALIGNED(delete_array_aligned_nothrow, "_ZdaPvSt11align_val_tRKSt9nothrow_t", CALL_DELETE_ARRAY, SIZE_MAX, void *p,
+                        size_t align)
+OPERATOR_DELETE_ALIGNED(delete_single_sized_aligned, "_ZdlPvmSt11align_val_t", CALL_DELETE, size, void *p, size_t size, size_t align)
+OPERATOR_DELETE_ALIGNED(delete_array_sized_aligned, "_ZdaPvmSt11align_val_t", CALL_DELETE_ARRAY, size, void *p, size_t size, size_t align)

@@ -856,6 +856,30 @@ static bool reused_by_strdup(size_t size)
     return made(STRDUP, size) == p;
 }
 
+/* C23's: a library that has none of them sees no size. */
+extern void free_sized(void *, size_t) __attribute__((weak));
+extern void free_aligned_sized(void *, size_t, size_t) __attribute__((weak));
+
+static bool sized_free(void *p, size_t size)
+{
+    free_sized ? free_sized(p, size) : free(p);
+    return true;
+}
+
+static bool aligned_free(void *p, size_t align, size_t size)
+{
+    free_aligned_sized ? free_aligned_sized(p, align, size) : free(p);
+    return true;
+}
+
+static bool sized_free_with_less(size_t size) { return sized_free(block(size), size - 1); }
+static bool sized_free_with_more(size_t size) { return sized_free(block(size), size + 1); }
+static bool aligned_free_with_less(size_t size) { return aligned_free(opaque(aligned_alloc(64, size)), 64, size - 1); }
+static bool aligned_free_of_malloc(size_t size) { return aligned_free(block(size), 64, size); }
+static bool aligned_free_with_other_alignment(size_t size) { return aligned_free(opaque(aligned_alloc(64, size)), 32, size); }
+
+#define SIZED "SIGABRT given back as"
+#define ALIGNED "SIGABRT given back with an alignment of"
 #define TWICE "SIGABRT double free"
 #define NOWHERE "SIGABRT no block begins there"
 #define PAST "SIGABRT written past its end"
@@ -969,6 +993,11 @@ static const misuse cases[] = {
     {"written_forked", written_forked, WRITTEN, FAULT, false},
     {"read_new_posix_memalign", read_new_posix_memalign, "nothing", "nothing", false},
     {"reused_by_strdup", reused_by_strdup, "nothing", "nothing", false},
+    {"sized_free_with_less", sized_free_with_less, SIZED, SIZED, false},
+    {"sized_free_with_more", sized_free_with_more, SIZED, SIZED, false},
+    {"aligned_free_with_less", aligned_free_with_less, SIZED, SIZED, false},
+    {"aligned_free_of_malloc", aligned_free_of_malloc, ALIGNED, ALIGNED, false},
+    {"aligned_free_with_other_alignment", aligned_free_with_other_alignment, ALIGNED, ALIGNED, false},
     {"calloc_wraps", calloc_wraps, "nothing", "nothing", false},
     {"malloc_of_all", malloc_of_all, "nothing", "nothing", false},
     {"realloc_of_all", realloc_of_all, "nothing", "nothing", false},

@@ -158,6 +158,106 @@ bool delete_of_aligned_alloc(std::size_t size)
     return true;
 }
 
+// An alignment, and a size, that new did not name, or named otherwise.
+bool delete_of_new_aligned(std::size_t size)
+{
+    ::operator delete(opaque(::operator new(size, wide)));
+    return true;
+}
+
+bool delete_array_of_new_array_aligned(std::size_t size)
+{
+    ::operator delete[](opaque(::operator new[](size, wide)));
+    return true;
+}
+
+bool delete_sized_of_new_aligned(std::size_t size)
+{
+    ::operator delete(opaque(::operator new(size, wide)), size);
+    return true;
+}
+
+bool delete_nothrow_of_new_aligned(std::size_t size)
+{
+    ::operator delete(opaque(::operator new(size, wide, std::nothrow)), std::nothrow);
+    return true;
+}
+
+bool delete_of_new_aligned_as_usual(std::size_t size)
+{
+    ::operator delete(opaque(::operator new(size, std::align_val_t(16))));
+    return true;
+}
+
+bool delete_aligned_of_new(std::size_t size)
+{
+    ::operator delete(made(size), wide);
+    return true;
+}
+
+bool delete_array_aligned_of_new_array(std::size_t size)
+{
+    ::operator delete[](made(size, true), wide);
+    return true;
+}
+
+bool delete_with_less_alignment(std::size_t size)
+{
+    ::operator delete(opaque(::operator new(size, wide)), std::align_val_t(32));
+    return true;
+}
+
+bool delete_with_more_alignment(std::size_t size)
+{
+    ::operator delete(opaque(::operator new(size, std::align_val_t(4096))), std::align_val_t(8192));
+    return true;
+}
+
+bool delete_array_with_other_alignment(std::size_t size)
+{
+    ::operator delete[](opaque(::operator new[](size, wide)), std::align_val_t(128));
+    return true;
+}
+
+bool delete_sized_with_other_alignment(std::size_t size)
+{
+    ::operator delete(opaque(::operator new(size, wide)), size, std::align_val_t(32));
+    return true;
+}
+
+bool delete_array_sized_with_other_alignment(std::size_t size)
+{
+    ::operator delete[](opaque(::operator new[](size, wide)), size, std::align_val_t(32));
+    return true;
+}
+
+bool delete_aligned_with_more(std::size_t size)
+{
+    ::operator delete(opaque(::operator new(size, wide)), size + 1, wide);
+    return true;
+}
+
+bool delete_array_aligned_with_less(std::size_t size)
+{
+    ::operator delete[](opaque(::operator new[](size, wide)), size - 1, wide);
+    return true;
+}
+
+struct plain_base {
+    char c;
+};
+struct alignas(64) wide_child : plain_base {
+    char more[64];
+};
+
+// Through a base that has no virtual destructor: another size, and no alignment.
+bool delete_through_base(std::size_t)
+{
+    plain_base *p = reinterpret_cast<plain_base *>(opaque(static_cast<plain_base *>(new wide_child)));
+    delete p;
+    return true;
+}
+
 bool delete_aligned_twice(std::size_t size)
 {
     void *p = ::operator new(size, wide);
@@ -213,6 +313,8 @@ bool iterator_after_growth(std::size_t size)
 
 constexpr const char *KIND = "SIGABRT made by";
 constexpr const char *SIZED = "SIGABRT given back as";
+constexpr const char *ALIGNED = "SIGABRT given back with an alignment of";
+constexpr const char *UNALIGNED = "SIGABRT given back without its alignment";
 constexpr const char *TWICE = "SIGABRT double free";
 constexpr const char *PAST = "SIGABRT written past its end";
 constexpr const char *FAULT = "SIGSEGV poolmalloc: access";
@@ -236,6 +338,21 @@ const misuse cases[] = {
     {"delete_array_of_new_aligned", delete_array_of_new_aligned, KIND, KIND, false},
     {"free_of_new_aligned", free_of_new_aligned, KIND, KIND, false},
     {"delete_of_aligned_alloc", delete_of_aligned_alloc, KIND, KIND, false},
+    {"delete_of_new_aligned", delete_of_new_aligned, UNALIGNED, UNALIGNED, false},
+    {"delete_array_of_new_array_aligned", delete_array_of_new_array_aligned, UNALIGNED, UNALIGNED, false},
+    {"delete_sized_of_new_aligned", delete_sized_of_new_aligned, UNALIGNED, UNALIGNED, false},
+    {"delete_nothrow_of_new_aligned", delete_nothrow_of_new_aligned, UNALIGNED, UNALIGNED, false},
+    {"delete_of_new_aligned_as_usual", delete_of_new_aligned_as_usual, UNALIGNED, UNALIGNED, false},
+    {"delete_aligned_of_new", delete_aligned_of_new, ALIGNED, ALIGNED, false},
+    {"delete_array_aligned_of_new_array", delete_array_aligned_of_new_array, ALIGNED, ALIGNED, false},
+    {"delete_with_less_alignment", delete_with_less_alignment, ALIGNED, ALIGNED, false},
+    {"delete_with_more_alignment", delete_with_more_alignment, ALIGNED, ALIGNED, false},
+    {"delete_array_with_other_alignment", delete_array_with_other_alignment, ALIGNED, ALIGNED, false},
+    {"delete_sized_with_other_alignment", delete_sized_with_other_alignment, ALIGNED, ALIGNED, false},
+    {"delete_array_sized_with_other_alignment", delete_array_sized_with_other_alignment, ALIGNED, ALIGNED, false},
+    {"delete_aligned_with_more", delete_aligned_with_more, SIZED, SIZED, false},
+    {"delete_array_aligned_with_less", delete_array_aligned_with_less, SIZED, SIZED, false},
+    {"delete_through_base", delete_through_base, UNALIGNED, UNALIGNED, true},
     {"delete_aligned_twice", delete_aligned_twice, TWICE, TWICE, false},
     {"new_nothrow_past_end", new_nothrow_past_end, PAST, FAULT, false},
     {"two_owners_shared", two_owners_shared, TWICE, TWICE, false},

@@ -29,7 +29,7 @@ CLASSES = (
     ("a freed block comes back", "reused_|zero_reused"),
     ("places that can be foretold", "places_"),
     ("a block of 0 bytes is used", "zero_"),
-    ("new, delete, malloc, free mixed; sizes", "delete_|free_of|realloc_of_new"),
+    ("new, delete, malloc, free mixed; sizes", "delete_|free_of|realloc_of_new|sized_free|aligned_free"),
     ("sizes that cannot be", "calloc_wraps|malloc_of_all|realloc_of_all"),
 )
 

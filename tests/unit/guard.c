@@ -17,7 +17,7 @@ static void *make(size_t size)
     return p;
 }
 
-static bool give(void *p) { return guard_free(p, CALL_FREE, SIZE_MAX, NULL); }
+static bool give(void *p) { return guard_free(p, giving_by(CALL_FREE), SIZE_MAX, NULL); }
 static size_t size_of(const void *p) { return guard_size(p, CALL_USABLE_SIZE, NULL); }
 
 static char *page_behind(const void *p, size_t size) { return (char *)round_up((uintptr_t)p + size, os_page_size()); }
@@ -171,7 +171,7 @@ static void free_twice(void)
 static void delete_of_freed(void)
 {
     give(victim = make(100));
-    guard_free(victim, CALL_DELETE, SIZE_MAX, NULL);
+    guard_free(victim, giving_by(CALL_DELETE), SIZE_MAX, NULL);
 }
 static void ask_freed(void)
 {
@@ -299,12 +299,12 @@ static void a_report_says_what_is_known(void **state)
 {
     (void)state;
     told = (misuse){.call = CALL_DELETE_ARRAY, .pointer = &told};
-    assert_true(misuse_of_call(&told, CALL_DELETE_ARRAY, BY_NEW, 40, 40));
+    assert_true(misuse_of_giving(&told, giving_by(CALL_DELETE_ARRAY), BY_NEW, 40, 40));
     assert_exits(tell, 0);
     assert_said("): made by new\npoolmalloc: no block of the pools lies there\n");
-    assert_false(misuse_of_call(&told, CALL_DELETE_ARRAY, BY_NEW_ARRAY, 40, 40));
-    assert_false(misuse_of_call(&told, CALL_FREE, BY_MALLOC, 40, SIZE_MAX));
-    assert_true(misuse_of_call(&told, CALL_FREE_SIZED, BY_MALLOC, 40, 41));
+    assert_false(misuse_of_giving(&told, giving_by(CALL_DELETE_ARRAY), BY_NEW_ARRAY, 40, 40));
+    assert_false(misuse_of_giving(&told, giving_by(CALL_FREE), BY_MALLOC, 40, SIZE_MAX));
+    assert_true(misuse_of_giving(&told, giving_by(CALL_FREE_SIZED), BY_MALLOC, 40, 41));
     told.block = &told;
     told.bytes = 48;
     told.state = BLOCK_FREED;
