@@ -219,13 +219,6 @@ __attribute__((no_sanitize("address", "thread"))) static uint32_t stack_copy(uin
     return (uint32_t)bytes;
 }
 
-/* Its heap knows it; the kernel is a system call away. */
-static uint32_t thread_number(void)
-{
-    const heap *h = my_heap;
-    return heap_is_real(h) && h->thread > 0 ? h->thread : os_thread();
-}
-
 /* It has a number when it is whole: who reads meanwhile sees that it has none, or another one than before. */
 static void sample_write(who_table *t, who_sample *s, const void *p, size_t size, uint64_t weight)
 {
@@ -234,7 +227,7 @@ static void sample_write(who_table *t, who_sample *s, const void *p, size_t size
     s->size = size;
     STORE(&s->weight, weight);
     s->when = os_now_ms();
-    s->thread = thread_number();
+    s->thread = heap_thread();
     os_registers_save(&s->registers);
     s->stack_bytes = s->registers.sp ? stack_copy((uint64_t *)(s + 1), s->registers.sp) : 0; /* on multiples of 16 */
     __atomic_store_n(&s->number, __atomic_add_fetch(&t->taken, 1, __ATOMIC_RELAXED), __ATOMIC_RELEASE);

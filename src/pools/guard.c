@@ -21,7 +21,7 @@ typedef struct record {
     char *block;
     size_t size;      /* asked for */
     size_t slack;     /* bytes behind the block */
-    uint32_t next;    /* in its bucket, or on the list of free records; a number */
+    uint32_t low, high; /* in the tree: those before it and after it; of a free record: low is the next free one; numbers */
     uint8_t state, made;
     bool dirty;       /* its pages may hold what they held before */
     uint32_t made_in, freed_in; /* threads */
@@ -32,17 +32,16 @@ typedef struct record {
 #define SAMPLES 8192 /* records beyond which nothing is sampled any more */
 #define ALIGN_MOST (1 * GIB)
 #define POPULATED_MOST (64 * KIB) /* most of such a block is used soon: one call is a third of its page faults */
-#define BUCKETS 32768
 #define KEPT_PAGES (256 * KIB) /* what closed blocks up to this size hold stays for the next ones: writing zeros costs less than page faults */
 #define MOVED_LEAST (KEPT_PAGES + 1) /* realloc copies less than that: what has moved is a mapping of its own, and must not be used again in part */
 #define KEPT_BYTES (4 * MIB)   /* of it in all, and a quarter of what is in use */
 #define FRESHLY_CLOSED 16      /* of those closed last none is used again */
 #define RECORDS_STEP (64 * KIB)
 
-/* Guarded by lock. All records begin a reservation of their own, with pages nobody may touch at both ends. */
+/* Guarded by lock. The records are a reservation of their own, with pages nobody may touch at both ends. */
 static os_lock lock;
-static uint32_t *buckets; /* by block's address: the number of the first record */
-static record *records;   /* [0] is number 1 */
+static record *records; /* [0] is number 1 */
+static uint32_t root;   /* of a treap of those not free: in order of begin, and none above one of a greater weight */
 static size_t committed;  /* bytes of records that can be used */
 static uint32_t used;     /* records that ever were */
 static uint32_t unused;   /* the first free record of those */
@@ -56,23 +55,19 @@ bool pm_guarding;
 /* ---- records ---- */
 
 static size_t page_up(size_t bytes) { return round_up(bytes, os_page_size()); }
-static uint32_t *bucket_of(const void *p) { return &buckets[((uintptr_t)p >> 4) * 0x9E3779B97F4A7C15u >> 32 & (BUCKETS - 1)]; }
 
 /* Lock. */
 static bool records_begin(void)
 {
-    size_t page = os_page_size(), heads = page_up(BUCKETS * sizeof *buckets), all = page_up(GUARD_RECORDS * sizeof(record));
-    char *at = buckets ? NULL : os_reserve(heads + all + 3 * page);
-    if (!at)
-        return buckets != NULL;
-    if (!os_commit(at + page, heads)) {
-        os_unmap(at, heads + all + 3 * page);
-        return false;
-    }
-    records = (record *)(void *)(at + 2 * page + heads);
-    buckets = (uint32_t *)(void *)(at + page);
-    return true;
+    size_t page = os_page_size();
+    char *at = records ? NULL : os_reserve(page_up(GUARD_RECORDS * sizeof(record)) + 2 * page);
+    if (at)
+        records = (record *)(void *)(at + page);
+    return records != NULL;
 }
+
+static record *record_at(uint32_t n) { return &records[n - 1]; }
+static uint32_t weight(uint32_t n) { return n * 0x9E3779B1u ^ (uint32_t)secret; }
 
 /* A number, or NONE. Lock. */
 static uint32_t record_new(void)
@@ -81,7 +76,7 @@ static uint32_t record_new(void)
         return NONE;
     if (unused) {
         uint32_t n = unused;
-        unused = records[n - 1].next;
+        unused = record_at(n)->low;
         return n;
     }
     if ((used + 1) * sizeof(record) > committed) {
@@ -92,42 +87,64 @@ static uint32_t record_new(void)
     return ++used;
 }
 
-/* Lock. */
+/* Where the first lighter one was, whose subtree is split. O(log records), as all that follows. Lock. */
 static void record_put(uint32_t n, const record *filled)
 {
-    uint32_t *bucket = bucket_of(filled->block);
-    records[n - 1] = *filled;
-    records[n - 1].next = *bucket;
-    *bucket = n;
-    live_bytes += filled->bytes;
+    record *r = record_at(n);
+    uint32_t *link = &root, *low = &r->low, *high = &r->high;
+    *r = *filled;
+    while (*link != NONE && weight(*link) > weight(n))
+        link = r->begin < record_at(*link)->begin ? &record_at(*link)->low : &record_at(*link)->high;
+    uint32_t rest = *link;
+    *link = n;
+    while (rest != NONE) {
+        bool before = record_at(rest)->begin < r->begin;
+        uint32_t **end = before ? &low : &high;
+        **end = rest;
+        *end = before ? &record_at(rest)->high : &record_at(rest)->low;
+        rest = **end;
+    }
+    *low = *high = NONE;
+    live_bytes += r->bytes;
 }
 
 /* One that was not put. Lock. */
 static void record_drop(uint32_t n)
 {
-    records[n - 1] = (record){.next = unused};
+    *record_at(n) = (record){.low = unused};
     unused = n;
 }
 
 static void record_end(uint32_t n)
 {
-    uint32_t *link = bucket_of(records[n - 1].block);
+    const record *r = record_at(n);
+    uint32_t *link = &root, low = r->low, high = r->high;
     while (*link != n)
-        link = &records[*link - 1].next;
-    *link = records[n - 1].next;
+        link = r->begin < record_at(*link)->begin ? &record_at(*link)->low : &record_at(*link)->high;
+    while (low != NONE && high != NONE) {
+        bool first = weight(low) > weight(high);
+        *link = first ? low : high;
+        link = first ? &record_at(low)->high : &record_at(high)->low;
+        *(first ? &low : &high) = *link;
+    }
+    *link = low != NONE ? low : high;
     record_drop(n);
 }
 
-static record *record_of(const void *p)
+/* The one whose mapping p lies in. Lock. */
+static record *record_around(const char *p)
 {
-    uint32_t n = buckets ? *bucket_of(p) : NONE;
-    while (n != NONE && records[n - 1].block != p)
-        n = records[n - 1].next;
-    return n != NONE ? &records[n - 1] : NULL;
+    for (uint32_t n = root; n != NONE;) {
+        record *r = record_at(n);
+        if (p >= r->begin && p < r->begin + r->bytes)
+            return r;
+        n = p < r->begin ? r->low : r->high;
+    }
+    return NULL;
 }
 
-/* The one whose mapping p lies in. O(records): for reports. */
-static record *record_around(const void *p)
+/* The same without the lock: O(records), for reports and for signal handlers that come while their thread is inside. */
+static record *record_seen(const void *p)
 {
     for (record *r = records; r < records + used; r++)
         if (r->state != RECORD_FREE && (size_t)((const char *)p - r->begin) < r->bytes)
@@ -254,28 +271,42 @@ static void closed_forget(size_t i, const record *r)
         dirty_bytes -= r->bytes;
 }
 
-/* A closed block's mapping of r->bytes, or some more, for r. */
-static bool closed_take(record *r)
+/* The ring's entry i, which no longer counts. */
+static void closed_remove(size_t i)
 {
-    bool found = false;
-    os_lock_take(&lock);
-    for (size_t i = closed_first; PM_HARDENED && !found && i + FRESHLY_CLOSED < closed_first + closed_count; i++) {
+    dirty_first += i >= dirty_first;
+    for (; i > closed_first; i--)
+        *closed_at(i) = *closed_at(i - 1);
+    closed_first++;
+    closed_count--;
+    dirty_first = size_max(dirty_first, closed_first);
+}
+
+/* A closed block's mapping of r->bytes, or some more, for r: the oldest one whose pages are still there, else the oldest one. Lock. */
+static bool closed_find(record *r)
+{
+    size_t may = closed_count > FRESHLY_CLOSED ? closed_count - FRESHLY_CLOSED : 0, clean = dirty_first - closed_first;
+    for (size_t k = 0; k < may; k++) {
+        size_t i = closed_first + (clean + k) % may;
         uint32_t n = *closed_at(i);
-        const record *old = &records[n - 1];
-        found = old->bytes >= r->bytes && old->bytes - r->bytes <= r->bytes / 4;
-        if (!found)
+        const record *old = record_at(n);
+        if (old->bytes < r->bytes || old->bytes - r->bytes > r->bytes / 4)
             continue;
         r->begin = old->begin;
         r->bytes = old->bytes;
         r->dirty = old->dirty;
         closed_forget(i, old);
         record_end(n);
-        for (; i > closed_first; i--)
-            *closed_at(i) = *closed_at(i - 1);
-        closed_first++;
-        closed_count--;
-        dirty_first = size_max(dirty_first, closed_first);
+        closed_remove(i);
+        return true;
     }
+    return false;
+}
+
+static bool closed_take(record *r)
+{
+    os_lock_take(&lock);
+    bool found = PM_HARDENED && closed_find(r);
     os_lock_give(&lock);
     return found;
 }
@@ -287,6 +318,7 @@ static char *place(record *r, size_t size, size_t align, bool again)
     if (align > ALIGN_MOST || size > PTRDIFF_MAX - 2 * page - 2 * extra)
         return NULL;
     r->bytes = data + extra + 2 * page;
+    r->dirty = false;
     if (extra || !again || !closed_take(r))
         r->begin = os_reserve(r->bytes);
     if (!r->begin)
@@ -311,7 +343,7 @@ static void closed_trim(size_t most)
 {
     while (closed_count > 1 && (closed_count > most || closed_bytes > closed_most)) {
         uint32_t n = *closed_at(closed_first);
-        record r = records[n - 1];
+        record r = *record_at(n);
         closed_forget(closed_first, &r);
         closed_first++;
         closed_count--;
@@ -325,7 +357,7 @@ static void closed_trim(size_t most)
 static void dirty_trim(void)
 {
     for (; dirty_bytes > KEPT_BYTES + live_bytes / 4 && dirty_first < closed_first + closed_count; dirty_first++) {
-        record *r = &records[*closed_at(dirty_first) - 1];
+        record *r = record_at(*closed_at(dirty_first));
         if (!r->dirty)
             continue;
         r->dirty = !os_purge(r->begin, r->bytes);
@@ -358,29 +390,52 @@ static bool record_publish(const record *filled)
     return n != NONE;
 }
 
+/* A place whose pages may be used. */
+static bool pages_open(record *r, size_t size, size_t align)
+{
+    if (!place(r, size, align, true))
+        return false;
+    if (os_commit(data_begin(r), data_bytes(r)))
+        return true;
+    os_unmap(r->begin, r->bytes);
+    return false;
+}
+
+/* Memory is short: closed blocks end early, if they hold as much as is asked for. */
+static bool closed_end(size_t size)
+{
+    os_lock_take(&lock);
+    bool enough = size < closed_bytes;
+    if (enough)
+        closed_trim(1);
+    os_lock_give(&lock);
+    return enough;
+}
+
+static void *block_open(record *r, size_t size, size_t align, const void *caller)
+{
+    if (!pages_open(r, size, align) && (!closed_end(size) || !pages_open(r, size, align)))
+        return NULL;
+    if (r->dirty)
+        memset(data_begin(r), 0, data_bytes(r));
+    else if (data_bytes(r) <= POPULATED_MOST)
+        os_populate(data_begin(r), data_bytes(r));
+    frames_note(r->made_from, caller);
+    canaries_put(r);
+    STORE(&pm_guarding, true);
+    if (record_publish(r))
+        return r->block;
+    os_unmap(r->begin, r->bytes);
+    return NULL;
+}
+
 void *guard_alloc(size_t size, size_t align, made how, const void *caller)
 {
-    record r = {.state = RECORD_LIVE, .made = (uint8_t)how, .made_in = os_thread()};
+    record r = {.state = RECORD_LIVE, .made = (uint8_t)how, .made_in = heap_thread()};
     heap *h = heap_enter_mine();
-    if ((!h && heap_is_real(my_heap)) || !place(&r, size, align, true)) {
-        heap_leave_mine(h);
-        return NULL;
-    }
-    frames_note(r.made_from, caller);
-    bool done = os_commit(data_begin(&r), data_bytes(&r));
-    if (done) {
-        if (r.dirty)
-            memset(data_begin(&r), 0, data_bytes(&r));
-        else if (data_bytes(&r) <= POPULATED_MOST)
-            os_populate(data_begin(&r), data_bytes(&r));
-        canaries_put(&r);
-        STORE(&pm_guarding, true);
-        done = record_publish(&r);
-    }
-    if (!done)
-        os_unmap(r.begin, r.bytes);
+    void *p = h || !heap_is_real(my_heap) ? block_open(&r, size, align, caller) : NULL;
     heap_leave_mine(h);
-    return done ? r.block : NULL;
+    return p;
 }
 
 /* ---- back ---- */
@@ -389,13 +444,11 @@ void *guard_alloc(size_t size, size_t align, made how, const void *caller)
 static record *record_checked(const void *p, giving g, size_t size, const void *caller)
 {
     call c = giving_call(g);
-    record *r = record_of(p);
-    if (!r) {
-        r = record_around(p);
-        if (r)
-            wrong(r, p, c, "no block begins there", caller);
+    record *r = record_around(p);
+    if (!r)
         return NULL;
-    }
+    if (r->block != p)
+        wrong(r, p, c, "no block begins there", caller);
     if (r->state == RECORD_CLOSED)
         wrong(r, p, c, c <= CALL_DELETE_ARRAY ? "double free" : "freed before", caller);
     const char *what = canaries_wrong(r);
@@ -410,7 +463,7 @@ static record *record_checked(const void *p, giving g, size_t size, const void *
 static void record_close(record *r, const void *caller)
 {
     r->state = RECORD_CLOSED;
-    r->freed_in = os_thread();
+    r->freed_in = heap_thread();
     r->freed_at = now();
     frames_note(r->freed_from, caller);
 }
@@ -419,7 +472,7 @@ bool guard_free(void *p, giving g, size_t size, const void *caller)
 {
     heap *h;
     if (!enter(&h)) /* its pages stay: better than a deadlock */
-        return record_of(p) != NULL;
+        return record_seen(p) != NULL;
     record *r = record_checked(p, g, size, caller);
     if (r) {
         record_close(r, caller);
@@ -433,7 +486,7 @@ size_t guard_size(const void *p, call c, const void *caller)
 {
     heap *h;
     if (!enter(&h)) {
-        const record *found = record_of(p);
+        const record *found = record_seen(p);
         return found ? found->size : SIZE_MAX;
     }
     record *r = record_checked(p, c, SIZE_MAX, caller);
@@ -474,16 +527,11 @@ static void moved_close(record *old, size_t bytes, const void *caller)
 void *guard_realloc(void *p, size_t size, const void *caller)
 {
     heap *h;
-    record *old = LOAD(&pm_guarding) ? record_of(p) : NULL, r = {.state = RECORD_LIVE};
-    if (!old || size_min(old->size, size) < MOVED_LEAST || !place(&r, size, QUANTUM, false))
+    if (!LOAD(&pm_guarding) || size < MOVED_LEAST || !enter(&h))
         return NULL;
-    r.made_in = os_thread();
-    if (!enter(&h)) {
-        os_unmap(r.begin, r.bytes);
-        return NULL;
-    }
-    old = record_checked(p, giving_by(CALL_REALLOC), SIZE_MAX, caller);
-    uint32_t n = old ? record_new() : NONE;
+    record r = {.state = RECORD_LIVE, .made_in = heap_thread()}, *old = record_checked(p, giving_by(CALL_REALLOC), SIZE_MAX, caller);
+    bool placed = old && old->size >= MOVED_LEAST && place(&r, size, QUANTUM, false);
+    uint32_t n = placed ? record_new() : NONE;
     bool moved = n != NONE && pages_move(old, &r);
     if (moved) {
         frames_note(r.made_from, caller);
@@ -494,10 +542,9 @@ void *guard_realloc(void *p, size_t size, const void *caller)
         record_drop(n);
     }
     leave(h);
-    if (moved)
-        return r.block;
-    os_unmap(r.begin, r.bytes);
-    return NULL;
+    if (placed && !moved)
+        os_unmap(r.begin, r.bytes);
+    return moved ? r.block : NULL;
 }
 
 void guard_check(call c)
@@ -537,7 +584,7 @@ static void on_fault(int number, siginfo_t *info, void *context)
         return;
     }
     const void *at = info->si_addr, *from = (const void *)os_interrupted(context);
-    const record *r = record_around(at);
+    const record *r = record_seen(at);
     misuse m = {.call = CALL_ACCESS, .pointer = at, .caller = from};
     if (r) {
         m = describe(r, at, CALL_ACCESS, fault_text(r, at), from);

@@ -111,6 +111,9 @@ static_assert(offsetof(heap, kept) <= 4 * KIB, "one page");
 extern __thread heap *my_heap __attribute__((visibility("hidden")));
 extern __thread int64_t pm_unwatched __attribute__((visibility("hidden"))); /* bytes that it may ask for unseen, while sizes are hidden */
 
+/* The calling thread's id: its heap knows it; the kernel is a system call away. */
+INLINE uint32_t heap_thread(void) { return heap_is_real(my_heap) && my_heap->thread > 0 ? my_heap->thread : os_thread(); }
+
 INLINE bin *bin_of_size(heap *h, size_t size)
 {
     return (bin *)((char *)h + READ(&pm_bin_offset[(size + QUANTUM - 1) / QUANTUM]));

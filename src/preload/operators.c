@@ -68,12 +68,34 @@ INLINE void *new_aligned(size_t size, size_t align, maker by)
 }
 typedef const void *nothrow_tag;
 
+/* What the C++ runtime's own operators do when memory is short; but theirs would take it from malloc, and delete would then tell that it
+ * is none of new's. Nothrow forms call throwing ones. NULL: there is no handler any more, which the runtime is to say. */
+static COLD void *new_after_handler(size_t size, size_t align, made how, const void *caller)
+{
+    void (*(*handler)(void))(void), (*handle)(void);
+    void *p = NULL;
+    *(void **)&handler = runtime_operator("_ZSt15get_new_handlerv", caller);
+    while (!p && (handle = handler()) != NULL) {
+        handle();
+        p = allocate_aligned(size, size_max(align, QUANTUM), how, caller);
+    }
+    return p;
+}
+
+INLINE void *new_aligned_throwing(size_t size, size_t align, maker by)
+{
+    void *p = new_aligned(size, align, by);
+    return PM_HARDENED && UNLIKELY(!p) && is_power_of_two(align) ? new_after_handler(size, align, made_aligned(by, align), CALLER) : p;
+}
+
 /* As the standard says, and programs that replace only some of them rely on: array forms call the single ones, nothrow
  * forms the throwing ones (in the runtime, which can catch), all deletes the plain one; through the symbol table. */
 static NOINLINE void *new_slow(size_t size, const void *caller)
 {
     void *(*runtime)(size_t);
     void *p = allocate(size, BY_NEW);
+    if (PM_HARDENED && UNLIKELY(!p))
+        p = new_after_handler(size, QUANTUM, BY_NEW, caller);
     if (LIKELY(p != NULL))
         return p;
     *(void **)&runtime = runtime_operator("_Znwm", caller);
@@ -93,13 +115,17 @@ INLINE bool new_is_replaced(void) { return new_single != ours_new; }
 PM_EXPORT void *new_array(size_t size) __asm__("_Znam");
 PM_EXPORT void *new_array(size_t size)
 {
-    void *p = PM_HARDENED && !new_is_replaced() ? allocate_hardened(size, BY_NEW_ARRAY, CALLER) : NULL;
+    void *p = NULL;
+    if (PM_HARDENED && !new_is_replaced()) {
+        p = allocate_hardened(size, BY_NEW_ARRAY, CALLER);
+        p = LIKELY(p != NULL) ? p : new_after_handler(size, QUANTUM, BY_NEW_ARRAY, CALLER);
+    }
     return UNLIKELY(p != NULL) ? p : new_single(size);
 }
 OPERATOR_NEW(new_single_nothrow, "_ZnwmRKSt9nothrow_t", new_is_replaced() ? NULL : allocate(size, BY_NEW), (size_t size, nothrow_tag tag), size, tag)
 OPERATOR_NEW(new_array_nothrow, "_ZnamRKSt9nothrow_t", new_is_replaced() ? NULL : allocate(size, BY_NEW_ARRAY), (size_t size, nothrow_tag tag), size, tag)
-OPERATOR_NEW(new_single_aligned, "_ZnwmSt11align_val_t", new_aligned(size, align, BY_NEW), (size_t size, size_t align), size, align)
-OPERATOR_NEW(new_array_aligned, "_ZnamSt11align_val_t", new_aligned(size, align, BY_NEW_ARRAY), (size_t size, size_t align), size, align)
+OPERATOR_NEW(new_single_aligned, "_ZnwmSt11align_val_t", new_aligned_throwing(size, align, BY_NEW), (size_t size, size_t align), size, align)
+OPERATOR_NEW(new_array_aligned, "_ZnamSt11align_val_t", new_aligned_throwing(size, align, BY_NEW_ARRAY), (size_t size, size_t align), size, align)
 OPERATOR_NEW(new_single_aligned_nothrow, "_ZnwmSt11align_val_tRKSt9nothrow_t", new_aligned(size, align, BY_NEW),
              (size_t size, size_t align, nothrow_tag tag), size, align, tag)
 OPERATOR_NEW(new_array_aligned_nothrow, "_ZnamSt11align_val_tRKSt9nothrow_t", new_aligned(size, align, BY_NEW_ARRAY),

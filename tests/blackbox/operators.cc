@@ -4,6 +4,7 @@
 #include <malloc.h>
 #include <new>
 #include <string>
+#include <sys/resource.h>
 #include <thread>
 #include <vector>
 
@@ -133,6 +134,56 @@ void failures()
     fails_with_null([&] { return ::operator new[](huge - 4096, wide, std::nothrow); }, "aligned nothrow new[]");
 }
 
+// What a handler made room for is a block like any other: delete takes it.
+constexpr size_t kRoom = size_t{100} << 20;
+void *held[64];
+size_t held_count;
+
+void handler_makes_room()
+{
+    handler_calls++;
+    if (held_count == 0)
+        std::set_new_handler(nullptr);
+    while (held_count > 0)
+        std::free(held[--held_count]);
+}
+
+void memory_fill()
+{
+    for (held_count = 0; held_count < 64 && (held[held_count] = std::malloc(kRoom)) != nullptr; held_count++)
+        ;
+    handler_calls = 0;
+    std::set_new_handler(handler_makes_room);
+}
+
+template <class New, class Delete> void room_is_used(New make, Delete release)
+{
+    memory_fill();
+    void *p = make();
+    CHECK(p != nullptr && handler_calls == 1);
+    release(p);
+}
+
+void handlers_make_room()
+{
+    rlimit all, most;
+    CHECK(getrlimit(RLIMIT_AS, &all) == 0);
+    most = all;
+    most.rlim_cur = size_t{1} << 30;
+    if (setrlimit(RLIMIT_AS, &most) != 0)
+        return;
+    const size_t n = kRoom;
+    const std::align_val_t wide{128};
+    room_is_used([&] { return ::operator new(n); }, [&](void *p) { ::operator delete(p, n); });
+    room_is_used([&] { return ::operator new[](n); }, [](void *p) { ::operator delete[](p); });
+    room_is_used([&] { return ::operator new(n, wide); }, [&](void *p) { ::operator delete(p, n, wide); });
+    room_is_used([&] { return ::operator new[](n, wide); }, [&](void *p) { ::operator delete[](p, wide); });
+    room_is_used([&] { return ::operator new(n, std::nothrow); }, [](void *p) { ::operator delete(p); });
+    room_is_used([&] { return ::operator new[](n, wide, std::nothrow); }, [&](void *p) { ::operator delete[](p, wide); });
+    std::set_new_handler(nullptr);
+    CHECK(setrlimit(RLIMIT_AS, &all) == 0);
+}
+
 struct alignas(256) Wide {
     char bytes[256];
 };
@@ -178,5 +229,6 @@ int main()
     unwinding_runs_destructors();
     containers();
     std::thread(failures).join();
+    handlers_make_room();
     return 0;
 }

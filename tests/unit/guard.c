@@ -159,6 +159,32 @@ static void one_in_so_many_is_sampled(void **state)
     assert_in_range(longest, RATE, 2 * RATE - 1);
 }
 
+/* Each is found, and nothing else, whatever order they came and went in. */
+static void many_are_found(void **state)
+{
+    (void)state;
+    enum { MANY = 1000 };
+    static char *blocks[MANY];
+    uint32_t random = 1;
+    for (int i = 0; i < 20000; i++) {
+        random = random * 1664525 + 1013904223;
+        char **b = &blocks[(random >> 8) % MANY];
+        if (*b) {
+            assert_int_equal(size_of(*b), 16 + (size_t)(b - blocks));
+            assert_true(give(*b));
+            *b = NULL;
+        } else {
+            *b = make(16 + (size_t)(b - blocks));
+        }
+    }
+    for (size_t i = 0; i < MANY; i++) {
+        assert_true(!blocks[i] || size_of(blocks[i]) == 16 + i);
+        assert_int_equal(size_of(page_behind(&blocks[i], 0)), SIZE_MAX);
+    }
+    for (size_t i = 0; i < MANY; i++)
+        assert_true(!blocks[i] || give(blocks[i]));
+}
+
 /* ---- misuse ---- */
 
 static char *victim;
@@ -343,7 +369,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(other_blocks_are_not_its_own), cmocka_unit_test(a_block_ends_at_a_guard), cmocka_unit_test(aligned_blocks_are_aligned),
-        cmocka_unit_test(contents_move), cmocka_unit_test(closed_blocks_leave_in_turn), cmocka_unit_test(handlers_leave_it_alone),
+        cmocka_unit_test(contents_move), cmocka_unit_test(many_are_found), cmocka_unit_test(closed_blocks_leave_in_turn), cmocka_unit_test(handlers_leave_it_alone),
         cmocka_unit_test(one_in_so_many_is_sampled), cmocka_unit_test(misuse_is_told), cmocka_unit_test(faults_are_told),
         cmocka_unit_test(a_report_says_what_is_known), cmocka_unit_test(a_report_goes_to_its_file),
     };
