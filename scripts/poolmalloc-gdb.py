@@ -12,7 +12,7 @@ import struct
 
 import gdb
 
-MAGIC, LAYOUT = b"poolmalloc-live\0", 14
+MAGIC, LAYOUT = b"poolmalloc-live\0", 15
 SLAB, RECORD, BITS, BIN, CLASS, UNIT = 1 << 17, 128, 512, 32, 40, 1 << 21
 USED = 5  # states from here on: in a heap, a pool or an arena
 HEAP = {"state": 2053, "number": 2056, "runs": 2160, "pool_bins": 6528}

@@ -211,6 +211,7 @@ static live_result heads_read(live *l)
         {c->region, &l->region, sizeof l->region},
         {c->registry, &l->registry, sizeof l->registry},
         {c->depot, &l->depot, sizeof l->depot},
+        {c->shared, &l->shared, sizeof l->shared},
         {c->pools, &l->pools, sizeof l->pools},
         {c->classes, l->classes, sizeof l->classes},
         {c->class_counts, l->counts, sizeof l->counts},
@@ -292,6 +293,7 @@ static void view_fill(live *l, size_t stride)
     v->counts = l->counts;
     v->counted = l->wish.full;
     v->depot = &l->depot;
+    v->shared = &l->shared;
     v->pools = &l->pools;
     v->pool_home = l->control.pool_home;
     v->nobody = l->control.nobody;

@@ -40,6 +40,7 @@ typedef struct live {
     region region;
     registry registry;
     depot depot;
+    shared_bins shared;
     pool_table pools;
     size_class classes[CLASS_MAX];
     class_count counts[CLASS_MAX];

@@ -27,6 +27,7 @@ struct view {
     uint32_t class_count, class_fixed; /* from class_fixed on they were learned */
     const class_count *counts;
     const depot *depot;
+    const shared_bins *shared; /* large blocks at hand for all */
     bool counted;           /* POOLMALLOC_STATS=full: `counts` are counted */
     const pool_table *pools;
     const void *pool_home, *nobody; /* what HEAP_POOL and HEAP_NOBODY are in the process */

@@ -47,6 +47,7 @@ static void tell_readers(void)
     c->next = &pm_next_name;
     c->asked = &pm_asked;
     c->samples = &pm_samples;
+    c->shared = &pm_shared;
     __atomic_store_n(&c->registry, &pm_registry, __ATOMIC_RELEASE); /* last: whoever finds it finds all */
 }
 

@@ -1,4 +1,4 @@
-/* kept.h: Where a heap has blocks of the next allocator at hand, for whoever keeps them (seams.h); the pools never look. */
+/* kept.h: Where blocks of the next allocator are at hand, in a heap and for all threads, for whoever keeps them (seams.h); the pools never look. */
 #ifndef PM_KEPT_H
 #define PM_KEPT_H
 
@@ -30,6 +30,23 @@ typedef struct kept_bins {
     uint8_t at;       /* the next bin to look at; 0: when the delay is over */
     uint8_t until;    /* counts down by one a block; at 0 the clock is looked at */
 } kept_bins;
+
+/* Blocks that any thread may take. Both lists are taken whole; who took more than one block puts the rest back. */
+typedef struct shared_bin {
+    block *fresh;   /* freed since the last look */
+    block *old;     /* at hand since before that */
+    int32_t blocks; /* in the lists, or just on their way to or from one; after a fork perhaps more */
+    int32_t limit;  /* blocks that may be at hand */
+    int32_t given;  /* blocks given back since the last look: so many misses are regrets */
+} __attribute__((aligned(64))) shared_bin; /* all of it atomic */
+
+typedef struct shared_bins {
+    shared_bin bin[KEPT_BINS + 1]; /* the last one never has a limit */
+    uint64_t looked;               /* ms: when the last look began */
+    uint32_t at;                   /* the next bin to look at; KEPT_BINS or more: when the delay is over */
+} shared_bins;
+
+extern shared_bins pm_shared;
 
 INLINE size_t kept_size(unsigned c) { return (size_t)(c % 8 + 9) << (KEPT_SHIFT - 3 + c / 8); }
 

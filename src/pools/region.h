@@ -99,10 +99,11 @@ typedef struct control {
     const void *next;        /* pm_next_name: a pointer to a string */
     const void *registry;    /* set last, when the pools are up; NULL until then */
     const void *asked, *samples; /* pm_asked, the only word that another process may write; pm_samples */
+    const void *shared;          /* pm_shared */
 } control;
 
 #define CONTROL_MAGIC "poolmalloc-live"
-#define CONTROL_LAYOUT 14u
+#define CONTROL_LAYOUT 15u
 
 /* Finds a place and maps the control page, `front` bytes behind its head (whole pages), and the first records; false: no
  * pools. Called once, before any other thread may come here. */

@@ -3,7 +3,6 @@
 
 #include "ground/config.h"
 #include "ground/os.h"
-#include "pools/misuse.h"
 #include "pools/threads.h"
 
 #include <errno.h>
@@ -45,9 +44,19 @@ static int64_t held_bytes(const kept_bins *k)
 /* Room is for what comes and goes: never more than three times what the program has. */
 static int64_t allowed_most(const kept_bins *here)
 {
-    int64_t most = 3 * (LOAD(&out) - held_bytes(here));
+    int64_t most = 3 * (LOAD(&out) - held_bytes(here) - shared_bytes());
     most = most > (int64_t)ALLOWED_LEAST ? most : (int64_t)ALLOWED_LEAST;
     return most < (int64_t)ALLOWED_MOST ? most : (int64_t)ALLOWED_MOST;
+}
+
+/* Room for one block more, if there may be. */
+static bool allow_block(const kept_bins *here, unsigned c)
+{
+    int64_t size = (int64_t)kept_size(c);
+    if (allow(size) <= allowed_most(here))
+        return true;
+    allow(-size);
+    return false;
 }
 
 static void out_add(size_t usable, int64_t sign)
@@ -136,17 +145,38 @@ static unsigned bin_rob(kept_bin *b, unsigned c, block **to)
     return n;
 }
 
+/* What one thread had at hand is for all, as far as so much may be. */
+static void bin_share(const kept_bins *k, unsigned c, block *p)
+{
+    block *back = NULL;
+    for (block *next; p; p = next) {
+        next = p->next;
+        if (allow_block(k, c)) {
+            shared_admit(c, p);
+        } else {
+            p->next = back;
+            back = p;
+        }
+    }
+    list_give(back);
+}
+
 static void idle(heap *h)
 {
-    block *all = NULL;
-    for (unsigned c = 0; c < KEPT_BINS; c++)
+    for (unsigned c = 0; c < KEPT_BINS; c++) {
+        block *all = NULL;
         bin_empty(&h->kept.bin[c], c, &all);
-    list_give(all);
+        bin_share(&h->kept, c, all);
+    }
 }
+
+static void shared_lower(unsigned c, uint32_t blocks) { allow(-(int64_t)(blocks * kept_size(c))); }
 
 static size_t trim(void)
 {
     block *all = NULL;
+    for (unsigned c = 0; c < KEPT_BINS; c++)
+        shared_lower(c, shared_empty(c, &all));
     for (uint32_t i = 0, n = LOAD(&pm_registry.count); i < n; i++)
         for (unsigned c = 0; c < KEPT_BINS; c++)
             bin_rob(&registry_heap(i)->kept.bin[c], c, &all);
@@ -162,7 +192,7 @@ static void look_here(kept_bins *k, uint64_t now)
     if (k->at == 0) {
         if (now - k->looked < pm_config.purge_delay)
             return;
-        k->looked = now;
+        STORE(&k->looked, now);
     }
     for (unsigned n = 0; k->at < KEPT_BINS && n < GIVEN_MOST; k->at++)
         n += bin_look(&k->bin[k->at], k->at, &old);
@@ -172,6 +202,29 @@ static void look_here(kept_bins *k, uint64_t now)
     list_give(old);
 }
 
+/* Each bin by one thread. */
+static void look_shared(uint64_t now)
+{
+    block *old = NULL;
+    if (LOAD(&pm_shared.at) >= KEPT_BINS) {
+        if (now - LOAD(&pm_shared.looked) < pm_config.purge_delay)
+            return;
+        STORE(&pm_shared.looked, now);
+        STORE(&pm_shared.at, 0);
+    }
+    for (uint32_t c, n = 0; n < GIVEN_MOST && (c = __atomic_fetch_add(&pm_shared.at, 1, __ATOMIC_RELAXED)) < KEPT_BINS;) {
+        uint32_t lower = shared_look(c, &old);
+        shared_lower(c, lower);
+        n += lower;
+    }
+    if (old)
+        PROBE(large_old, &pm_shared, old);
+    list_give(old);
+}
+
+/* Its thread counts `until` down in one instruction, which the compiler never makes of an atomic one. */
+static PEEKS uint32_t last_seen(const kept_bins *k) { return (uint32_t)LOAD(&k->looked) << 8 | k->until; }
+
 /* One heap after the other: where nothing large was asked for during the delay, it all goes. */
 static void look_elsewhere(uint64_t now)
 {
@@ -179,7 +232,7 @@ static void look_elsewhere(uint64_t now)
     heap *h = registry_heap(__atomic_fetch_add(&cursor, 1, __ATOMIC_RELAXED) % LOAD(&pm_registry.count));
     kept_bins *k = &h->kept;
     block *old = NULL;
-    uint32_t seen = (uint32_t)LOAD(&k->looked) << 8 | LOAD(&k->until);
+    uint32_t seen = last_seen(k);
     if (h == my_heap)
         return;
     if (LOAD(&k->seen) != seen) {
@@ -203,6 +256,7 @@ static void tick(void)
     uint64_t now = os_now_ms();
     if (heap_is_real(my_heap))
         look_here(&my_heap->kept, now);
+    look_shared(now);
     look_elsewhere(now);
     errno = saved;
 }
@@ -215,20 +269,28 @@ NOINLINE void *large_tick(void *p)
 
 /* ---- misses ---- */
 
-/* A block that was given back is wanted again. */
+/* A block that this thread gave away is wanted again. */
 static void bin_learn(const kept_bins *k, kept_bin *b, unsigned c)
 {
-    int64_t size = (int64_t)kept_size(c);
-    if (b->given == 0 || b->limit >= LIMIT_MOST)
-        return;
     b->given--;
-    if (allow(size) > allowed_most(k)) {
-        allow(-size);
+    if (b->limit >= LIMIT_MOST || !allow_block(k, c))
         return;
-    }
     b->limit++;
     b->room++;
     PROBE(large_keep, c, b->limit);
+}
+
+/* Nothing is at hand here: is it elsewhere, and who should have kept it? */
+static block *shared_more(const kept_bins *k, kept_bin *b, unsigned c)
+{
+    block *p = shared_take(c);
+    if (b->given > 0) {
+        bin_learn(k, b, c);
+    } else if (!p && shared_regret(c) && allow_block(k, c)) {
+        shared_raise(c);
+        PROBE(large_share, c, LOAD(&pm_shared.bin[c].limit));
+    }
+    return p;
 }
 
 /* What large_take did not look at, or found taken away. */
@@ -246,13 +308,7 @@ void *large_more(size_t size)
             list_put(&from->old, list_take(&from->fresh));
             return p;
         }
-    bin_learn(&h->kept, b, c);
-    return NULL;
-}
-
-void large_twice(const void *p)
-{
-    misuse_abort(&(misuse){.pointer = p, .what = "double free"});
+    return shared_more(&h->kept, b, c);
 }
 
 /* p is freed: is it in the list already; or is that a circle? By the heap's thread. */
@@ -279,25 +335,46 @@ void large_check(void)
         bin_check(&my_heap->kept.bin[c], NULL);
 }
 
+/* More is allowed than three times what the program has: it has come down. */
+static bool come_down(const kept_bins *here)
+{
+    int64_t now = LOAD(&allowed);
+    return now > (int64_t)ALLOWED_LEAST && now > allowed_most(here);
+}
+
+static void bins_fall(kept_bin *b, unsigned c)
+{
+    block *all = NULL;
+    bin_empty(b, c, &all);
+    shared_lower(c, shared_empty(c, &all));
+    if (all)
+        PROBE(large_fall, c, all);
+    list_give(all);
+}
+
+/* Where no bin of this heap keeps it. */
+static bool give_shared(kept_bins *k, unsigned c, block *p)
+{
+    kept_bin *b = &k->bin[c];
+    bin_check(b, p);
+    if (come_down(k))
+        bins_fall(b, c);
+    b->given = (uint8_t)(b->given + (b->given < UINT8_MAX));
+    if (shared_put(c, p))
+        return true;
+    shared_given(c);
+    return false;
+}
+
 void large_give(void *p)
 {
     size_t usable = pm_large_size(p);
     unsigned c = large_class_held(usable);
-    heap *h = c < KEPT_BINS ? thread_heap() : NULL;
-    block *all = NULL;
-    if (h)
-        bin_check(&h->kept.bin[c], p);
+    heap *h = c < LOAD(&pm_kept_bins) ? thread_heap() : NULL;
+    if (h && give_shared(&h->kept, c, p))
+        return;
     large_gone(usable);
     pm_next.free(p);
-    if (!h)
-        return;
-    kept_bin *b = &h->kept.bin[c];
-    b->given = (uint8_t)(b->given + (b->given < UINT8_MAX));
-    if (b->limit > 0 && LOAD(&allowed) > allowed_most(&h->kept)) { /* the program has come down */
-        bin_empty(b, c, &all);
-        PROBE(large_fall, c, all);
-        list_give(all);
-    }
 }
 
 void large_init(void)

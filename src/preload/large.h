@@ -12,6 +12,7 @@
 
 #include "pools/alloc.h"
 #include "preload/next.h"
+#include "preload/shared.h"
 
 /* What the next allocator says that a block holds; 0 of all blocks where nothing is kept. */
 extern size_t (*pm_large_size)(void *) __attribute__((visibility("hidden")));
@@ -22,7 +23,6 @@ void *large_more(size_t size);           /* another block at hand than large_tak
 void large_give(void *p);                /* to the next allocator: there is no room for it */
 void *large_got(void *p);                /* counts a block that the next allocator gave, in whatever way; p may be NULL */
 void large_gone(size_t usable);          /* … and one that it has got back, or made another one of */
-void large_twice(const void *p) __attribute__((noreturn, cold)); /* freed again: a report, abort */
 void large_check(void);                  /* at the end of a program: the same, of all that the thread has at hand */
 /* Looks at what is old, here and elsewhere; returns p; keeps errno. */
 void *large_tick(void *p) __attribute__((returns_nonnull));
@@ -41,7 +41,6 @@ INLINE unsigned large_class(size_t size)
     return (unsigned)((size - 1) >> (top - 3)) + 8 * top - (8 * KEPT_SHIFT + 8);
 }
 
-INLINE block *list_take(block **list) { return __atomic_exchange_n(list, NULL, __ATOMIC_ACQUIRE); }
 /* By the heap's thread alone. */
 INLINE void list_put(block **list, block *first) { __atomic_store_n(list, first, __ATOMIC_RELEASE); }
 

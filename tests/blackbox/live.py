@@ -384,7 +384,7 @@ class Debugger(Live):
         found = re.findall(r"Provider: poolmalloc\s+Name: (\w+)\s.*\s+Arguments: \S+ \S+\n", notes)
         self.assertEqual(set(found), {"slab_take", "slab_put", "slab_empty", "slab_reuse", "purge", "overflow", "remote_flush", "adopt", "strip",
                                       "splice_chain", "splice_remote", "chain_to_bits", "slab_whole", "handful", "fall_ends", "comes_down", "slab_thins", "dead_found",
-                                      "learn", "unlearn", "large_keep", "large_old", "large_rob", "large_fall"})
+                                      "learn", "unlearn", "large_keep", "large_share", "large_old", "large_rob", "large_fall"})
 
     def test_a_process_without_pools(self):
         if not shutil.which("gdb"):

@@ -17,13 +17,13 @@
 #define MANY 400
 #define SIZE (100 * KIB)
 
-static uint64_t now = 1000;
+static _Atomic uint64_t now = 1000;
 uint64_t __wrap_os_now_ms(void);
 uint64_t __wrap_os_now_ms(void) { return now; }
 
 /* ---- the next allocator: a word in front of each block says how large it is ---- */
 
-static size_t next_blocks, next_bytes, next_calls;
+static _Atomic size_t next_blocks, next_bytes, next_calls;
 
 static void *next_malloc(size_t size)
 {
@@ -97,8 +97,8 @@ static size_t keep(size_t n)
 static int begin(void **state)
 {
     (void)state;
-    pools_trim();
     pm_storer->idle(thread_heap());
+    pools_trim();
     assert_int_equal(bytes_at_hand(), 0);
     assert_int_equal(next_blocks, 0);
     live_make(100);
@@ -109,6 +109,7 @@ static int end(void **state)
     (void)state;
     live_end(100);
     pm_storer->idle(thread_heap());
+    pools_trim();
     assert_int_equal(next_blocks, 0);
     assert_int_equal(bytes_at_hand(), 0);
     return 0;
@@ -232,12 +233,97 @@ static pthread_t sleeper(void *ends)
     return t;
 }
 
-static void a_thread_that_ends_leaves_nothing(void **state)
+static void a_thread_that_ends_leaves_it_to_the_next(void **state)
 {
     (void)state;
     pthread_join(sleeper(&barrier), NULL);
-    assert_int_equal(next_blocks, 100);
+    size_t held = bytes_at_hand(), calls = next_calls;
+    assert_int_equal(held, 8 * large_round(SIZE));
+    void *p[8];
+    for (int i = 0; i < 8; i++)
+        p[i] = take(SIZE);
+    assert_int_equal(next_calls, calls);
     assert_int_equal(bytes_at_hand(), 0);
+    for (int i = 0; i < 8; i++)
+        give(p[i]);
+    assert_int_equal(bytes_at_hand(), held);
+    for (int i = 0; i < 100; i++, now += 600)
+        pm_storer->tick();
+    assert_int_equal(bytes_at_hand(), 0);
+    assert_int_equal(next_blocks, 100);
+}
+
+static void *free_all(void *blocks)
+{
+    for (void **p = blocks; *p; p++)
+        give(*p);
+    return NULL;
+}
+
+static void in_another_thread(void *(*f)(void *), void *argument)
+{
+    pthread_t t;
+    assert_int_equal(pthread_create(&t, NULL, f, argument), 0);
+    pthread_join(t, NULL);
+}
+
+/* One thread asks, others free: what is at hand is at hand for all. */
+static void what_others_free_is_kept(void **state)
+{
+    (void)state;
+    void *p[9] = {NULL};
+    size_t calls = 0;
+    for (int round = 0; round < 4; round++) {
+        calls = next_calls;
+        for (int i = 0; i < 8; i++)
+            p[i] = take(SIZE);
+        in_another_thread(free_all, p);
+    }
+    assert_int_equal(next_calls, calls); /* not one call in the last round */
+    assert_true(meetings_with("large_share") >= 8);
+    assert_int_equal(bytes_at_hand(), 8 * large_round(SIZE));
+    live_end(99); /* the program comes down */
+    assert_true(bytes_at_hand() <= 2 * MIB);
+    for (int i = 0; i < 99; i++)
+        live[i] = take(SIZE);
+}
+
+#define HANDED 64
+static void *handed[HANDED];
+static void *swap(void *seed)
+{
+    uint64_t s = (uintptr_t)seed;
+    for (int i = 0; i < 20000; i++) {
+        s = s * 6364136223846793005u + 1442695040888963407u;
+        size_t *p = take(SIZE);
+        *p = s;
+        p = __atomic_exchange_n(&handed[s >> 58], p, __ATOMIC_ACQ_REL);
+        if (p)
+            give(p);
+        if (i % 1000 == 0)
+            pm_storer->tick();
+    }
+    return NULL;
+}
+
+/* Nobody has a block that somebody else has, and none is lost. */
+static void threads_share(void **state)
+{
+    (void)state;
+    pthread_t t[3];
+    for (uintptr_t i = 0; i < 3; i++)
+        assert_int_equal(pthread_create(&t[i], NULL, swap, (void *)(i + 1)), 0);
+    for (int i = 0; i < 100; i++)
+        pm_storer->trim();
+    for (int i = 0; i < 3; i++)
+        pthread_join(t[i], NULL);
+    for (int i = 0; i < HANDED; i++)
+        if (handed[i])
+            give(handed[i]);
+    pm_storer->idle(thread_heap());
+    pools_trim();
+    assert_int_equal(bytes_at_hand(), 0);
+    assert_int_equal(next_blocks, 100);
 }
 
 static void a_sleeping_thread_is_robbed(void **state)
@@ -283,8 +369,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(sizes_round_up_by_an_eighth), TEST(the_first_free_keeps_nothing), TEST(what_is_wanted_again_is_kept),
         TEST(what_is_kept_is_bounded), TEST(a_fall_leaves_nothing), TEST(what_rests_goes_back), TEST(what_is_used_stays),
-        TEST(a_trim_gives_it_back), TEST(a_thread_that_ends_leaves_nothing), TEST(a_sleeping_thread_is_robbed),
-        TEST(a_child_takes_it_over),
+        TEST(a_trim_gives_it_back), TEST(a_thread_that_ends_leaves_it_to_the_next), TEST(a_sleeping_thread_is_robbed),
+        TEST(a_child_takes_it_over), TEST(what_others_free_is_kept), TEST(threads_share),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

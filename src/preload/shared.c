@@ -1,0 +1,150 @@
+/* shared.c: See shared.h. */
+#include "preload/shared.h"
+
+#define GIVEN_MOST 64 /* remembered: a burst that nobody regrets is forgotten with the next look */
+
+#define LIMIT_MOST (1 << 14) /* blocks of one bin; in a list that is longer, one was freed twice */
+
+void large_twice(const void *p)
+{
+    misuse_abort(&(misuse){.pointer = p, .what = "double free"});
+}
+
+/* The last block of a list that is not empty. */
+static block *list_last(block *p)
+{
+    for (int32_t n = 0; p->next; p = p->next)
+        if (++n > LIMIT_MOST)
+            large_twice(p);
+    return p;
+}
+
+/* What others put there meanwhile goes in front, so that only that is walked. */
+static void list_return(block **list, block *first)
+{
+    for (block *none = NULL; first && !__atomic_compare_exchange_n(list, &none, first, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED); none = NULL) {
+        block *newer = list_take(list);
+        if (newer) {
+            list_last(newer)->next = first;
+            first = newer;
+        }
+    }
+}
+
+static void list_push(block **list, block *p)
+{
+    block *first = LOAD(list);
+    do {
+        if (UNLIKELY(first == p))
+            large_twice(p);
+        p->next = first;
+    } while (!__atomic_compare_exchange_n(list, &first, p, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+}
+
+static block *list_pop(block **list)
+{
+    block *p = LOAD(list) ? list_take(list) : NULL;
+    if (p)
+        list_return(list, p->next);
+    return p;
+}
+
+static int32_t add(int32_t *to, int32_t n) { return __atomic_add_fetch(to, n, __ATOMIC_RELAXED); }
+
+bool shared_put(unsigned c, block *p)
+{
+    shared_bin *b = &pm_shared.bin[c];
+    if (LOAD(&b->blocks) >= LOAD(&b->limit))
+        return false;
+    if (add(&b->blocks, 1) > LOAD(&b->limit)) {
+        add(&b->blocks, -1);
+        return false;
+    }
+    list_push(&b->fresh, p);
+    return true;
+}
+
+static block *bin_pop(shared_bin *b)
+{
+    block *p = list_pop(&b->fresh);
+    p = p ? p : list_pop(&b->old);
+    if (p)
+        add(&b->blocks, -1);
+    return p;
+}
+
+block *shared_take(unsigned c)
+{
+    block *p = bin_pop(&pm_shared.bin[c]);
+    return p ? p : bin_pop(&pm_shared.bin[c + 1]);
+}
+
+void shared_raise(unsigned c) { add(&pm_shared.bin[c].limit, 1); }
+
+void shared_admit(unsigned c, block *p)
+{
+    shared_raise(c);
+    add(&pm_shared.bin[c].blocks, 1);
+    list_push(&pm_shared.bin[c].fresh, p);
+}
+
+void shared_given(unsigned c)
+{
+    if (LOAD(&pm_shared.bin[c].given) < GIVEN_MOST)
+        add(&pm_shared.bin[c].given, 1);
+}
+
+bool shared_regret(unsigned c) { return LOAD(&pm_shared.bin[c].given) > 0 && add(&pm_shared.bin[c].given, -1) >= 0; }
+
+/* All of `from` goes to `to`. */
+static int32_t list_move(block **from, block **to)
+{
+    int32_t n = 0;
+    for (block *p = LOAD(from) ? list_take(from) : NULL, *next; p; p = next) {
+        next = p->next;
+        p->next = *to;
+        *to = p;
+        if (++n > LIMIT_MOST)
+            large_twice(p);
+    }
+    return n;
+}
+
+static uint32_t bin_lower(shared_bin *b, int32_t gone, int32_t unused)
+{
+    add(&b->blocks, -gone);
+    add(&b->limit, -gone - unused);
+    return (uint32_t)(gone + unused);
+}
+
+static int32_t bin_room(const shared_bin *b)
+{
+    int32_t room = LOAD(&b->limit) - LOAD(&b->blocks);
+    return room > 0 ? room : 0;
+}
+
+uint32_t shared_look(unsigned c, block **to)
+{
+    shared_bin *b = &pm_shared.bin[c];
+    bool quiet = !LOAD(&b->fresh) && LOAD(&b->given) <= 0;
+    int32_t gone = list_move(&b->old, to);
+    list_return(&b->old, list_take(&b->fresh));
+    STORE(&b->given, 0);
+    return bin_lower(b, gone, quiet ? (bin_room(b) + 1) / 2 : 0);
+}
+
+uint32_t shared_empty(unsigned c, block **to)
+{
+    shared_bin *b = &pm_shared.bin[c];
+    int32_t gone = list_move(&b->old, to) + list_move(&b->fresh, to);
+    STORE(&b->given, 0);
+    return bin_lower(b, gone, bin_room(b));
+}
+
+int64_t shared_bytes(void)
+{
+    int64_t bytes = 0;
+    for (unsigned c = 0; c < KEPT_BINS; c++)
+        bytes += LOAD(&pm_shared.bin[c].blocks) * (int64_t)kept_size(c);
+    return bytes;
+}
