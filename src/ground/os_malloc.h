@@ -10,6 +10,8 @@
 #define OS_MEMALIGN "memalign"
 #else
 #define OS_MEMALIGN "aligned_alloc"
+#define M_TRIM_THRESHOLD (-1)
+#define M_MMAP_THRESHOLD (-3)
 struct mallinfo {
     int arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost;
 };

@@ -10,6 +10,8 @@
 #define LIMIT_MOST 64            /* blocks of one bin */
 #define ALLOWED_LEAST (2 * MIB)  /* of all bins */
 #define ALLOWED_MOST (256 * MIB)
+#define MAPPED_LEAST (128 * KIB) /* the C library's, to begin with */
+#define MAPPED_MOST (32 * MIB)   /* the same, at most */
 #define GIVEN_MOST 8             /* blocks given back at a look, and the rest of a bin */
 
 static bool keeping; /* constant after start */
@@ -269,6 +271,17 @@ NOINLINE void *large_tick(void *p)
 
 /* ---- misses ---- */
 
+/* The C library lets each mapped block that is freed, wanted again or not, raise the size from which it maps, and keeps twice that much at
+ * the top of its heap for good. Here only those raise it that were wanted again. */
+static void map_from(size_t bytes)
+{
+    static size_t from;
+    if (bytes <= LOAD(&from) || pm_config.purge_delay == DELAY_NEVER)
+        return;
+    STORE(&from, bytes);
+    next_map_from(size_min(bytes, MAPPED_MOST));
+}
+
 /* A block that this thread gave away is wanted again. */
 static void bin_learn(const kept_bins *k, kept_bin *b, unsigned c)
 {
@@ -284,9 +297,12 @@ static void bin_learn(const kept_bins *k, kept_bin *b, unsigned c)
 static block *shared_more(const kept_bins *k, kept_bin *b, unsigned c)
 {
     block *p = shared_take(c);
-    if (b->given > 0) {
+    bool mine = b->given > 0, again = mine || (!p && shared_regret(c));
+    if (!p)
+        map_from(again ? kept_size(c + 1) : MAPPED_LEAST);
+    if (mine) {
         bin_learn(k, b, c);
-    } else if (!p && shared_regret(c) && allow_block(k, c)) {
+    } else if (again && allow_block(k, c)) {
         shared_raise(c);
         PROBE(large_share, c, LOAD(&pm_shared.bin[c].limit));
     }

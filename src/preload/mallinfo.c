@@ -28,6 +28,7 @@ PM_EXPORT int malloc_trim(size_t pad)
 PM_EXPORT int mallopt(int parameter, int value)
 {
     NEXT(int, mallopt, (int, int));
+    STORE(&pm_next_tuned, true);
     return next ? next(parameter, value) : 0;
 }
 
@@ -67,8 +68,7 @@ PM_EXPORT struct mallinfo mallinfo(void)
 /* One element more, before the end of the document, so that it stays one document. */
 static void info_write(FILE *stream, const char *document, const pm_stats *s)
 {
-    static const char end[] = "</malloc>";
-    const char *tail = document ? strstr(document, end) : NULL;
+    const char *tail = document ? strrchr(document, '<') : NULL;
     fprintf(stream, "%.*s<poolmalloc version=\"%s\" committed=\"%zu\" used=\"%zu\" kept=\"%zu\">\n", tail ? (int)(tail - document) : INT32_MAX,
             tail ? document : "<malloc version=\"1\">\n", PM_VERSION, s->committed_bytes, s->used_bytes, s->kept_bytes);
     for (size_t i = 0; i < s->pools; i++)

@@ -70,6 +70,22 @@ void *next_function(const char *name)
     return (uintptr_t)f >= library_low && (uintptr_t)f < library_high ? f : NULL;
 }
 
+/* ---- tuning ---- */
+
+bool pm_next_tuned;
+
+/* Bound at load, since dlsym takes a lock that a fork may find held. */
+extern int __libc_mallopt(int, int) __attribute__((weak));
+
+void next_map_from(size_t bytes)
+{
+    uintptr_t f = (uintptr_t)__libc_mallopt;
+    if (LOAD(&pm_next_tuned) || f < library_low || f >= library_high)
+        return;
+    __libc_mallopt(M_MMAP_THRESHOLD, (int)bytes);
+    __libc_mallopt(M_TRIM_THRESHOLD, (int)(2 * bytes));
+}
+
 /* ---- stand-ins for what a library lacks ---- */
 
 static void *calloc_by_malloc(size_t n, size_t size)

@@ -20,6 +20,10 @@ extern next_allocator pm_next;
 /* Fills pm_next, and makes it ready for its first call if wanted. False: the process has no other malloc. Calls dlsym: with no lock
  * held. */
 bool next_find(bool make_ready);
+/* From so many bytes on, up to 32 MiB, the C library maps each block by itself and unmaps it when it is freed; twice as much at the
+ * top of its heap goes back too. Nothing where another allocator is the next one, or somebody tunes it himself. */
+void next_map_from(size_t bytes);
+extern bool pm_next_tuned; /* by the environment, or by mallopt */
 /* A function of the next allocator's library by name, or NULL; for what is called seldom. Calls dlsym. */
 void *next_function(const char *name);
 

@@ -38,27 +38,28 @@ extern size_t __sanitizer_get_allocated_size(const volatile void *) __attribute_
 
 static bool sanitizer_linked(void) { return __sanitizer_get_allocated_size != NULL; }
 
+static bool begins(const char *line, const char *with) { return strncmp(line, with, strlen(with)) == 0; }
+
 /* valgrind's own libraries are preloaded beside us; those of tools that leave malloc alone do not matter. */
 static bool names_tool(const char *preload)
 {
     static const char *const tools[] = {"memcheck", "massif", "dhat", "helgrind", "drd"};
-    for (const char *at = strstr(preload, "vgpreload_"); at; at = strstr(at, "vgpreload_")) {
-        at += sizeof "vgpreload_" - 1;
-        for (size_t i = 0; i < sizeof tools / sizeof *tools; i++)
-            if (strncmp(at, tools[i], strlen(tools[i])) == 0)
+    for (const char *at = preload; *at; at++)
+        for (size_t i = 0; i < sizeof tools / sizeof *tools && begins(at, "vgpreload_"); i++)
+            if (begins(at + sizeof "vgpreload_" - 1, tools[i]))
                 return true;
-    }
     return false;
 }
 
 static bool tool_watches(char *const *environment)
 {
-    if (sanitizer_linked())
-        return true;
-    for (; environment && *environment; environment++)
-        if (strncmp(*environment, "LD_PRELOAD=", 11) == 0)
-            return names_tool(*environment);
-    return false;
+    bool watches = sanitizer_linked();
+    for (; environment && *environment; environment++) {
+        if (begins(*environment, "LD_PRELOAD="))
+            watches |= names_tool(*environment);
+        pm_next_tuned |= begins(*environment, "MALLOC_") || begins(*environment, "GLIBC_TUNABLES=");
+    }
+    return watches;
 }
 
 static void complain(const char *line) { report("%s", line); }

@@ -139,6 +139,40 @@ static void memory_falls(void)
     CHECKF(left < 3 * 1024, "%ld KiB stay of %d", left, N * (BYTES >> 10));
 }
 
+/* What stays of two buffers, one after the other, that grew to 2 MiB. */
+static long buffers_leave(void)
+{
+    long before = rss_kib();
+    for (int i = 0; i < 2; i++) {
+        char *p = NULL;
+        for (size_t size = 50 << 10; size <= 2 << 20; size *= 2) {
+            p = realloc(p, size);
+            CHECK(p != NULL);
+            memset(p, 1, size);
+        }
+        free(p);
+    }
+    return rss_kib() - before;
+}
+
+/* The C library would keep the second one, having mapped and unmapped the first. It is left as it is where the program, or who starts it,
+ * tunes it. */
+static void buffers_go_back(bool tuned)
+{
+    for (int calls = 0; calls < 2; calls++) {
+        pid_t child = fork();
+        if (child == 0) {
+            if (calls)
+                CHECK(mallopt(M_ARENA_TEST, 8));
+            long left = buffers_leave();
+            CHECKF(calls || tuned ? left > 1536 : left < 1024, "%ld KiB stay", left);
+            _exit(0);
+        }
+        int status;
+        CHECK(waitpid(child, &status, 0) == child && status == 0);
+    }
+}
+
 /* In a child, which ends by it. */
 static void use_after_free_faults(void)
 {
@@ -154,12 +188,14 @@ static void use_after_free_faults(void)
     CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
 }
 
-/* With the C library behind us: its thresholds are as if we were not there. The argument says that it is another one. */
+/* With the C library behind us. The argument says that it is another one. */
 int main(int argc, char **argv)
 {
     (void)argv;
     for (size_t i = 0; i < LIVE; i++)
         pthread_mutex_init(&locks[i], NULL);
+    if (argc == 1 && !getenv("POOLMALLOC_PURGE_DELAY") && !getenv("POOLMALLOC_LIMIT"))
+        buffers_go_back(getenv("MALLOC_ARENA_MAX"));
     if (argc == 1) {
         use_after_free_faults();
         memory_falls();

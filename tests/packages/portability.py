@@ -69,7 +69,7 @@ def musl():
                 continue
             program = pathlib.Path(programs) / name
             if not program.exists():
-                run("musl-gcc", "-O2", "-w", "-fno-builtin", *flags, "-include", SOURCE / "src/ground/os_malloc.h", "-DM_MMAP_THRESHOLD=-3",
+                run("musl-gcc", "-O2", "-w", "-fno-builtin", *flags, "-include", SOURCE / "src/ground/os_malloc.h",
                     f"-I{SOURCE}/include", f"{SOURCE}/tests/blackbox/{name}.c", "-o", program,
                     "-pthread", f"-L{folder}", "-lpoolmalloc", f"-Wl,-rpath,{folder}")
             check(f"musl: {test}", program, *arguments, POOLMALLOC_CHECK=str(int("misuse" in test)))

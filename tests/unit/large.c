@@ -43,6 +43,8 @@ static void next_free(void *p)
     memset(p, 0xee, 64);
     free((size_t *)p - 2);
 }
+static size_t mapped_from;
+void next_map_from(size_t bytes) { mapped_from = bytes; }
 next_allocator pm_next = {.malloc = next_malloc, .free = next_free, .malloc_usable_size = next_size};
 
 /* ---- malloc and free as malloc.c has them ---- */
@@ -130,6 +132,23 @@ static void sizes_round_up_by_an_eighth(void **state)
     assert_int_equal(large_round(KEPT_LEAST), KEPT_LEAST);
     assert_int_equal(large_round(32 * MIB + 1), 32 * MIB + 1);
     assert_true(large_class_held(0) >= KEPT_BINS && large_class_held(KEPT_LEAST) >= KEPT_BINS);
+}
+
+/* The first of all tests, as nothing lowers it again. */
+static void what_is_wanted_again_raises_what_is_mapped(void **state)
+{
+    (void)state;
+    assert_int_equal(mapped_from, 128 * KIB); /* with the first large block */
+    give(take(MIB));
+    assert_int_equal(mapped_from, 128 * KIB);
+    give(take(MIB));
+    assert_int_equal(mapped_from, MIB + MIB / 8);
+    give(take(256 * KIB));
+    give(take(256 * KIB));
+    assert_int_equal(mapped_from, MIB + MIB / 8);
+    give(take(32 * MIB));
+    give(take(32 * MIB));
+    assert_int_equal(mapped_from, 32 * MIB);
 }
 
 static void the_first_free_keeps_nothing(void **state)
@@ -367,8 +386,8 @@ int main(void)
     pools_start((char *[]){NULL});
     large_init();
     const struct CMUnitTest tests[] = {
-        TEST(sizes_round_up_by_an_eighth), TEST(the_first_free_keeps_nothing), TEST(what_is_wanted_again_is_kept),
-        TEST(what_is_kept_is_bounded), TEST(a_fall_leaves_nothing), TEST(what_rests_goes_back), TEST(what_is_used_stays),
+        TEST(what_is_wanted_again_raises_what_is_mapped), TEST(sizes_round_up_by_an_eighth), TEST(the_first_free_keeps_nothing),
+        TEST(what_is_wanted_again_is_kept), TEST(what_is_kept_is_bounded), TEST(a_fall_leaves_nothing), TEST(what_rests_goes_back), TEST(what_is_used_stays),
         TEST(a_trim_gives_it_back), TEST(a_thread_that_ends_leaves_it_to_the_next), TEST(a_sleeping_thread_is_robbed),
         TEST(a_child_takes_it_over), TEST(what_others_free_is_kept), TEST(threads_share),
     };
