@@ -219,6 +219,17 @@ static bool sizes_add(size_list *list, block_size added)
     return true;
 }
 
+/* The hardened library: beyond the largest the usual ones, as far as there is room. What no pool serves costs it system calls. */
+static NOINLINE void sizes_complete(size_list *list)
+{
+    size_list usual;
+    uint32_t largest = list->length ? list->at[list->length - 1].size : 0;
+    sizes_default(&usual);
+    for (uint32_t i = 0; i < usual.length; i++)
+        if (usual.at[i].size > largest)
+            sizes_add(list, usual.at[i]);
+}
+
 static bool parse_block_sizes(token t, size_list *field, badness *bad)
 {
     size_list list = {.length = 0};
@@ -241,6 +252,8 @@ static bool parse_block_sizes(token t, size_list *field, badness *bad)
         if (!sizes_add(&list, (block_size){(uint32_t)round_up(size, QUANTUM), (uint32_t)count}))
             return bad_set(bad, whole, "names more than 63 block sizes");
     }
+    if (PM_HARDENED)
+        sizes_complete(&list);
     *field = list;
     return true;
 }

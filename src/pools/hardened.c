@@ -664,11 +664,13 @@ void hardened_check(call c)
     guard_check(c);
 }
 
+#define BETWEEN "used between slabs: before a block's beginning, or past another one's end"
+
 /* What is closed beside large blocks. */
 static bool fault_told(const void *at, misuse *m)
 {
-    bool guard = region_holds(at) && (region_offset(at) & (SLAB_SIZE - 1)) < SLAB_GUARD;
-    m->what = guard ? "used between slabs: before a block's beginning, or past another one's end" : "a block of no bytes was used";
+    bool guard = region_holds(at) ? (region_offset(at) & (SLAB_SIZE - 1)) < SLAB_GUARD : region_guards(at);
+    m->what = !guard ? "a block of no bytes was used" : region_holds(at) ? BETWEEN : "used at the end of the pools' memory, or of their records";
     if (nothing_holds(at))
         m->block = (const char *)at - (uintptr_t)at % QUANTUM;
     m->own_pages = true;

@@ -20,10 +20,32 @@ static_assert(STEP_FIRST % SLAB_SIZE == 0 && STEP_MOST % UNIT_SIZE == 0, "");
 
 region pm_region = {.base = (uintptr_t)1 << 63};
 
+static size_t guard_bytes(void) { return PM_HARDENED ? os_page_size() : 0; }
+static void guard_close(char *at)
+{
+    if (guard_bytes())
+        os_uncommit(at, guard_bytes());
+}
+static char *guard_begin(const extent *e) { return e->down ? e->base - e->size - guard_bytes() : e->base + e->size; }
+
+/* The hardened library: the page behind is mapped too, and closed; growth opens it. */
+static bool extent_map(const extent *e, size_t bytes)
+{
+    size_t guard = guard_bytes(), begun = e->size ? guard : 0, fresh = bytes + guard - begun;
+    char *last = guard_begin(e), *from = e->down ? last - bytes : last + begun;
+    if (!os_map_at(from, fresh))
+        return false;
+    if (begun && !os_commit(last, begun)) {
+        os_unmap(from, fresh);
+        return false;
+    }
+    guard_close(e->down ? from : from + fresh - guard);
+    return true;
+}
+
 static bool extent_grow(extent *e, size_t bytes)
 {
-    char *at = e->down ? e->base - e->size - bytes : e->base + e->size;
-    if (bytes > e->ceiling - e->size || !os_map_at(at, bytes))
+    if (bytes + guard_bytes() > e->ceiling - e->size || !extent_map(e, bytes))
         return false;
     STORE(&e->size, e->size + bytes);
     return true;
@@ -36,14 +58,14 @@ static void extents_lay(char *at, size_t ceiling, size_t front)
     region *r = &pm_region;
     size_t bits = round_up(ceiling / SLAB_SIZE * SLAB_BITS_STEP, UNIT_SIZE);
     size_t heaps = round_up(size_min(ceiling / 16, HEAPS_CEILING), UNIT_SIZE);
-    size_t records = round_up(CONTROL_BYTES + front + ceiling / SLAB_SIZE * sizeof(slab), UNIT_SIZE);
+    size_t records = round_up(CONTROL_BYTES + front + 2 * guard_bytes() + ceiling / SLAB_SIZE * sizeof(slab), UNIT_SIZE);
     char *middle = at + heaps + records + bits;
     r->heaps = (extent){.base = at + front, .ceiling = heaps - front}; /* as if they followed the first ones */
     r->records = (extent){.base = at + heaps, .ceiling = records};
     r->free_bits = (extent){.base = middle, .ceiling = bits, .down = true};
     r->blocks = (extent){.base = middle, .ceiling = ceiling};
     r->front = r->records.base + CONTROL_BYTES;
-    r->slabs = (slab *)(r->front + front);
+    r->slabs = (slab *)(round_up((uintptr_t)r->front + front, size_max(guard_bytes(), 1)) + guard_bytes());
     r->bits_end = (uint64_t *)middle;
 }
 
@@ -61,8 +83,10 @@ static bool region_place(size_t front)
     uint64_t random = os_random() ^ (uintptr_t)&pm_region * 0x9E3779B97F4A7C15u; /* objects with pools of their own look far apart */
     for (int tries = 0; tries < 8; tries++, random = random * 6364136223846793005u + 1442695040888963407u) {
         extents_lay((char *)(low + round_up((random >> 8) % span, UNIT_SIZE)), ceiling, front);
-        if (extent_grow(&pm_region.records, front + RECORD_STEP))
+        if (extent_grow(&pm_region.records, front + RECORD_STEP)) {
+            guard_close((char *)pm_region.slabs - guard_bytes());
             return true;
+        }
     }
     return false;
 }
@@ -86,7 +110,16 @@ bool region_init(size_t front)
 static void extent_end(const extent *e)
 {
     if (e->size)
-        os_unmap(e->down ? e->base - e->size : e->base, e->size);
+        os_unmap(e->down ? guard_begin(e) : e->base, e->size + guard_bytes());
+}
+
+static bool guard_holds(const extent *e, const char *p) { return e->size && (size_t)(p - guard_begin(e)) < guard_bytes(); }
+
+bool region_guards(const void *p)
+{
+    const region *r = &pm_region;
+    return guard_holds(&r->records, p) || guard_holds(&r->free_bits, p) || guard_holds(&r->blocks, p) || guard_holds(&r->heaps, p) ||
+           (r->slabs && (size_t)((char *)r->slabs - (const char *)p) - 1 < guard_bytes());
 }
 
 void region_end(void)
@@ -127,8 +160,12 @@ static bool records_cover(size_t slabs)
 static bool blocks_begin(void)
 {
     region *r = &pm_region;
-    if (r->free_bits.size || !os_map_at(r->blocks.base - BITS_STEP, BITS_STEP + STEP_FIRST))
+    size_t guard = guard_bytes();
+    char *from = r->blocks.base - BITS_STEP - guard, *to = r->blocks.base + STEP_FIRST;
+    if (r->free_bits.size || !os_map_at(from, (size_t)(to - from) + guard))
         return false;
+    guard_close(from);
+    guard_close(to);
     STORE(&r->free_bits.size, BITS_STEP);
     STORE(&r->blocks.size, STEP_FIRST);
     return true;
@@ -187,7 +224,9 @@ bool region_grow(void)
 void region_populate(size_t slabs)
 {
     region *r = &pm_region;
-    os_populate(r->records.base, size_min(r->records.size, round_up(records_end(slabs), RECORD_STEP)));
+    char *from = PM_HARDENED ? (char *)r->slabs : r->records.base; /* before a guard the first heaps are in use */
+    size_t end = size_min(r->records.size, round_up(records_end(slabs), RECORD_STEP));
+    os_populate(from, (size_t)(r->records.base + end - from));
     size_t bits = size_min(r->free_bits.size, round_up(slabs * SLAB_BITS_STEP, BITS_STEP));
     os_populate(r->free_bits.base - bits, bits);
 }

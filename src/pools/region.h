@@ -3,7 +3,8 @@
  *   heaps …  |  control page, first heaps, slab records …  |  … free bits | region: slab 0, slab 1, …
  *
  * Nothing is reserved: each extent is mapped as it is needed, at its own end, so that RLIMIT_AS, mlockall and strict
- * overcommit see only what is used. A foreign mapping in the way ends the growth of that extent. */
+ * overcommit see only what is used. A foreign mapping in the way ends the growth of that extent. In the hardened library a page that
+ * nobody may touch ends each extent, wherever it ends just then, and one lies between the first heaps and the records. */
 #ifndef PM_REGION_H
 #define PM_REGION_H
 
@@ -117,6 +118,8 @@ bool region_cover_heaps(size_t bytes, size_t step);
 control *region_control(void);
 /* Unmaps all of it; for code that is about to be unloaded. */
 void region_end(void);
+/* The hardened library: p lies on one of the pages that nobody may touch. */
+bool region_guards(const void *p);
 
 INLINE size_t region_offset(const void *p) { return (uintptr_t)p - READ(&pm_region.base); }
 INLINE bool region_holds(const void *p) { return region_offset(p) < READ(&pm_region.size); }

@@ -120,6 +120,14 @@ class Effects(Case):
         self.assertEqual(sum(pool["used"] for pool in report["pools"] if pool["block_size"] > 128), 0)
         self.assertGreaterEqual(report["totals"]["forwarded_calls"], 1000)
 
+    def test_the_hardened_library_adds_the_usual_sizes_beyond_the_largest(self):
+        """What no pool serves costs it system calls."""
+        _, report = self.run_with_statistics("take_blocks", 300, 1000, preload=built.hardened, BLOCK_SIZES="16,100")
+        sizes = [pool["block_size"] for pool in report["pools"]]
+        self.assertEqual(sizes[:4], [16, 112, 128, 160])
+        self.assertEqual(sizes[-1], 63488)
+        self.assertGreaterEqual(sum(pool["used"] for pool in report["pools"] if pool["block_size"] == 320), 1000)
+
     def test_prefault_leaves_no_page_faults(self):
         """The same work with and without: thousands of faults, or next to none."""
         def faults(count, **settings):
