@@ -8,7 +8,7 @@
 #include <errno.h>
 
 #define LIMIT_MOST 64            /* blocks of one bin */
-#define ALLOWED_LEAST (2 * MIB)  /* of all bins */
+#define ALLOWED_LEAST (2 * MIB)  /* of all bins; what threads leave behind */
 #define ALLOWED_MOST (256 * MIB)
 #define MAPPED_LEAST (128 * KIB) /* the C library's, to begin with */
 #define MAPPED_MOST (32 * MIB)   /* the same, at most */
@@ -43,10 +43,13 @@ static int64_t held_bytes(const kept_bins *k)
     return bytes;
 }
 
+/* What the program has, for all that this thread can see. */
+static int64_t live_bytes(const kept_bins *here) { return LOAD(&out) - held_bytes(here) - shared_bytes(); }
+
 /* Room is for what comes and goes: never more than three times what the program has. */
 static int64_t allowed_most(const kept_bins *here)
 {
-    int64_t most = 3 * (LOAD(&out) - held_bytes(here) - shared_bytes());
+    int64_t most = 3 * live_bytes(here);
     most = most > (int64_t)ALLOWED_LEAST ? most : (int64_t)ALLOWED_LEAST;
     return most < (int64_t)ALLOWED_MOST ? most : (int64_t)ALLOWED_MOST;
 }
@@ -147,13 +150,33 @@ static unsigned bin_rob(kept_bin *b, unsigned c, block **to)
     return n;
 }
 
-/* What one thread had at hand is for all, as far as so much may be. */
-static void bin_share(const kept_bins *k, unsigned c, block *p)
+static void shared_lower(unsigned c, uint32_t blocks) { allow(-(int64_t)(blocks * kept_size(c))); }
+
+static size_t shared_give(void)
+{
+    block *all = NULL;
+    for (unsigned c = 0; c < KEPT_BINS; c++)
+        shared_lower(c, shared_empty(c, &all));
+    return list_give(all);
+}
+
+/* More is allowed than three times what the program has: it has come down. */
+static bool come_down(const kept_bins *here)
+{
+    int64_t now = LOAD(&allowed);
+    return now > (int64_t)ALLOWED_LEAST && now > allowed_most(here);
+}
+
+/* What one thread had at hand is for all, as long as there is room. */
+static void bin_share(unsigned c, block *p, int64_t *room)
 {
     block *back = NULL;
+    int64_t size = (int64_t)kept_size(c);
     for (block *next; p; p = next) {
         next = p->next;
-        if (allow_block(k, c)) {
+        if (size <= *room) {
+            *room -= size;
+            allow(size);
             shared_admit(c, p);
         } else {
             p->next = back;
@@ -165,24 +188,24 @@ static void bin_share(const kept_bins *k, unsigned c, block *p)
 
 static void idle(heap *h)
 {
+    int64_t room = (int64_t)ALLOWED_LEAST - shared_bytes();
     for (unsigned c = 0; c < KEPT_BINS; c++) {
         block *all = NULL;
         bin_empty(&h->kept.bin[c], c, &all);
-        bin_share(&h->kept, c, all);
+        bin_share(c, all, &room);
     }
+    if (come_down(&h->kept) || live_bytes(&h->kept) <= 0)
+        shared_give();
 }
-
-static void shared_lower(unsigned c, uint32_t blocks) { allow(-(int64_t)(blocks * kept_size(c))); }
 
 static size_t trim(void)
 {
     block *all = NULL;
-    for (unsigned c = 0; c < KEPT_BINS; c++)
-        shared_lower(c, shared_empty(c, &all));
+    size_t bytes = shared_give();
     for (uint32_t i = 0, n = LOAD(&pm_registry.count); i < n; i++)
         for (unsigned c = 0; c < KEPT_BINS; c++)
             bin_rob(&registry_heap(i)->kept.bin[c], c, &all);
-    return list_give(all);
+    return bytes + list_give(all);
 }
 
 /* ---- now and then ---- */
@@ -349,13 +372,6 @@ void large_check(void)
 {
     for (unsigned c = 0; keeping && heap_is_real(my_heap) && c < KEPT_BINS; c++)
         bin_check(&my_heap->kept.bin[c], NULL);
-}
-
-/* More is allowed than three times what the program has: it has come down. */
-static bool come_down(const kept_bins *here)
-{
-    int64_t now = LOAD(&allowed);
-    return now > (int64_t)ALLOWED_LEAST && now > allowed_most(here);
 }
 
 static void bins_fall(kept_bin *b, unsigned c)
