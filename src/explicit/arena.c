@@ -6,7 +6,6 @@
 #include "pools/misuse.h"
 #include "pools/registry.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -61,12 +60,6 @@ typedef struct growing {
 static_assert(sizeof(pm_arena) <= RECORD_BYTES, "fits a buffer's head");
 static_assert(sizeof(growing) <= sizeof(pm_pool), "fits a record");
 static_assert(offsetof(pm_arena, room) == 0 && offsetof(growing, arena) == 0, "");
-
-static void *refused(int error)
-{
-    errno = error;
-    return NULL;
-}
 
 static growing *grows(const pm_arena *a) { return a->buffer ? NULL : (growing *)a; }
 
@@ -317,12 +310,12 @@ pm_arena *pm_arena_create_with(const pm_arena_options *options)
 {
     pm_arena_options o = {0};
     if (!options || options->struct_size < sizeof o.struct_size)
-        return refused(EINVAL);
+        return fail_with(EINVAL);
     memcpy(&o, options, size_min(options->struct_size, sizeof o));
     if (!options_are_good(&o))
-        return refused(EINVAL);
+        return fail_with(EINVAL);
     pm_arena *a = o.buffer ? arena_over(o.buffer, o.bytes) : arena_growing(&o);
-    return a ? a : refused(ENOMEM);
+    return a ? a : fail_with(ENOMEM);
 }
 
 pm_arena *pm_arena_create(void *buffer, size_t bytes)
@@ -393,7 +386,7 @@ static void *alloc_advanced(pm_arena *a, size_t size, size_t align)
 {
     size_t head = sizeof(chunk) + (align > QUANTUM ? align : 0);
     if (size > PTRDIFF_MAX / 2 - head || !grows(a) || !a->current || !chunk_advance(grows(a), head + size))
-        return refused(ENOMEM);
+        return fail_with(ENOMEM);
     return room_take(&a->room, size, align);
 }
 
@@ -414,7 +407,7 @@ static COLD void *refused_here(const pm_arena *a)
 {
     if (PM_HARDENED && !a)
         misused("pm_arena_alloc", a, "no arena: moved from, or never made");
-    return refused(EINVAL);
+    return fail_with(EINVAL);
 }
 
 void *pm_arena_alloc(pm_arena *a, size_t size, size_t align)
@@ -481,7 +474,7 @@ void pm_arena_stats_get(const pm_arena *a, pm_arena_stats *stats)
 char *pm_arena_strdup(pm_arena *a, const char *string)
 {
     if (!string)
-        return refused(EINVAL);
+        return fail_with(EINVAL);
     size_t bytes = strlen(string) + 1;
     char *copy = pm_arena_alloc(a, bytes, 1);
     return copy ? memcpy(copy, string, bytes) : NULL;
@@ -491,7 +484,7 @@ char *pm_arena_strdup(pm_arena *a, const char *string)
 char *pm_arena_vprintf(pm_arena *a, const char *format, va_list arguments)
 {
     if (!a || !format)
-        return refused(EINVAL);
+        return fail_with(EINVAL);
     va_list again;
     va_copy(again, arguments);
     size_t room = size_min((size_t)(a->room.end - a->room.at), INT_MAX);

@@ -16,11 +16,18 @@
 #include "pools/slab.h"
 #include "pools/threads.h"
 
+#include <errno.h>
 #include <poolmalloc.h>
 
 static_assert(offsetof(pm_pool, hand) == 0 && offsetof(bin, free) == offsetof(pm_pool_hand, free) &&
                   offsetof(bin, room) == offsetof(pm_pool_hand, room), "what callers use inline");
 static_assert(sizeof(heap) <= 65536, "callers tell a hand's place in a heap from an address");
+
+INLINE void *fail_with(int error)
+{
+    errno = error;
+    return NULL;
+}
 
 /* What is cheap to look for elsewhere only: misuse by the caller, which is reported then. */
 INLINE bool misuse_watched(void) { return PM_HARDENED || pm_config.check; }
@@ -38,6 +45,18 @@ INLINE void pool_hold(pm_pool *pool)
 }
 void pool_lock(pm_pool *pool);   /* NONE: nothing */
 void pool_unlock(pm_pool *pool); /* and what leaves goes to the depot */
+/* The same with the thread marked as being on a slow path, so that no fork comes in the midst of it; its heap, for the end. */
+INLINE heap *pool_enter(pm_pool *pool)
+{
+    heap *h = heap_enter_mine();
+    pool_lock(pool);
+    return h;
+}
+INLINE void pool_leave(pm_pool *pool, heap *h)
+{
+    pool_unlock(pool);
+    heap_leave_mine(h);
+}
 
 /* With the lock. */
 void pool_accept(pm_pool *pool, slab *s);                 /* an empty slab of nobody's is the pool's now */

@@ -6,7 +6,6 @@
 #include "pools/registry.h"
 #include "ground/text.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -278,19 +277,15 @@ static pm_pool *pool_begin(const pm_pool_options *o)
 pm_pool *pm_pool_create(const pm_pool_options *options)
 {
     pm_pool_options o;
-    if (!options_copy(&o, options) || !options_are_good(&o)) {
-        errno = EINVAL;
-        return NULL;
-    }
+    if (!options_copy(&o, options) || !options_are_good(&o))
+        return fail_with(EINVAL);
     pm_pool *pool = options_are_possible(&o) && explicit_up() ? pool_begin(&o) : NULL;
-    if (!pool) {
-        errno = ENOMEM;
-    } else if (o.buffer && pm_pool_extend(pool, o.buffer, o.buffer_bytes) != 0) {
-        pm_pool_destroy(pool);
-        pool = NULL;
-        errno = EINVAL;
-    }
-    return pool;
+    if (!pool)
+        return fail_with(ENOMEM);
+    if (!o.buffer || pm_pool_extend(pool, o.buffer, o.buffer_bytes) == 0)
+        return pool;
+    pm_pool_destroy(pool);
+    return fail_with(EINVAL);
 }
 
 static piece *piece_add(pm_pool *pool, void *buffer, size_t bytes)
@@ -298,13 +293,11 @@ static piece *piece_add(pm_pool *pool, void *buffer, size_t bytes)
     piece *p = piece_make(buffer, bytes, pool->shape.size, pool->align);
     if (!p)
         return NULL;
-    heap *h = heap_enter_mine();
-    pool_lock(pool);
+    heap *h = pool_enter(pool);
     p->next = pool->pieces;
     STORE(&pool->pieces, p);
     pool->piece_blocks += p->blocks;
-    pool_unlock(pool);
-    heap_leave_mine(h);
+    pool_leave(pool, h);
     return p;
 }
 
@@ -320,12 +313,10 @@ void pm_pool_reset(pm_pool *pool)
 {
     if (!pool)
         return;
-    heap *h = heap_enter_mine(); /* no fork in the midst of it */
-    pool_lock(pool);
+    heap *h = pool_enter(pool);
     pool_reset(pool);
     bins_visit(pool, bin_drop);
-    pool_unlock(pool);
-    heap_leave_mine(h);
+    pool_leave(pool, h);
 }
 
 static void leaks_report(const pm_pool *pool)
@@ -408,14 +399,12 @@ typedef struct visit {
 
 static void bins_empty_with(pm_pool *pool, bool all)
 {
-    heap *h = heap_enter_mine();
-    pool_lock(pool);
+    heap *h = pool_enter(pool);
     if (all)
         bins_visit(pool, bin_empty);
     else
         bins_empty_mine(pool);
-    pool_unlock(pool);
-    heap_leave_mine(h);
+    pool_leave(pool, h);
 }
 
 static void block_visit(const visit *v, const uint64_t *bits, size_t i, char *at)
@@ -489,25 +478,21 @@ void pm_pool_high_water_reset(pm_pool *pool)
 {
     if (!pool)
         return;
-    heap *h = heap_enter_mine();
-    pool_lock(pool);
+    heap *h = pool_enter(pool);
     bins_empty_mine(pool);
     pool->peak = pool->out;
-    pool_unlock(pool);
-    heap_leave_mine(h);
+    pool_leave(pool, h);
 }
 
 size_t pm_pool_trim(pm_pool *pool)
 {
     if (!pool)
         return 0;
-    heap *h = heap_enter_mine();
-    pool_lock(pool);
+    heap *h = pool_enter(pool);
     size_t before = pool->slabs.count;
     bins_empty_mine(pool);
     pool_shed(pool, pool->keep);
     size_t after = pool->slabs.count;
-    pool_unlock(pool);
-    heap_leave_mine(h);
+    pool_leave(pool, h);
     return (before - after) * SLAB_SIZE;
 }

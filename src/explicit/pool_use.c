@@ -4,7 +4,6 @@
 #include "pools/fork.h"
 #include "pools/misuse.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -198,16 +197,10 @@ static NOINLINE void *alloc_rest(pm_pool *pool)
     return p;
 }
 
-static void *refused(void)
-{
-    errno = EINVAL;
-    return NULL;
-}
-
 INLINE void *alloc(pm_pool *pool)
 {
     if (UNLIKELY(!pool))
-        return refused();
+        return fail_with(EINVAL);
     void *p = bin_pop(bin_at_hand(pool));
     return LIKELY(p != NULL) ? p : alloc_rest(pool);
 }
@@ -223,7 +216,7 @@ void *pm_pool_zalloc(pm_pool *pool)
 size_t pm_pool_alloc_bulk(pm_pool *pool, void **blocks, size_t n)
 {
     if (!pool || !blocks) {
-        refused();
+        fail_with(EINVAL);
         return 0;
     }
     return n ? take(pool, blocks, n) : 0;
@@ -325,13 +318,11 @@ static NOINLINE void give_all(pm_pool *pool, void **blocks, size_t n)
         give_threads(pool, blocks, n);
         return;
     }
-    heap *h = heap_enter_mine(); /* an empty slab may go to the depot */
-    pool_lock(pool);
+    heap *h = pool_enter(pool);
     bin *b = pool->hand.limit ? &pool->hand : &pool->own;
     for (size_t i = 0; i < n; i++)
         give(pool, b, blocks[i]);
-    pool_unlock(pool);
-    heap_leave_mine(h);
+    pool_leave(pool, h);
 }
 
 static NOINLINE void give_one(pm_pool *pool, void *p)

@@ -54,7 +54,7 @@ bool os_move(void *from, size_t bytes, void *to, size_t to_bytes);
 
 bool os_purge(void *at, size_t bytes);                /* pages go back and read as zero; false: nothing changed */
 void os_huge(void *at, size_t bytes, bool wanted);    /* a wish: failure is no error */
-bool os_populate(void *at, size_t bytes);
+void os_populate(void *at, size_t bytes);
 bool os_mlock(void *at, size_t bytes);
 void os_name(void *at, size_t bytes, const char *name); /* shown in /proc/PID/maps where the kernel can */
 size_t os_resident(void *at, size_t bytes);           /* bytes of [at, at + bytes) in memory; both page-aligned */
@@ -70,7 +70,6 @@ void os_close(int fd);
 long os_readlink(const char *path, char *to, size_t bytes);
 
 void *os_map_file(int fd, size_t bytes);                /* shared and writable; NULL when refused */
-bool os_is_open(int fd);
 typedef struct os_id {
     uint64_t device, file;
 } os_id;
@@ -80,7 +79,6 @@ bool os_folder(char *to, size_t bytes);     /* the current one; false: it has no
 /* Until the release no signal reaches this thread; it gets what the hold returned. */
 uint64_t os_signals_hold(void);
 void os_signals_release(uint64_t before);
-void os_sleep(unsigned ms);
 
 /* A lock under which no signal arrives. It names the process, so that the child of a fork finds it free whatever thread of its
  * parent had it. */

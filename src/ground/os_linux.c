@@ -133,15 +133,14 @@ void os_huge(void *at, size_t bytes, bool wanted)
     CALL3(SYS_madvise, at, bytes, wanted ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 }
 
-bool os_populate(void *at, size_t bytes)
+void os_populate(void *at, size_t bytes)
 {
     if (CALL3(SYS_madvise, at, bytes, MADV_POPULATE_WRITE) == 0)
-        return true;
+        return;
     for (size_t i = 0; i < bytes; i += os_page_size()) { /* kernels before 5.14; nobody else uses these pages yet */
         volatile char *c = (char *)at + i;
         *c = *c;
     }
-    return true;
 }
 
 void os_name(void *at, size_t bytes, const char *name)
@@ -232,16 +231,10 @@ bool os_write(int fd, const void *from, size_t bytes)
     return error == 0;
 }
 
-void os_sleep(unsigned ms)
-{
-    struct timespec t = {0, ms * 1000000L};
-    CALL4(SYS_ppoll, NULL, 0, &t, NULL);
-}
-
 bool os_claim_take(os_claim *c, bool wait)
 {
     uint64_t held = os_signals_hold();
-    uint32_t me = os_pid(), found = 0;
+    uint32_t me = os_pid(), found = 0, turn = 0;
     while (!__atomic_compare_exchange_n(&c->process, &found, me, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
         if (found != me) /* a parent's, or free by now */
             continue;
@@ -249,7 +242,7 @@ bool os_claim_take(os_claim *c, bool wait)
             os_signals_release(held);
             return false;
         }
-        os_sleep(1);
+        os_pause(turn++);
         found = 0;
     }
     c->held = held;
@@ -350,7 +343,6 @@ size_t os_memory(void)
     return (size_t)info.totalram * info.mem_unit;
 }
 
-bool os_is_open(int fd) { return CALL3(SYS_fcntl, fd, F_GETFD, 0) >= 0; }
 bool os_privileged(void) { return getauxval(AT_SECURE) != 0; }
 const char *os_program(void) { return (const char *)getauxval(AT_EXECFN); } /* NOLINT: as above */
 bool os_thread_lives(uint32_t process, uint32_t id) { return CALL3(SYS_tgkill, process, id, 0) != -ESRCH; }

@@ -16,6 +16,7 @@
 #define LED "a link in a free block leads there, which was written to"
 #define NOWHERE "no block begins there: given back all the same, or a link in a free block was written to"
 
+static os_lock looking;                           /* guards marks; tried only: two threads may be in exit() */
 static uint64_t marks[SLAB_BLOCKS_MAX / 64] RARE; /* of one slab: blocks that were met */
 
 static COLD void __attribute__((noreturn)) stop(const slab *s, const void *p, const char *what, block_state state)
@@ -207,14 +208,22 @@ static void bin_look(const bin *b, const heap *h)
     }
 }
 
-void ending_check(void)
+static void all_look(heap *h)
 {
-    heap *h = my_heap;
-    if (!heap_is_real(h) || !heap_enter(h))
-        return;
     for (unsigned c = 0; c < classes_count(); c++)
         bin_look(&h->bins[c], h);
     slabs_look(h);
     spares_look(h);
-    heap_leave(h);
+}
+
+void ending_check(void)
+{
+    heap *h = my_heap;
+    if (!os_lock_try(&looking))
+        return;
+    if (heap_is_real(h) && heap_enter(h)) {
+        all_look(h);
+        heap_leave(h);
+    }
+    os_lock_give(&looking);
 }

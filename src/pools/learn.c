@@ -12,8 +12,7 @@
 #include "pools/seams.h"
 
 #define CLASS_CLOSED ((uint32_t)1 << 31)
-#define POOL_COST (64 * KIB)       /* half-full slabs, and blocks that came and went: measured on random sizes */
-#define POOL_COST_HEAP (64 * KIB)   /* for each further heap */
+#define POOL_COST (64 * KIB)       /* for each heap: half-full slabs, and blocks that came and went: measured on random sizes */
 #define SEEN_LEAST 8                /* slabs that an opinion rests on */
 #define SEEN_SPREAD 32              /* … on sizes that lie apart */
 #define SIZES_TELL 4                /* sizes of 16 bytes' steps up to a further one: in fewer lies much of anything */
@@ -178,7 +177,7 @@ static candidate best_size(unsigned klass)
 
 static size_t price(uint32_t heaps)
 {
-    return (POOL_COST + (heaps - 1) * POOL_COST_HEAP) << pm_learn.changes / DEARER_EVERY;
+    return size_max(heaps, 1) * POOL_COST << pm_learn.changes / DEARER_EVERY;
 }
 
 /* What is held already stays as it is: a further size saves where more is going to be held. Where no more is than there once was, each

@@ -16,6 +16,7 @@
 #define THIN_BLOCKS 2048 /* that go to the bits for thinning, the same */
 #define THIN_CALLS 32   /* what a slab costs besides, in blocks */
 #define THIN_LEAST (4 * MIB) /* of the process, below which it does not matter */
+#define RENEW_MOST 10000u /* ms after which both begin anew, where the purge delay is longer, or never ends */
 #define REST_SLABS 8    /* that give pages back at one look */
 #define REST_SWEEP 512  /* slabs that a nearly idle thread looks at */
 
@@ -72,7 +73,7 @@ static void slab_trim(slab *s, uint32_t now)
 
 static void budget_renew(rest_state *r, uint32_t now)
 {
-    if (now - r->renewed < pm_config.purge_delay)
+    if (now - r->renewed < size_min(pm_config.purge_delay, RENEW_MOST))
         return;
     r->renewed = now;
     r->fell = r->thinned = 0;

@@ -125,7 +125,7 @@ static void signal_end(int number)
 
 static void settings_read(char **environment)
 {
-    if (!os_is_open(2))
+    if (!os_file_id(2, &(os_id){0}))
         pm_stderr = -1;
     config_default(&pm_config);
     if (!os_privileged())

@@ -3,7 +3,12 @@
 #include "poolmalloc.h"
 #include "start.h"
 
+#include "pools/ending.h"
+
+#include <pthread.h>
+
 #define SIZE 4096
+#define ENDS_BLOCKS 1000
 
 static heap *mine;
 static slab *partly; /* of mine: a block of it is out, most are free */
@@ -205,10 +210,48 @@ static void explicit_ones_too(void **state)
     pm_arena_destroy(arena);
 }
 
+/* ---- at the end, while other threads go on ---- */
+
+static void end_while_a_slab_is_taken(void) /* for the first time: it is in use, and nobody's yet */
+{
+    slab *s = guest_slab(mine);
+    s->state = SLAB_USED;
+    STORE(&s->home, NULL);
+    ending_check();
+}
+
+static void *end_often(void *unused)
+{
+    void *p[ENDS_BLOCKS];
+    for (int i = 0; i < ENDS_BLOCKS; i++)
+        p[i] = take_class(class_of(64));
+    for (int i = 0; i < ENDS_BLOCKS; i++)
+        free_block(p[i]);
+    for (int i = 0; i < 20000; i++)
+        ending_check();
+    return unused;
+}
+static void end_twice_at_once(void) /* two threads in exit() */
+{
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++)
+        pthread_create(&threads[i], NULL, end_often, NULL);
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+}
+
+static void the_end_finds_nothing_where_nothing_is(void **state)
+{
+    (void)state;
+    assert_exits(end_while_a_slab_is_taken, 0);
+    assert_exits(end_twice_at_once, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(links_are_followed), cmocka_unit_test(counters_are_derived_anew), cmocka_unit_test(explicit_ones_too),
+        cmocka_unit_test(the_end_finds_nothing_where_nothing_is),
     };
     pools_start((char *const[]){NULL});
     out = take_class(class_of(SIZE));

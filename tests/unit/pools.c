@@ -525,6 +525,22 @@ static void a_thread_comes_down_step_by_step(void **state)
     pools_check();
 }
 
+/* Where nothing is ever purged, what a heap has used up of its falls comes back all the same. */
+static void falls_go_on_without_purging(void **state)
+{
+    (void)state;
+    pm_config.purge_delay = DELAY_NEVER;
+    my_heap->rest.fell = 1 << 20;
+    my_heap->rest.renewed = (uint32_t)clock_ms;
+    fall_at_random();
+    const bin *b = &my_heap->bins[class_of(300)];
+    assert_int_not_equal(b->limit, 0);
+    clock_ms += 10000;
+    fall_at_random();
+    assert_int_equal(b->limit, 0);
+    pm_config.purge_delay = 1000;
+}
+
 static void idleness_ends_a_fall(void **state)
 {
     (void)state;
@@ -840,7 +856,7 @@ int main(void)
         cmocka_unit_test(few_slabs_near_their_end_are_no_fall),
         cmocka_unit_test(a_thread_that_comes_down_keeps_no_slab),
         cmocka_unit_test(a_thread_comes_down_step_by_step),
-        cmocka_unit_test(idleness_ends_a_fall),
+        cmocka_unit_test(falls_go_on_without_purging), cmocka_unit_test(idleness_ends_a_fall),
         cmocka_unit_test(zeroed_is_zero),
         cmocka_unit_test(another_thread_frees),
         cmocka_unit_test(an_idle_heap_is_adopted),
