@@ -16,7 +16,8 @@ from harness import Case, built
 
 LAYOUT = int(re.search(r"CONTROL_LAYOUT (\d+)u", (pathlib.Path(__file__).parents[2] / "src/pools/region.h").read_text()).group(1))
 
-DEPOT, FRESH = 72, 8  # where the control page has the depot's address, and the depot how many slabs there are
+REGION, DEPOT = 40, 72  # where the control page has their addresses
+SIZE, FRESH = 8, 8      # where the region has its size, and the depot how many slabs there are
 
 KNOWN = {600: 12345, 1700: 777, 5000: 64, 32768: 9}
 BLOCK_SIZES = {600: 640, 1700: 1792, 5000: 5120, 32768: 32768, 300: 320}
@@ -182,17 +183,19 @@ class Quiet(Live):
     def test_more_slabs_than_there_are_records(self):
         """What is damaged is told; no memory is asked for that millions of slabs would need."""
         process = self.start(self.program("known_blocks"), "quiet")
-        with open(f"/proc/{process.pid}/maps", encoding="utf-8") as maps, open(f"/proc/{process.pid}/mem", "r+b", buffering=0) as memory:
-            for line in maps:
-                start = int(line.split("-")[0], 16)
-                if start % (1 << 21) == 0 and " rw-p " in line and os.pread(memory.fileno(), 16, start) == b"poolmalloc-live\0":
-                    depot = struct.unpack("Q", os.pread(memory.fileno(), 8, start + DEPOT))[0]
-                    right = os.pread(memory.fileno(), 8, depot + FRESH)
-                    os.pwrite(memory.fileno(), struct.pack("Q", 1 << 21), depot + FRESH)
-                    break
+        with open(f"/proc/{process.pid}/maps", encoding="utf-8") as maps, open(f"/proc/{process.pid}/mem", "r+b", buffering=0) as file:
+            memory = file.fileno()
+            starts = [int(line.split("-")[0], 16) for line in maps if " rw-p " in line]
+            control = next(s for s in starts if s % (1 << 21) == 0 and os.pread(memory, 16, s) == b"poolmalloc-live\0")
+            region, depot = (struct.unpack("Q", os.pread(memory, 8, control + offset))[0] for offset in (REGION, DEPOT))
+            damage = {depot + FRESH: 1 << 21, region + SIZE: 1 << 40}
+            right = {at: os.pread(memory, 8, at) for at in damage}
+            for at, value in damage.items():
+                os.pwrite(memory, struct.pack("Q", value), at)
             tool = ["sh", "-c", "ulimit -v 200000; exec \"$@\"", "sh", built.tool, "stat", str(process.pid)]
             self.assert_one_line(self.run_command(tool, env=harness.clean_environment()), "while it was being read", status=1)
-            os.pwrite(memory.fileno(), right, depot + FRESH)
+            for at, value in right.items():
+                os.pwrite(memory, value, at)
         self.assertEqual(self.used(self.document(process)), KNOWN)
 
     def test_a_deleted_library(self):
