@@ -1,7 +1,8 @@
 /* The hardened library: pages that nobody may touch end each part of the pools' memory, wherever it ends just then: as the program grows,
- * in the child of a fork, with a limit of address space, with all memory locked. */
+ * in the child of a fork, with a limit of address space, with all memory locked. A write there is told, in POOLMALLOC_STATS_FILE. */
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/mman.h>
@@ -76,6 +77,50 @@ static void guards_check(const void *block, bool heaps)
 
 static void *small;
 
+static void touch(void)
+{
+    size_t i = mapping_of(small);
+    while (maps[i].to == maps[i + 1].from)
+        i++;
+    *(volatile char *)maps[i].from = 1;
+    _exit(0);
+}
+
+static void touch_is_told(void)
+{
+    char report[1024] = "";
+    int status;
+    pid_t child = fork();
+    if (child == 0)
+        touch();
+    CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+    FILE *file = fopen(getenv("POOLMALLOC_STATS_FILE"), "re");
+    CHECK(file != NULL && fgets(report, sizeof report, file) != NULL);
+    CHECKF(strstr(report, ": used at the end of the pools' memory") != NULL, "told is %s", report);
+    fclose(file);
+    unlink(getenv("POOLMALLOC_STATS_FILE"));
+}
+
+/* Of large blocks that stay closed those are used again whose pages are still there. */
+static void peak_costs_no_faults_later(void)
+{
+    enum { PEAK = 400, PAIRS = 1000, BYTES = 100000 };
+    static void *blocks[PEAK];
+    struct rusage before, after;
+    for (int i = 0; i < PEAK; i++)
+        memset(blocks[i] = malloc(BYTES), 1, BYTES);
+    for (int i = 0; i < PEAK; i++)
+        free(blocks[i]);
+    getrusage(RUSAGE_SELF, &before);
+    for (int i = 0; i < PAIRS; i++) {
+        void *p = malloc(BYTES);
+        memset(p, 1, BYTES);
+        free(p);
+    }
+    getrusage(RUSAGE_SELF, &after);
+    CHECKF(after.ru_minflt - before.ru_minflt < PAIRS, "%ld page faults", after.ru_minflt - before.ru_minflt);
+}
+
 static void *thread(void *barrier)
 {
     free(malloc(100));
@@ -99,6 +144,8 @@ int main(void)
     small = malloc(100);
     CHECK(small != NULL);
     guards_check(small, false);
+    touch_is_told();
+    peak_costs_no_faults_later();
     for (int i = 0; i < 5; i++) {
         grow(3 << 20);
         guards_check(small, false);

@@ -856,20 +856,6 @@ static bool reused_by_strdup(size_t size)
     return made(STRDUP, size) == p;
 }
 
-/* The last page of all that lies side by side with a block. */
-static bool past_pools(size_t size)
-{
-    char line[512], *p = block(size);
-    uintptr_t from, to, end = 0;
-    FILE *maps = fopen("/proc/self/maps", "r");
-    while (fgets(line, sizeof line, maps) && sscanf(line, "%lx-%lx", &from, &to) == 2)
-        if (from == end || (uintptr_t)p - from < to - from)
-            end = to;
-    fclose(maps);
-    loop((char *)end - 4096, 1);
-    return freed_unseen(p);
-}
-
 /* C23's: a library that has none of them sees no size. */
 extern void free_sized(void *, size_t) __attribute__((weak));
 extern void free_aligned_sized(void *, size_t, size_t) __attribute__((weak));
@@ -1007,7 +993,6 @@ static const misuse cases[] = {
     {"written_forked", written_forked, WRITTEN, FAULT, false},
     {"read_new_posix_memalign", read_new_posix_memalign, "nothing", "nothing", false},
     {"reused_by_strdup", reused_by_strdup, "nothing", "nothing", false},
-    {"past_pools", past_pools, FAULT, FAULT, true},
     {"sized_free_with_less", sized_free_with_less, SIZED, SIZED, false},
     {"sized_free_with_more", sized_free_with_more, SIZED, SIZED, false},
     {"aligned_free_with_less", aligned_free_with_less, SIZED, SIZED, false},
