@@ -406,6 +406,9 @@ class Debugger(Live):
         self.assertEqual(set(found), {"slab_take", "slab_put", "slab_empty", "slab_reuse", "purge", "overflow", "remote_flush", "adopt", "strip",
                                       "splice_chain", "splice_remote", "chain_to_bits", "slab_whole", "handful", "fall_ends", "comes_down", "slab_thins", "dead_found",
                                       "learn", "unlearn", "large_keep", "large_share", "large_old", "large_rob", "large_fall"})
+        page = (pathlib.Path(__file__).parents[2] / "man/poolmalloc.7").read_text().split(".SH PROBES")[1].split(".SH SEE")[0]
+        told = (word for line in page.split("\n") if line.startswith(".B") for word in re.findall(r"[a-z_]{4,}", line))
+        self.assertEqual(set(found), set(told))
 
     def test_a_process_without_pools(self):
         if not shutil.which("gdb"):
