@@ -41,18 +41,13 @@ void *boot_or_fail(size_t size)
 }
 
 /* Rounded up, so that it fits more than one request; where there is no memory for that, not. */
-static void *next_malloc(size_t size)
+INLINE void *next_get(size_t size, bool zeroed)
 {
     size_t most = large_round(size);
-    void *p = pm_next.malloc(most);
-    return large_got(p || most == size ? p : pm_next.malloc(size));
-}
-
-static void *next_calloc(size_t size)
-{
-    size_t most = large_round(size);
-    void *p = pm_next.calloc(1, most);
-    return large_got(p || most == size ? p : pm_next.calloc(1, size));
+    void *p = zeroed ? pm_next.calloc(1, most) : pm_next.malloc(most);
+    if (!p && most > size)
+        p = zeroed ? pm_next.calloc(1, size) : pm_next.malloc(size);
+    return large_got(p);
 }
 
 static NOINLINE void *malloc_beyond(size_t size)
@@ -61,7 +56,7 @@ static NOINLINE void *malloc_beyond(size_t size)
         return boot_or_fail(size);
     forwarded();
     void *p = large_more(size);
-    return p ? p : watched(next_malloc(size), size);
+    return p ? p : watched(next_get(size, false), size);
 }
 
 NOINLINE void *malloc_forward(size_t size)
@@ -93,6 +88,20 @@ INLINE void *sample(unsigned klass, size_t size)
     return watched(guard_alloc(size, QUANTUM, BY_MALLOC, CALLER), size);
 }
 
+/* A block of the pool's, or what the policy says where it has none. */
+INLINE void *pool_get(unsigned klass, size_t size, bool zeroed)
+{
+    void *p = sample(klass, size);
+    if (LIKELY(p == NULL))
+        p = zeroed ? alloc_zeroed(klass, size) : alloc_slow(klass, size);
+    if (LIKELY(p != NULL))
+        return p;
+    if (!overflow_forwards(size))
+        return out_of_memory();
+    forwarded();
+    return watched(zeroed ? pm_next.calloc(1, size) : pm_next.malloc(size), size);
+}
+
 NOINLINE static void *malloc_rest(size_t size)
 {
     unsigned klass = class_of(size);
@@ -102,14 +111,7 @@ NOINLINE static void *malloc_rest(size_t size)
         return boot_or_fail(size);
     if (UNLIKELY(!pm_pools_ready || klass == CLASS_NONE))
         return malloc_beyond(size);
-    void *p = sample(klass, size);
-    p = LIKELY(p == NULL) ? alloc_slow(klass, size) : p;
-    if (LIKELY(p != NULL))
-        return p;
-    if (!overflow_forwards(size))
-        return out_of_memory();
-    forwarded();
-    return watched(pm_next.malloc(size), size);
+    return pool_get(klass, size, false);
 }
 
 NOINLINE void *malloc_slow(size_t size)
@@ -177,7 +179,7 @@ static NOINLINE void *calloc_forward(size_t n, size_t size)
         return memset(p, 0, bytes);
     forwarded();
     p = kept ? large_more(bytes) : NULL;
-    return p ? memset(p, 0, bytes) : watched(next_calloc(bytes), bytes);
+    return p ? memset(p, 0, bytes) : watched(next_get(bytes, true), bytes);
 }
 
 static NOINLINE void *calloc_slow(size_t bytes)
@@ -190,14 +192,7 @@ static NOINLINE void *calloc_slow(size_t bytes)
     unsigned klass = class_of(bytes);
     if (UNLIKELY(!pm_pools_ready || klass == CLASS_NONE))
         return calloc_forward(1, bytes);
-    p = sample(klass, bytes);
-    p = LIKELY(p == NULL) ? alloc_zeroed(klass, bytes) : p;
-    if (LIKELY(p != NULL))
-        return p;
-    if (!overflow_forwards(bytes))
-        return out_of_memory();
-    forwarded();
-    return watched(pm_next.calloc(1, bytes), bytes);
+    return pool_get(klass, bytes, true);
 }
 
 PM_EXPORT void *calloc(size_t n, size_t size)
@@ -254,11 +249,8 @@ static NOINLINE void *realloc_foreign(void *p, size_t size)
     size_t usable = calls_watched() ? 0 : next_usable(p);
     if (size <= usable && size > usable / 2 && usable - size < MIB)
         return p;
-    if (size == 0 || size > BLOCK_MAX || class_of(size) == CLASS_NONE || !pm_pools_ready || !pm_next.malloc_usable_size) {
-        forwarded();
-        return realloc_next(p, size);
-    }
-    void *to = alloc_slow(class_of(size), size);
+    bool pooled = size > 0 && size <= BLOCK_MAX && class_of(size) != CLASS_NONE && pm_pools_ready && pm_next.malloc_usable_size;
+    void *to = pooled ? alloc_slow(class_of(size), size) : NULL;
     if (!to) {
         forwarded();
         return realloc_next(p, size);
