@@ -38,6 +38,8 @@ static void untouch(size_t bytes) { __atomic_fetch_sub(&pm_depot.touched, bytes,
 /* A huge page is in memory as a whole. */
 bool depot_touch(slab *s, size_t bytes)
 {
+    if (LIKELY(s->touched == SLAB_ROOM))
+        return true;
     bytes = LOAD(&slab_unit(s)->unit_huge) ? SLAB_ROOM : size_min(round_up(bytes, os_page_size()), SLAB_ROOM);
     if (bytes <= s->touched)
         return true;
@@ -140,10 +142,6 @@ static slab *take_clean(unsigned klass)
         slab_list_remove(&d->clean, s);
         slab_unit(s)->unit_empty--;
         PROBE(slab_reuse, 0, s);
-        if (d->recent > 0 && ms_since(d->purged_at, os_now_ms()) < REGRET_MS) {
-            d->recent--;
-            d->regrets++; /* as much as we just gave back is needed again, this slab or another */
-        }
     } else if ((s = take_fresh(klass)) == NULL) {
         return NULL;
     }
@@ -238,6 +236,17 @@ static bool only_fresh(void)
     return !d->broken.first && !d->dirty.first && !d->whole.first && !d->clean.first;
 }
 
+/* So many clean slabs were taken: as much as we just gave back is needed again, those or others. */
+static void regret(size_t taken)
+{
+    depot *d = &pm_depot;
+    taken = size_min(taken, d->recent);
+    if (taken == 0 || ms_since(d->purged_at, os_now_ms()) >= REGRET_MS)
+        return;
+    d->recent -= taken;
+    d->regrets += taken;
+}
+
 slab *depot_take(unsigned klass, handful *h)
 {
     slab *first = NULL, **end = &first;
@@ -245,9 +254,11 @@ slab *depot_take(unsigned klass, handful *h)
     os_lock_take(&pm_depot.lock);
     if (h)
         handful_settle(h);
+    size_t clean = pm_depot.clean.count;
     for (size_t n = 0; n < most && (n == 0 || n < h->may || only_fresh()) && (*end = take_one(klass)) != NULL; n++)
         end = &(*end)->next;
     *end = NULL;
+    regret(clean - pm_depot.clean.count);
     os_lock_give(&pm_depot.lock);
     return first;
 }

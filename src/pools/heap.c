@@ -146,6 +146,7 @@ static void spares_room(heap *h)
     if (h->spares < most)
         return;
     spares_leave(h, most / 4);
+    h->spare_idle = false; /* as many again are to follow, or to be taken */
     PROBE(handful, h->number, most);
     handful_grow(&h->handful);
 }

@@ -63,6 +63,7 @@ typedef struct rest_state {
     uint32_t fell, thinned; /* blocks that falls have sent home, and of slabs that were thinned, since `renewed` */
     uint32_t renewed, sampled; /* ms; sampled: the last look at whether it is busy */
 } rest_state;
+#define THIN_BLOCKS 2048 /* that go to the bits for thinning within a purge delay */
 
 struct heap {
     bin bins[CLASS_MAX]; /* malloc's; first: the table of bin offsets counts from here */
@@ -232,11 +233,13 @@ void heap_leave_mine(heap *h);
 /* ---- the end of a slab: when free() is to come to a slow path next ---- */
 
 INLINE size_t slab_few(const size_class *c) { return size_min(size_max(c->per_slab / 4, 1), 8); } /* on a quarter of its pages, or so */
-/* Near its end, what is out may be just what the bin has at hand. */
+/* Near its end, what is out may be just what the bin has at hand; where that keeps nothing, the slab may thin. */
 INLINE size_t slab_last(const slab *s, const size_class *c)
 {
     const bin *b = s->bin;
-    return b->limit == 0 ? slab_few(c) : size_max(size_max(c->per_slab / 32, 1), (size_t)(b->limit - b->room));
+    if (b->limit == 0)
+        return s->home->rest.thinned < THIN_BLOCKS ? slab_few(c) : 0;
+    return size_max(size_max(c->per_slab / 32, 1), (size_t)(b->limit - b->room));
 }
 INLINE bool slab_is_near(const slab *s, const size_class *c) { return slab_out(s) <= slab_returned(s) + slab_last(s, c); }
 

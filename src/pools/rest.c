@@ -13,7 +13,6 @@
 #define DOWN_SWEEP 32   /* slabs of a bin that are looked at */
 #define BUSY_MS 4       /* CALM fills of a thread that is down, within this: it is busy again */
 #define FALL_BLOCKS 16384 /* that falls send home within a purge delay: with their refills little beside what a thread can do in it */
-#define THIN_BLOCKS 2048 /* that go to the bits for thinning, the same */
 #define THIN_CALLS 32   /* what a slab costs besides, in blocks */
 #define THIN_LEAST (4 * MIB) /* of the process, below which it does not matter */
 #define RENEW_MOST 10000u /* ms after which both begin anew, where the purge delay is longer, or never ends */
