@@ -181,16 +181,6 @@ void pool_check(pm_pool *pool)
  * a record is taken for a block. */
 static pm_pool records = {.sharing = PM_SHARING_NONE, .most = SIZE_MAX, .grow = 1, .name = "records"};
 
-static bool records_grow(void)
-{
-    slab *s = slab_for_guest();
-    if (!s)
-        return false;
-    pool_accept(&records, s);
-    STORE(&s->pool, NULL);
-    return pool_fill(&records, &records.own);
-}
-
 static void *record_try(void)
 {
     bin *b = &records.own; /* limit 0: one at a time */
@@ -198,7 +188,7 @@ static void *record_try(void)
         class_shape(&records.shape, round_up(sizeof(pm_pool), 64), 64);
         records.shape.colours = 0;
     }
-    if (!pool_fill(&records, b) && !records_grow())
+    if (!pool_fill(&records, b))
         return NULL;
     block *p = b->free;
     b->free = NULL;
@@ -206,9 +196,14 @@ static void *record_try(void)
     return memset(p, 0, records.shape.size);
 }
 
-static void *record_locked(void)
+/* more: a guest's slab, or NULL. */
+static void *record_locked(slab *more)
 {
     os_lock_take(&pm_pools.lock);
+    if (more) {
+        pool_accept(&records, more);
+        STORE(&more->pool, NULL);
+    }
     void *record = record_try();
     os_lock_give(&pm_pools.lock);
     return record;
@@ -216,14 +211,9 @@ static void *record_locked(void)
 
 void *record_take(heap *h)
 {
-    void *record = record_locked();
-    slab *s = record ? NULL : guest_slab(h); /* for the depot, from which the records' pool will take it */
-    if (!s)
-        return record;
-    slab_disown(s);
-    s->next = NULL;
-    depot_put(s, NULL);
-    return record_locked();
+    void *record = record_locked(NULL);
+    slab *more = record ? NULL : guest_slab(h); /* without the lock: it may be another heap's */
+    return more ? record_locked(more) : record;
 }
 
 void record_give(void *record)

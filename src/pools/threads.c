@@ -205,7 +205,7 @@ static void strip_mine(heap *mine)
 /* And then: pages of empty slabs, each of which had too few for what is asked for. */
 static bool empty_purged(void) { return pm_config.limit && depot_purge(true) > 0; }
 
-slab *slab_for_guest(void)
+static slab *slab_for_guest(void)
 {
     slab *s = depot_take(CLASS_NONE, NULL);
     if (s) {

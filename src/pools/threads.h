@@ -27,7 +27,6 @@ bool heaps_adopt(heap *mine, unsigned klass);
 slab *heaps_obtain(heap *mine, unsigned klass);
 /* A slab in nobody's list, for a guest, at the limit from heaps, one's own first; mine may be NULL. */
 slab *guest_slab(heap *mine);
-slab *slab_for_guest(void); /* from the depot alone */
 INLINE void slab_disown(slab *s) /* a guest's slab may go to the depot */
 {
     if (PM_HARDENED)
