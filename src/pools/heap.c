@@ -232,6 +232,19 @@ static size_t bin_take_chain(bin *b, slab *s, const size_class *c)
     return n;
 }
 
+/* Fresh memory costs a page fault a page, needed or not: a third of what the bin had of it before, at most. */
+static size_t bin_touches(bin *b, const slab *s, const size_class *c, size_t most)
+{
+    if (s->state != SLAB_ZEROED || s->high == c->per_slab || LOAD(&slab_unit(s)->unit_huge))
+        return most;
+    size_t touched = s->free + (size_t)s->high - c->per_slab, fresh = c->refill;
+    if (b->pace >= PACE_MOST) {
+        fresh <<= (b->pace - PACE_MOST) / PACE_FRESH;
+        b->pace = (uint8_t)(b->pace + (b->pace < PACE_END && touched < fresh));
+    }
+    return size_min(most, size_max(touched, fresh));
+}
+
 /* Fills an empty bin from one slab; returns how many. What a handler freed into it meanwhile stays. */
 static size_t bin_take(bin *b, slab *s, const size_class *c, size_t most)
 {
@@ -239,7 +252,7 @@ static size_t bin_take(bin *b, slab *s, const size_class *c, size_t most)
         PROBE(chain_to_bits, s, slab_chained(s, c));
         slab_order(s, c);
     }
-    size_t taken = slab_affordable(s, c, most);
+    size_t taken = slab_affordable(s, c, bin_touches(b, s, c, most));
     if (UNLIKELY(pm_every_call_slow) && !taken) { /* which keep no blocks at hand */
         slab_gather(s, c, true);
         taken = slab_affordable(s, c, most);
@@ -254,7 +267,6 @@ static size_t bin_take(bin *b, slab *s, const size_class *c, size_t most)
 
 /* Slabs that others gave back to which one slow path looks at, at most. */
 #define HEARD 64
-#define PACE_MOST 3
 #define DEEPEST 2 /* doublings of what a bin keeps */
 
 static bool slab_has_none(const slab *s) { return !s->free && !s->chain && remote_count(LOAD(&s->remote)) == 0; }
@@ -282,7 +294,7 @@ static void bin_refill(heap *h, bin *b, size_t most)
             slab_stops(h, b, s);
         else
             slab_look_set(s, c);
-        if (!s->free && !slab_has_none(s))
+        if ((s->free && n) || (!s->free && !slab_has_none(s)))
             break; /* the bin is not empty: the chain waits */
     }
 }
@@ -335,12 +347,12 @@ static size_t bin_depth(const bin *b, const size_class *c)
 /* How many blocks an empty bin gets at once; the next time twice as many. */
 static size_t bin_pace(heap *h, bin *b, const size_class *c)
 {
-    unsigned pace = b->pace;
+    unsigned pace = b->pace < PACE_MOST ? b->pace : PACE_MOST;
     h->rest.falls = 0;
     if (pm_every_call_slow || h->rest.down)
         return 1;
     bin_limit_set(b, bin_depth(b, c));
-    b->pace = (uint8_t)(pace + (pace < PACE_MOST));
+    b->pace = (uint8_t)(b->pace + (pace < PACE_MOST));
     return (size_t)c->refill << pace;
 }
 
@@ -362,7 +374,7 @@ block *heap_begin(heap *h, bin *b, slab *s)
     size_t most = bin_pace(h, b, c);
     learn_open(s, b->klass);
     STORE(&s->klass, b->klass);
-    if (most >= c->per_slab && depot_touch(s, slab_offset(s, c, c->per_slab))) {
+    if (most >= c->per_slab && bin_touches(b, s, c, most) == most && depot_touch(s, slab_offset(s, c, c->per_slab))) {
         block *first = NULL, **end = slab_open_whole(s, c, &first);
         slab_settle(s, h, b->klass);
         bin_prepend(b, first, end, c->per_slab);

@@ -22,10 +22,14 @@ struct bin {
     uint16_t limit;   /* its class's, up to four times that where it runs full and empty by turns. 0 at the end of a fall, in a guest's
                          bin until it is used, and always in modes that see every call */
     uint8_t klass;
-    uint8_t pace;     /* doublings of what it gets at once from a slab: one more with each refill, one less with each look at it */
+    uint8_t pace;     /* doublings of what it gets at once, and how often of fresh memory: one more with each refill, one less with each look */
     slab *partial;    /* a ring of slabs with free blocks; the first is taken from, one that gets its first goes last */
     block *seen;      /* the first block at the last look: the same at the next one means that the bin is at rest */
 };
+#define PACE_MOST 3
+#define PACE_FRESH 3 /* refills with fresh memory for a doubling of that, too */
+#define PACE_END (PACE_MOST + PACE_MOST * PACE_FRESH)
+INLINE uint8_t pace_less(uint8_t pace) { return (uint8_t)(pace > PACE_MOST ? pace - PACE_FRESH : pace - (pace > 0)); }
 static_assert(sizeof(bin) == BIN_SIZE && BIN_SIZE == HEAP_ID_BYTES, "");
 
 /* Blocks of one slab of another heap's, on their way: one chain, given back at once. */

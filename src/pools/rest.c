@@ -230,7 +230,7 @@ void rest_calm(heap *h, bin *b)
     if (now)
         budget_renew(&h->rest, now);
     bin_rests(h, b);
-    b->pace = (uint8_t)(b->pace - (b->pace > 0));
+    b->pace = pace_less(b->pace);
     if (b->limit > pm_classes[b->klass].limit)
         bin_limit_set(b, size_max(b->limit / 2, pm_classes[b->klass].limit));
     bin_sweep(h, b, now);
