@@ -77,7 +77,7 @@ static NOINLINE void heap_tick(heap *h)
         heap_shed(h);
     h->spare_idle = true;
     depot_purge(false);
-    heaps_visit_one(h);
+    heaps_visit(h);
     if (pm_storer)
         pm_storer->tick();
 }

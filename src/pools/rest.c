@@ -17,7 +17,7 @@
 #define THIN_LEAST (4 * MIB) /* of the process, below which it does not matter */
 #define RENEW_MOST 10000u /* ms after which both begin anew, where the purge delay is longer, or never ends */
 #define REST_SLABS 8    /* that give pages back at one look */
-#define REST_SWEEP 512  /* slabs that a nearly idle thread looks at */
+#define REST_SWEEP 512  /* slabs that a nearly idle thread looks at, or another one at its heap */
 
 /* ---- pages between blocks in use ---- */
 
@@ -57,14 +57,15 @@ PEEKS size_t slab_give_pages(slab *s)
     return slab_purge(s, c);
 }
 
-/* Pages between its blocks go back. */
-static void slab_trim(slab *s, uint32_t now)
+/* Pages between its blocks go back. `mine`: by the heap's thread. */
+static void slab_trim(slab *s, uint32_t now, bool mine)
 {
     const size_class *c = &pm_classes[s->klass];
     if (c->reserved || s->trimmed || !depot_purges(now))
         return;
-    slab_gather(s, c, true);
-    slab_look_set(s, c);
+    slab_gather(s, c, mine);
+    if (mine)
+        slab_look_set(s, c);
     slab_give_pages(s);
 }
 
@@ -93,7 +94,7 @@ static void slab_thins(heap *h, slab *s)
     if (h->rest.thinned >= THIN_BLOCKS || slab_out(s) - slab_returned(s) > slab_few(c) || LOAD(&pm_depot.touched) < THIN_LEAST)
         return;
     h->rest.thinned += THIN_CALLS + (uint32_t)slab_chained(s, c);
-    slab_trim(s, (uint32_t)os_now_ms());
+    slab_trim(s, (uint32_t)os_now_ms(), true);
     PROBE(slab_thins, s->klass, s);
 }
 
@@ -207,21 +208,30 @@ static bool slab_rests(slab *s, uint32_t now)
     return now - s->since >= pm_config.purge_delay;
 }
 
-/* Slabs whose last blocks came from several sides at once may have become empty unnoticed. */
-static void bin_sweep(heap *h, bin *b, uint32_t now)
+/* Slabs whose last blocks came from several sides at once may have become empty unnoticed; and with a clock, those at rest: how many, at
+ * most REST_SLABS. *left: slabs that may be looked at. */
+static int bin_sweep(heap *h, bin *b, uint32_t now, int *left, bool mine)
 {
     slab *s = b->partial;
     int rested = 0;
-    for (int n = now ? REST_SWEEP : DOWN_SWEEP; s && n > 0 && rested < REST_SLABS; n--) {
+    for (; s && *left > 0 && rested < REST_SLABS; --*left) {
         slab *next = s->next == b->partial ? NULL : s->next;
         if (slab_is_home(s)) {
             slab_emptied(h, s);
         } else if (now && slab_rests(s, now)) {
-            slab_trim(s, now);
+            slab_trim(s, now, mine);
             rested++;
         }
         s = next;
     }
+    return rested;
+}
+
+void rest_visited(heap *h, uint32_t now)
+{
+    int rested = 0, left = REST_SWEEP;
+    for (unsigned n = classes_count(), i = 0; i < n && rested < REST_SLABS; i++)
+        rested += bin_sweep(h, &h->bins[(now + i) % n], now, &left, h->state == HEAP_IDLE);
 }
 
 void rest_calm(heap *h, bin *b)
@@ -233,7 +243,7 @@ void rest_calm(heap *h, bin *b)
     b->pace = pace_less(b->pace);
     if (b->limit > pm_classes[b->klass].limit)
         bin_limit_set(b, size_max(b->limit / 2, pm_classes[b->klass].limit));
-    bin_sweep(h, b, now);
+    bin_sweep(h, b, now, &(int){now ? REST_SWEEP : DOWN_SWEEP}, true);
 }
 
 void rest_sample(heap *h)

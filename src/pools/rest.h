@@ -10,6 +10,8 @@ void rest_calm(heap *h, bin *b);     /* now and then: blocks and pages at rest g
 /* CALM fills since the last one. A heap that came down keeps nothing at hand until its thread is busy again: where that is nearly idle, each
  * of its mallocs is on a slow path, and so brings it to the two above. */
 void rest_sample(heap *h);
+/* With the lock, by another thread: pages of slabs at rest, since h's own may sleep over them. */
+void rest_visited(heap *h, uint32_t now);
 /* With the lock, by any thread. Pages of a slab of h without a block in use go back; bytes of those. */
 size_t slab_give_pages(slab *s);
 

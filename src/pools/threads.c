@@ -258,14 +258,22 @@ slab *heaps_obtain(heap *mine, unsigned klass)
     return s;
 }
 
-void heaps_visit_one(heap *mine)
+/* As many as milliseconds have passed, one at least. What they are told of is looked at, and pages at rest. */
+void heaps_visit(heap *mine)
 {
+    static uint32_t last;
     registry *r = &pm_registry;
     if (!os_lock_try(&r->lock))
         return;
-    heap *h = registry_visit();
-    if (h != mine)
-        heap_strip(h, VISIT_SLABS);
+    uint32_t now = (uint32_t)os_now_ms(), ms = now - last;
+    last = now;
+    for (uint32_t i = 0; i < size_min(size_max(ms, 1), VISITS / 2) && i < r->count; i++) {
+        heap *h = registry_visit();
+        if (h == mine || !heap_strip(h, VISIT_SLABS) || ms == 0 || !heap_lock_try(h))
+            continue;
+        rest_visited(h, now);
+        heap_unlock(h);
+    }
     os_lock_give(&r->lock);
 }
 

@@ -34,9 +34,9 @@ INLINE void slab_disown(slab *s) /* a guest's slab may go to the depot */
     s->state = SLAB_USED;
     STORE(&s->pool, NULL);
 }
-/* Now and then, on a slow path: one other heap's inbox is taken in and its empty slabs go to the depot, so that an
- * owner that sleeps does not hold memory for ever. */
-void heaps_visit_one(heap *mine);
+/* Now and then, on a slow path: another heap's inbox is taken in, its empty slabs go to the depot, and pages of those at rest go back, so
+ * that an owner that sleeps does not hold memory for ever. */
+void heaps_visit(heap *mine);
 /* The same for every heap that is not locked, and all that its inbox tells of, or nobody has noticed. O(heaps + slabs). */
 void heaps_trim(heap *mine);
 /* Pages without a block in use, of slabs of heaps that are not locked, go back. Bytes of those. O(slabs + blocks in use). */
