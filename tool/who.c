@@ -19,6 +19,7 @@
 #define REMARKS 8
 
 typedef struct wish {
+    const char *name;       /* of the command: who, leaks */
     pid_t pid;              /* 0: a command is run */
     char **command;
     double seconds;
@@ -147,7 +148,7 @@ static void remarks_make(const watch *w, char (*texts)[200], const char **list)
 
 static int file_error(const wish *w, const char *path)
 {
-    fprintf(stderr, "poolmalloc: %s: %s: %s\n", w->leaks ? "leaks" : "who", path, strerror(errno));
+    fprintf(stderr, "poolmalloc: %s: %s: %s\n", w->name, path, strerror(errno));
     return EXIT_NOT_SO;
 }
 
@@ -258,12 +259,19 @@ static int command_status(const watch *w, const traced *t, int shown)
     return w->w->leaks && w->w->status && w->look.total.samples > 0 ? w->w->status : t->status;
 }
 
+static int never_seen(const wish *w, const traced *t)
+{
+    if (t->status != EXIT_CANNOT_RUN && t->status != EXIT_NOT_FOUND)
+        fprintf(stderr, "poolmalloc: %s: '%s' %s\n", w->name, w->command[0],
+                t->stops ? "ended without pools (a static or privileged program?)" : "ended before it could be looked at");
+    return t->status ? t->status : EXIT_NOT_SO;
+}
+
 static int who_command_run(const wish *wanted)
 {
     static watch w;
     static traced t;
     char rate[24];
-    const char *name = wanted->leaks ? "leaks" : "who";
     traced_state state;
     bool end_seen = false;
     w.w = wanted;
@@ -281,14 +289,10 @@ static int who_command_run(const wish *wanted)
                 leaks_find(t.pid, &w.held, &w.look, &w.sampler);
         }
     }
-    if (!w.open) {
-        if (t.status != EXIT_CANNOT_RUN && t.status != EXIT_NOT_FOUND)
-            fprintf(stderr, "poolmalloc: %s: '%s' %s\n", name, wanted->command[0],
-                    t.stops ? "ended without pools (a static or privileged program?)" : "ended before it could be looked at");
-        return t.status ? t.status : EXIT_NOT_SO;
-    }
+    if (!w.open)
+        return never_seen(wanted, &t);
     if (!end_seen)
-        fprintf(stderr, "poolmalloc: %s: ptrace is not allowed here: this is the last look before the end\n", name);
+        fprintf(stderr, "poolmalloc: %s: ptrace is not allowed here: this is the last look before the end\n", wanted->name);
     int status = command_status(&w, &t, show(&w));
     watch_close(&w);
     return status;
@@ -339,8 +343,8 @@ static void help_leaks(void)
 
 static int wrong(const wish *w, const char *what, const char *argument)
 {
-    fprintf(stderr, "poolmalloc: %s: '%s' %s\n", w->leaks ? "leaks" : "who", argument, what);
-    return usage_error(w->leaks ? "leaks" : "who");
+    fprintf(stderr, "poolmalloc: %s: '%s' %s\n", w->name, argument, what);
+    return usage_error(w->name);
 }
 
 /* NULL: fine; else what is wrong with it. */
@@ -398,7 +402,7 @@ static int options_take(wish *w, int argc, char **argv)
             exit(0);
         }
         if (o == '?')
-            return option_error(w->leaks ? "leaks" : "who", argv, options);
+            return option_error(w->name, argv, options);
         if (o == 1) { /* an argument */
             if (w->pid || w->leaks)
                 return wrong(w, w->pid ? "is one argument too many" : "comes before --", value);
@@ -430,20 +434,20 @@ static int command(wish *w, int argc, char **argv)
     if (w->pid && (w->leaks || w->peak))
         return wrong(w, "is of a command", w->leaks ? "leaks" : "--at-peak");
     if (!w->command && !w->pid) {
-        fprintf(stderr, "poolmalloc: %s: no %s is given\n", w->leaks ? "leaks" : "who", w->leaks ? "command" : "process id or command");
-        return usage_error(w->leaks ? "leaks" : "who");
+        fprintf(stderr, "poolmalloc: %s: no %s is given\n", w->name, w->leaks ? "command" : "process id or command");
+        return usage_error(w->name);
     }
     return w->command ? who_command_run(w) : who_process(w);
 }
 
 int who_command(int argc, char **argv)
 {
-    wish w = {.seconds = SECONDS, .rate = WHO_RATE, .least = 1};
+    wish w = {.name = "who", .seconds = SECONDS, .rate = WHO_RATE, .least = 1};
     return command(&w, argc, argv);
 }
 
 int leaks_command(int argc, char **argv)
 {
-    wish w = {.rate = KIB, .least = 1, .leaks = true};
+    wish w = {.name = "leaks", .rate = KIB, .least = 1, .leaks = true};
     return command(&w, argc, argv);
 }
