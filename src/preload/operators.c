@@ -138,7 +138,8 @@ void delete_single(void *p) ALIAS_OF(ours_delete);
 
 INLINE bool delete_is_replaced(void) { return delete_single != ours_delete; }
 
-/* Tags come in a further register, which is not looked at; sizes and alignments are the hardened library's alone. All forms go to the plain one, which may be the program's own, but for those of aligned blocks: these come from the same pools and next
+/* Tags come in a further register, which is not looked at; sizes and alignments are the hardened library's alone. All forms go to
+ * the plain one, which may be the program's own, but for those of aligned blocks: these come from the same pools and next
  * allocator, and go past it. */
 #define OPERATOR_DELETE(name, symbol, call, said, ...)                                                                 \
     PM_EXPORT void name(__VA_ARGS__) __asm__(symbol);                                                                  \
