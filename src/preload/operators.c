@@ -34,13 +34,17 @@ static void *shared_operator(const char *name)
     return f;
 }
 
+static COLD void *runtime_function(const char *name, const void *caller)
+{
+    void *f = callers_operator(name, caller);
+    return f ? f : shared_operator(name);
+}
+
 /* The C++ runtime's own operator, to which a failing one hands over: it knows new_handler and bad_alloc. Never another
  * malloc library's. NULL: there is none, and the nothrow forms need none to say so. */
 static COLD void *runtime_operator(const char *name, const void *caller)
 {
-    void *f = callers_operator(name, caller);
-    if (!f)
-        f = shared_operator(name);
+    void *f = runtime_function(name, caller);
     if (!f && !strrchr(name, 'K')) /* const, in what is mangled: std::nothrow_t */
         report_abort("%s: out of memory, and no C++ runtime to say so", name);
     return f;
@@ -74,8 +78,8 @@ static COLD void *new_after_handler(size_t size, size_t align, made how, const v
 {
     void (*(*handler)(void))(void), (*handle)(void);
     void *p = NULL;
-    *(void **)&handler = runtime_operator("_ZSt15get_new_handlerv", caller);
-    while (!p && (handle = handler()) != NULL) {
+    *(void **)&handler = runtime_function("_ZSt15get_new_handlerv", caller);
+    while (!p && handler && (handle = handler()) != NULL) {
         handle();
         p = allocate_aligned(size, size_max(align, QUANTUM), how, caller);
     }
