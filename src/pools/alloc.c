@@ -183,7 +183,7 @@ static block *fill_surplus(heap *h, unsigned klass)
     if (size < SURPLUS_LEAST || PM_HARDENED)
         return NULL;
     for (unsigned c = class_above(klass); c != CLASS_NONE && 3 * (size_t)LOAD(&pm_classes[c].size) <= 4 * size; c = class_above(c))
-        if (bin_has_surplus(&h->bins[c]) && (!LOAD(&pm_classes_aligned) || class_lies(&pm_classes[c]) >= class_lies(&pm_classes[klass])))
+        if (h->bins[c].partial && bin_has_surplus(&h->bins[c]) && (!LOAD(&pm_classes_aligned) || class_lies(&pm_classes[c]) >= class_lies(&pm_classes[klass])))
             return heap_fill(h, &h->bins[c]);
     return NULL;
 }
