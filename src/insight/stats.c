@@ -130,16 +130,6 @@ static PEEKS size_t kept_bytes(const kept_bins *k)
     return bytes;
 }
 
-static PEEKS size_t shared_bytes(const shared_bins *k)
-{
-    size_t bytes = 0;
-    for (unsigned c = 0; c < KEPT_BINS; c++) {
-        int32_t n = LOAD(&k->bin[c].blocks);
-        bytes += n > 0 ? (size_t)n * kept_size(c) : 0;
-    }
-    return bytes;
-}
-
 /* Blocks in its runs: on their way to other heaps' slabs. */
 static PEEKS size_t heap_runs(const view *v, const heap *h, pm_stats *s)
 {
@@ -387,7 +377,7 @@ static PEEKS void depot_add(const view *v, pm_stats *s)
     s->reserved_bytes = r->blocks.size + r->records.size + r->free_bits.size + r->heaps.size;
     s->committed_bytes = LOAD(&d->touched) + v->slab_count * (sizeof(slab) + SLAB_BITS_STEP) + d->heap_bytes;
     s->resident_bytes = view_resident(v, 0, v->slab_count);
-    s->kept_bytes += shared_bytes(v->shared);
+    s->kept_bytes += LOAD(&v->shared->bytes) > 0 ? (size_t)LOAD(&v->shared->bytes) : 0;
     s->empty_slabs = d->dirty.count + d->broken.count + d->whole.count * UNIT_SLABS;
     s->purged_slabs = d->clean.count;
     s->purges = d->purges;

@@ -43,6 +43,7 @@ typedef struct shared_bin {
 typedef struct shared_bins {
     shared_bin bin[KEPT_BINS + 1]; /* the last one never has a limit */
     uint64_t looked;               /* ms: when the last look began */
+    int64_t bytes;                 /* of all `blocks` */
     uint32_t at;                   /* the next bin to look at; KEPT_BINS or more: when the delay is over */
 } shared_bins;
 

@@ -38,8 +38,12 @@ static int64_t allow(int64_t bytes) { return __atomic_add_fetch(&allowed, bytes,
 static int64_t held_bytes(const kept_bins *k)
 {
     int64_t bytes = 0;
-    for (unsigned c = 0; c < KEPT_BINS; c++)
-        bytes += (k->bin[c].limit - k->bin[c].room) * (int64_t)kept_size(c);
+    for (unsigned c = 0; c < KEPT_BINS; c += 8) {
+        int32_t eighths = 0; /* of that doubling: see kept_size */
+        for (unsigned i = 0; i < 8; i++)
+            eighths += (k->bin[c + i].limit - k->bin[c + i].room) * (int32_t)(i + 9);
+        bytes += (int64_t)eighths << (KEPT_SHIFT - 3 + c / 8);
+    }
     return bytes;
 }
 
@@ -389,7 +393,7 @@ static bool give_shared(kept_bins *k, unsigned c, block *p)
 {
     kept_bin *b = &k->bin[c];
     bin_check(b, p);
-    if (come_down(k))
+    if ((b->limit > 0 || LOAD(&pm_shared.bin[c].limit) > 0) && come_down(k))
         bins_fall(b, c);
     b->given = (uint8_t)(b->given + (b->given < UINT8_MAX));
     if (shared_put(c, p))

@@ -51,32 +51,35 @@ static block *list_pop(block **list)
 
 static int32_t add(int32_t *to, int32_t n) { return __atomic_add_fetch(to, n, __ATOMIC_RELAXED); }
 
+static void blocks_add(unsigned c, int32_t n)
+{
+    add(&pm_shared.bin[c].blocks, n);
+    __atomic_add_fetch(&pm_shared.bytes, n * (int64_t)kept_size(c), __ATOMIC_RELAXED);
+}
+
 bool shared_put(unsigned c, block *p)
 {
     shared_bin *b = &pm_shared.bin[c];
     if (LOAD(&b->blocks) >= LOAD(&b->limit))
-        return false;
-    if (add(&b->blocks, 1) > LOAD(&b->limit)) {
-        add(&b->blocks, -1);
-        return false;
-    }
+        return false; /* or a few more, if threads come at once */
+    blocks_add(c, 1);
     list_push(&b->fresh, p);
     return true;
 }
 
-static block *bin_pop(shared_bin *b)
+static block *bin_pop(unsigned c)
 {
-    block *p = list_pop(&b->fresh);
-    p = p ? p : list_pop(&b->old);
+    block *p = list_pop(&pm_shared.bin[c].fresh);
+    p = p ? p : list_pop(&pm_shared.bin[c].old);
     if (p)
-        add(&b->blocks, -1);
+        blocks_add(c, -1);
     return p;
 }
 
 block *shared_take(unsigned c)
 {
-    block *p = bin_pop(&pm_shared.bin[c]);
-    return p ? p : bin_pop(&pm_shared.bin[c + 1]);
+    block *p = bin_pop(c);
+    return p ? p : bin_pop(c + 1);
 }
 
 void shared_raise(unsigned c) { add(&pm_shared.bin[c].limit, 1); }
@@ -84,7 +87,7 @@ void shared_raise(unsigned c) { add(&pm_shared.bin[c].limit, 1); }
 void shared_admit(unsigned c, block *p)
 {
     shared_raise(c);
-    add(&pm_shared.bin[c].blocks, 1);
+    blocks_add(c, 1);
     list_push(&pm_shared.bin[c].fresh, p);
 }
 
@@ -110,10 +113,10 @@ static int32_t list_move(block **from, block **to)
     return n;
 }
 
-static uint32_t bin_lower(shared_bin *b, int32_t gone, int32_t unused)
+static uint32_t bin_lower(unsigned c, int32_t gone, int32_t unused)
 {
-    add(&b->blocks, -gone);
-    add(&b->limit, -gone - unused);
+    blocks_add(c, -gone);
+    add(&pm_shared.bin[c].limit, -gone - unused);
     return (uint32_t)(gone + unused);
 }
 
@@ -130,7 +133,7 @@ uint32_t shared_look(unsigned c, block **to)
     int32_t gone = list_move(&b->old, to);
     list_return(&b->old, list_take(&b->fresh));
     STORE(&b->given, 0);
-    return bin_lower(b, gone, quiet ? (bin_room(b) + 1) / 2 : 0);
+    return bin_lower(c, gone, quiet ? (bin_room(b) + 1) / 2 : 0);
 }
 
 uint32_t shared_empty(unsigned c, block **to)
@@ -138,13 +141,5 @@ uint32_t shared_empty(unsigned c, block **to)
     shared_bin *b = &pm_shared.bin[c];
     int32_t gone = list_move(&b->old, to) + list_move(&b->fresh, to);
     STORE(&b->given, 0);
-    return bin_lower(b, gone, bin_room(b));
-}
-
-int64_t shared_bytes(void)
-{
-    int64_t bytes = 0;
-    for (unsigned c = 0; c < KEPT_BINS; c++)
-        bytes += LOAD(&pm_shared.bin[c].blocks) * (int64_t)kept_size(c);
-    return bytes;
+    return bin_lower(c, gone, bin_room(b));
 }

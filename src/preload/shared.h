@@ -26,6 +26,6 @@ void shared_raise(unsigned c);  /* one block more may be kept */
 /* Blocks that go back are linked into `to`; how many fewer the bin may keep. */
 uint32_t shared_look(unsigned c, block **to);  /* what was not needed since the last look, and half of the room where nothing went by */
 uint32_t shared_empty(unsigned c, block **to); /* all of it */
-int64_t shared_bytes(void);                    /* at hand */
+INLINE int64_t shared_bytes(void) { return LOAD(&pm_shared.bytes); } /* at hand */
 
 #endif
