@@ -57,16 +57,17 @@ PEEKS size_t slab_give_pages(slab *s)
     return slab_purge(s, c);
 }
 
-/* Pages between its blocks go back. `mine`: by the heap's thread. */
-static void slab_trim(slab *s, uint32_t now, bool mine)
+/* Pages between its blocks go back; false: they may not. `mine`: by the heap's thread. */
+static bool slab_trim(slab *s, uint32_t now, bool mine)
 {
     const size_class *c = &pm_classes[s->klass];
     if (c->reserved || s->trimmed || !depot_purges(now))
-        return;
+        return false;
     slab_gather(s, c, mine);
     if (mine)
         slab_look_set(s, c);
     slab_give_pages(s);
+    return s->trimmed;
 }
 
 /* ---- what giving back may cost in a purge delay ---- */
@@ -208,30 +209,32 @@ static bool slab_rests(slab *s, uint32_t now)
     return now - s->since >= pm_config.purge_delay;
 }
 
-/* Slabs whose last blocks came from several sides at once may have become empty unnoticed; and with a clock, those at rest: how many, at
- * most REST_SLABS. *left: slabs that may be looked at. */
-static int bin_sweep(heap *h, bin *b, uint32_t now, int *left, bool mine)
+typedef struct sweep {
+    uint32_t now; /* 0: nobody looks for slabs at rest */
+    int looks;    /* slabs that may be looked at */
+    int rests;    /* of them at rest, whose pages may go */
+    bool mine;    /* by the heap's thread, or it has none */
+} sweep;
+
+/* Slabs whose last blocks came from several sides at once may have become empty unnoticed; and those at rest. */
+static void bin_sweep(heap *h, bin *b, sweep *w)
 {
-    slab *s = b->partial;
-    int rested = 0;
-    for (; s && *left > 0 && rested < REST_SLABS; --*left) {
-        slab *next = s->next == b->partial ? NULL : s->next;
+    for (slab *s = b->partial, *next; s && w->looks > 0 && w->rests > 0; w->looks--, s = next) {
+        next = s->next == b->partial ? NULL : s->next;
         if (slab_is_home(s)) {
             slab_emptied(h, s);
-        } else if (now && slab_rests(s, now)) {
-            slab_trim(s, now, mine);
-            rested++;
+        } else if (w->now && slab_rests(s, w->now)) {
+            w->rests -= slab_trim(s, w->now, w->mine);
         }
-        s = next;
     }
-    return rested;
 }
 
+/* One slab, since h's own thread may be waiting. */
 void rest_visited(heap *h, uint32_t now)
 {
-    int rested = 0, left = REST_SWEEP;
-    for (unsigned n = classes_count(), i = 0; i < n && rested < REST_SLABS; i++)
-        rested += bin_sweep(h, &h->bins[(now + i) % n], now, &left, h->state == HEAP_IDLE);
+    sweep w = {now, REST_SWEEP, 1, h->state == HEAP_IDLE};
+    for (unsigned n = classes_count(), i = 0; i < n && w.rests > 0; i++)
+        bin_sweep(h, &h->bins[(now + i) % n], &w);
 }
 
 void rest_calm(heap *h, bin *b)
@@ -243,7 +246,7 @@ void rest_calm(heap *h, bin *b)
     b->pace = pace_less(b->pace);
     if (b->limit > pm_classes[b->klass].limit)
         bin_limit_set(b, size_max(b->limit / 2, pm_classes[b->klass].limit));
-    bin_sweep(h, b, now, &(int){now ? REST_SWEEP : DOWN_SWEEP}, true);
+    bin_sweep(h, b, &(sweep){now, now ? REST_SWEEP : DOWN_SWEEP, REST_SLABS, true});
 }
 
 void rest_sample(heap *h)
