@@ -183,7 +183,8 @@ static void write_text_heaps(text *t, const view *v)
         text_add(t, "and %u heaps more\n", lines - HEAP_LINES);
 }
 
-static void write_text(text *t, const view *v, const pm_stats *s)
+/* Its sizes in words are no part of the frame of other formats. */
+static NOINLINE void write_text(text *t, const view *v, const pm_stats *s)
 {
     text_add(t, "%s, process %u, next allocator %s%s\n", v->title ? v->title : "poolmalloc " PM_VERSION, v->pid, v->next,
              v->say ? "" : "; all sizes in bytes");
