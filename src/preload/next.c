@@ -136,13 +136,13 @@ static memalign_like *memalign_stand_in(void)
  * others, which may abort there, are made ready by a mallopt of 0. */
 static void next_make_ready(const next_allocator *n)
 {
-    int (*mallopt)(int, int) = NULL;
+    int (*tune)(int, int) = NULL;
     if (strncmp(library_name, "libc.so", 7) == 0)
         n->malloc(SIZE_MAX);
     else
-        *(void **)&mallopt = next_function("mallopt");
-    if (mallopt)
-        mallopt(0, 0);
+        *(void **)&tune = next_function("mallopt");
+    if (tune)
+        tune(0, 0);
 }
 
 /* dlsym gives object pointers; POSIX lets them be functions. */

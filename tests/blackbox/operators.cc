@@ -159,6 +159,10 @@ void memory_fill()
 template <class New, class Delete> void room_is_used(New make, Delete release)
 {
     memory_fill();
+    if (held_count == sizeof held / sizeof *held) { // an emulator without the limit
+        handler_makes_room();
+        return;
+    }
     void *p = make();
     CHECK(p != nullptr && handler_calls == 1);
     release(p);

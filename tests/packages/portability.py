@@ -13,12 +13,12 @@ BLACKBOX = ["errors", "sizes", "zeroing", "reallocs", "libc_callers", "operators
             "atfork_handlers 20", "explicit_pools use", "explicit_pools misuse", "free_only", "first_call malloc thread",
             "first_call operator_new early"]
 CXX = {"operators", "operators_replaced"}
-UNIT = ["config", "explicit", "tune", "cxx", "cxx_embedded", "pool_model 50 500"]
+UNIT = ["config", "explicit", "tune", "pool_model 50 500"]
 GLIBC = {"errors"} # memalign rounds alignments up in glibc alone
 # qemu answers mincore for pages of 4 KiB, whatever pages it promised: what counts resident pages runs with these alone
-UNIT_COUNTING = ["pools", "stats", "model 200000", "model 20000 check"]
-# The size of qemu's own memory is not the program's, and it adds a line of its own to an abort's.
-QEMU_CANNOT = {"tsd_late", "explicit_pools misuse"}
+UNIT_COUNTING = ["cxx", "cxx_embedded", "pools", "stats", "model 200000", "model 20000 check"]
+# The size of qemu's own memory is not the program's, and it adds a line of its own to an abort's. glibc's own success sets errno there.
+QEMU_CANNOT = {"errors", "tsd_late", "explicit_pools misuse"}
 failed = []
 
 
@@ -48,7 +48,7 @@ def aarch64():
     folder = SOURCE / "build-aarch64"
     build(folder, f"-DCMAKE_TOOLCHAIN_FILE={SOURCE}/cmake/aarch64-linux-gnu.cmake", "-DPOOLMALLOC_TESTS=ON")
     for page in (4096, 16384, 65536):
-        qemu = ["qemu-aarch64", "-p", str(page)]
+        qemu = ["qemu-aarch64", "-cpu", "cortex-a57", "-p", str(page)]  # without SVE, whose loads qemu 7.2 faults where pages are larger
         for test in UNIT + (UNIT_COUNTING if page == 4096 else []):
             check(f"aarch64, {page // 1024} KiB: unit_{test}", *qemu, *(folder / f"unit_{test}").__str__().split())
         for test in BLACKBOX:
