@@ -59,7 +59,8 @@ static int findings_print(const findings *f, const char *what)
 /* As execvp finds it; NULL: nowhere. */
 static char *program_path(const char *command)
 {
-    char *list = strdup(getenv("PATH") ? getenv("PATH") : "/usr/bin:/bin"), *rest = list, *folder, *path = NULL;
+    const char *set = getenv("PATH");
+    char *list = need(strdup(set ? set : "/usr/bin:/bin")), *rest = list, *folder, *path = NULL;
     if (strchr(command, '/'))
         path = access(command, X_OK) == 0 ? strdup(command) : NULL;
     else

@@ -54,7 +54,7 @@ static const char *file_at(const objects *o, uintptr_t address)
 static bool is_ours(const char *path) { return strstr(path, "libpoolmalloc") != NULL; }
 
 /* Which file's `name` the object that begins with this mapping calls; "" when it calls none, or has not looked it up yet. */
-static const char *function_used(const objects *o, const object *first, const char *name, pid_t pid)
+static const char *slot_file(const objects *o, const object *first, const char *name, pid_t pid)
 {
     elf_file e;
     uintptr_t target = 0;
@@ -64,6 +64,20 @@ static const char *function_used(const objects *o, const object *first, const ch
         return "";
     const char *file = file_at(o, target);
     return strcmp(file, first->path) == 0 ? "" : file; /* its own lazy stub, or its own function */
+}
+
+/* The same, by way of a program's stub: where one at a fixed address takes the address of `name`, all others call that. */
+static const char *function_used(const objects *o, const object *first, const char *name, pid_t pid)
+{
+    elf_file e;
+    const char *file = slot_file(o, first, name, pid);
+    bool stub = *file && elf_open(&e, file) && elf_find(&e, name) == SYMBOL_WANTED;
+    if (*file)
+        elf_close(&e);
+    for (size_t i = 0; stub && i < o->count; i++)
+        if (strcmp(o->at[i].path, file) == 0)
+            return slot_file(o, &o->at[i], name, pid);
+    return file;
 }
 
 static void objects_examine(findings *f, const objects *o, pid_t pid)

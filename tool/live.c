@@ -44,7 +44,7 @@ static live_result parts_read(pid_t pid, const part *parts, size_t count)
             const part *p = &parts[done + i];
             local[i] = (struct iovec){p->to, p->bytes};
             remote[i] = (struct iovec){(void *)(uintptr_t)p->from, p->bytes};
-            bytes += p->bytes;
+            bytes += p->bytes; /* NOLINT: n is no more than there are */
         }
         errno = 0;
         if (process_vm_readv(pid, local, n, remote, n, 0) != (ssize_t)bytes)
@@ -104,7 +104,7 @@ const char *live_explain(live_result result)
         [LIVE_NO_POOLS] = "runs without poolmalloc",
         [LIVE_EMPTY] = "has no memory of its own (it has ended, or is the kernel's)",
         [LIVE_STARTING] = "has no pools yet, or could not make any",
-        [LIVE_OTHER] = "runs another version of poolmalloc than this tool, " PM_VERSION ", can read",
+        [LIVE_OTHER] = ("runs another version of poolmalloc than this tool, " PM_VERSION ", can read"),
         [LIVE_CHANGED] = "ended, or ran another program, while it was being read",
         [LIVE_NO_MEMORY] = "no memory for a copy of its bookkeeping",
         [LIVE_DAMAGED] = "has samples that make no sense: something has written over them",

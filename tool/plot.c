@@ -91,7 +91,8 @@ bool record_append(FILE *file, const pm_stats *s)
             continue;
         memcpy(name, row->name, sizeof name);
         for (char *c = name; *c; c++)
-            *c = *c == '"' ? '\'' : *c;
+            if (*c == '"')
+                *c = '\'';
         fprintf(file, "%lld.%03ld,%zu,%zu,%zu,%zu,%zu,\"%s\"\n", (long long)now.tv_sec, now.tv_nsec / 1000000, row->block_size,
                 row->slabs, row->capacity, row->used, row->resident_bytes, name);
     }

@@ -196,7 +196,10 @@ static int config_command(int argc, char **argv)
     if (argc == 3 && strcmp(argv[1], "--learned") == 0)
         return config_learned(argv + 2);
     if (argc > 1) {
-        fprintf(stderr, "poolmalloc: config: takes no argument '%s'\n", argv[1]);
+        if (strcmp(argv[1], "--learned") == 0)
+            fprintf(stderr, "poolmalloc: config: --learned takes one process\n");
+        else
+            fprintf(stderr, "poolmalloc: config: takes no argument '%s'\n", argv[1]);
         return usage_error("config");
     }
     config_default(&c);

@@ -125,7 +125,8 @@ static bool record_damaged(const sampler *s, const char *at, size_t which, const
 {
     who_sample now;
     uint64_t began = 0;
-    return place_stands(s, at, which) && heads_read(s, at, &which, 1, &now) == LIVE_FOUND && memcmp(&now, r, sizeof now) == 0 &&
+    return place_stands(s, at, which) && heads_read(s, at, &which, 1, &now) == LIVE_FOUND &&
+           memcmp(&now, r, sizeof now) == 0 && /* NOLINT: both are copies of the same bytes */
            live_read(s->pid, at + offsetof(who_table, began), &began, sizeof began) == LIVE_FOUND && began == s->table.began;
 }
 

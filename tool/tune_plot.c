@@ -63,7 +63,7 @@ static void draw_axes(FILE *svg, const axes *a)
         svg_text(svg, x_of(a, x), BOTTOM + 20, "middle", label);
     }
     svg_line(svg, LEFT, BOTTOM, RIGHT, BOTTOM, "#444");
-    svg_text(svg, (LEFT + RIGHT) / 2, BOTTOM + 45, "middle", "request size, bytes (logarithmic)");
+    svg_text(svg, (LEFT + RIGHT) / 2.0, BOTTOM + 45, "middle", "request size, bytes (logarithmic)");
     fprintf(svg, "<g transform='translate(28 %d) rotate(-90)'>", (TOP + BOTTOM) / 2);
     snprintf(label, sizeof label, "live at the peak, %s", a->unit_name);
     svg_text(svg, 0, 0, "middle", label);

@@ -442,12 +442,12 @@ static int command(wish *w, int argc, char **argv)
 
 int who_command(int argc, char **argv)
 {
-    wish w = {.name = "who", .seconds = SECONDS, .rate = WHO_RATE, .least = 1};
+    static wish w = {.name = "who", .seconds = SECONDS, .rate = WHO_RATE, .least = 1};
     return command(&w, argc, argv);
 }
 
 int leaks_command(int argc, char **argv)
 {
-    wish w = {.name = "leaks", .rate = KIB, .least = 1, .leaks = true};
+    static wish w = {.name = "leaks", .rate = KIB, .least = 1, .leaks = true};
     return command(&w, argc, argv);
 }

@@ -31,7 +31,7 @@ static COLD void __attribute__((noreturn)) stop(const slab *s, const void *p, co
     misuse_abort(&m);
 }
 
-static COLD void link_stop(const block *from, const block *to)
+static COLD void __attribute__((noreturn)) link_stop(const block *from, const block *to)
 {
     stop(from ? slab_of(from) : NULL, from ? from : to, from ? WRITTEN : LED, from ? BLOCK_FREED : BLOCK_UNKNOWN);
 }

@@ -66,9 +66,8 @@ INLINE void *new_aligned(size_t size, size_t align, maker by)
 {
     if (!is_power_of_two(align))
         return NULL;
-    made how = made_aligned(by, align);
-    align = size_max(align, QUANTUM);
-    return PM_HARDENED ? allocate_aligned(size, align, how, CALLER) : memalign(align, size);
+    size_t least = size_max(align, QUANTUM);
+    return PM_HARDENED ? allocate_aligned(size, least, made_aligned(by, align), CALLER) : memalign(least, size);
 }
 typedef const void *nothrow_tag;
 

@@ -97,6 +97,12 @@ class Doctor(Case):
             self.assertIn("set: POOLMALLOC_PURGE_DELAY=5", result.stdout)
         self.assertRegex(self.doctor("--", "python3", "-c", "import time; time.sleep(2)").stdout, "PYTHONMALLOC=malloc gives them to the pools")
 
+    def test_by_way_of_the_program(self): # its stub is what malloc's address is, for the libraries too
+        program = self.stays("fixed", "-no-pie", "-fno-pie", declarations="void *volatile kept[2];", before="kept[0] = malloc; kept[1] = free;")
+        result = self.doctor(self.start(program).pid)
+        self.assertRegex(result.stdout, r"ok +(\d+) of \1 objects that call malloc call the pools'\n(.*\n)*in force: yes\n$")
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+
     def test_static(self):
         self.assert_not("static", "--", self.stays("static", "-static"))
 
