@@ -78,7 +78,7 @@ static COLD void *new_after_handler(size_t size, size_t align, made how, const v
     void (*(*handler)(void))(void), (*handle)(void);
     void *p = NULL;
     *(void **)&handler = runtime_function("_ZSt15get_new_handlerv", caller);
-    while (!p && handler && (handle = handler()) != NULL) {
+    while (PM_HARDENED && !p && handler && (handle = handler()) != NULL) {
         handle();
         p = allocate_aligned(size, size_max(align, QUANTUM), how, caller);
     }
