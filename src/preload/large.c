@@ -98,18 +98,6 @@ static size_t list_give(block *p)
     return bytes;
 }
 
-/* All that is in the list goes to another one, aside. */
-static unsigned list_move(block **from, block **to)
-{
-    unsigned n = 0;
-    for (block *p = list_take(from), *next; p; p = next, n++) {
-        next = p->next;
-        p->next = *to;
-        *to = p;
-    }
-    return n;
-}
-
 /* The limit falls by what other threads took, who lowered `allowed` for it. */
 static void bin_settle(kept_bin *b) { b->limit = (uint8_t)(b->limit - __atomic_exchange_n(&b->taken, 0, __ATOMIC_RELAXED)); }
 
@@ -145,8 +133,7 @@ static void bin_empty(kept_bin *b, unsigned c, block **to)
 /* By any thread: the heap's own may be using it meanwhile. */
 static unsigned bin_rob(kept_bin *b, unsigned c, block **to)
 {
-    unsigned n = LOAD(&b->old) ? list_move(&b->old, to) : 0;
-    n += LOAD(&b->fresh) ? list_move(&b->fresh, to) : 0;
+    unsigned n = list_move(&b->old, to) + list_move(&b->fresh, to);
     if (n > 0) {
         __atomic_add_fetch(&b->taken, (uint16_t)n, __ATOMIC_RELAXED);
         allow(-(int64_t)(n * kept_size(c)));
@@ -299,11 +286,11 @@ NOINLINE void *large_tick(void *p)
 /* ---- misses ---- */
 
 /* The C library lets each mapped block that is freed, wanted again or not, raise the size from which it maps, and keeps twice that much at
- * the top of its heap for good. Here only those raise it that were wanted again. */
+ * the top of its heap for good. Here only those raise it that were wanted again; where nothing is kept, nobody would see which were. */
 static void map_from(size_t bytes)
 {
     static size_t from;
-    if (bytes <= LOAD(&from) || pm_config.purge_delay == DELAY_NEVER)
+    if (!keeping || bytes <= LOAD(&from) || pm_config.purge_delay == DELAY_NEVER)
         return;
     STORE(&from, bytes);
     next_map_from(size_min(bytes, MAPPED_MOST));

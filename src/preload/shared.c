@@ -1,9 +1,8 @@
 /* shared.c: See shared.h. */
 #include "preload/shared.h"
 
-#define GIVEN_MOST 64 /* remembered: a burst that nobody regrets is forgotten with the next look */
-
-#define LIMIT_MOST (1 << 14) /* blocks of one bin; in a list that is longer, one was freed twice */
+#define REGRETS_MOST 64 /* remembered: a burst that nobody regrets is forgotten with the next look */
+#define LIST_MOST (1 << 14) /* blocks of a list; where there are more, one was freed twice */
 
 void large_twice(const void *p)
 {
@@ -13,10 +12,23 @@ void large_twice(const void *p)
 /* The last block of a list that is not empty. */
 static block *list_last(block *p)
 {
-    for (int32_t n = 0; p->next; p = p->next)
-        if (++n > LIMIT_MOST)
+    for (unsigned n = 0; p->next; p = p->next)
+        if (++n > LIST_MOST)
             large_twice(p);
     return p;
+}
+
+unsigned list_move(block **from, block **to)
+{
+    unsigned n = 0;
+    for (block *p = LOAD(from) ? list_take(from) : NULL, *next; p; p = next) {
+        next = p->next;
+        p->next = *to;
+        *to = p;
+        if (++n > LIST_MOST)
+            large_twice(p);
+    }
+    return n;
 }
 
 /* What others put there meanwhile goes in front, so that only that is walked. */
@@ -93,25 +105,11 @@ void shared_admit(unsigned c, block *p)
 
 void shared_given(unsigned c)
 {
-    if (LOAD(&pm_shared.bin[c].given) < GIVEN_MOST)
+    if (LOAD(&pm_shared.bin[c].given) < REGRETS_MOST)
         add(&pm_shared.bin[c].given, 1);
 }
 
 bool shared_regret(unsigned c) { return LOAD(&pm_shared.bin[c].given) > 0 && add(&pm_shared.bin[c].given, -1) >= 0; }
-
-/* All of `from` goes to `to`. */
-static int32_t list_move(block **from, block **to)
-{
-    int32_t n = 0;
-    for (block *p = LOAD(from) ? list_take(from) : NULL, *next; p; p = next) {
-        next = p->next;
-        p->next = *to;
-        *to = p;
-        if (++n > LIMIT_MOST)
-            large_twice(p);
-    }
-    return n;
-}
 
 static uint32_t bin_lower(unsigned c, int32_t gone, int32_t unused)
 {
@@ -130,7 +128,7 @@ uint32_t shared_look(unsigned c, block **to)
 {
     shared_bin *b = &pm_shared.bin[c];
     bool quiet = !LOAD(&b->fresh) && LOAD(&b->given) <= 0;
-    int32_t gone = list_move(&b->old, to);
+    int32_t gone = (int32_t)list_move(&b->old, to);
     list_return(&b->old, list_take(&b->fresh));
     STORE(&b->given, 0);
     return bin_lower(c, gone, quiet ? (bin_room(b) + 1) / 2 : 0);
@@ -139,7 +137,7 @@ uint32_t shared_look(unsigned c, block **to)
 uint32_t shared_empty(unsigned c, block **to)
 {
     shared_bin *b = &pm_shared.bin[c];
-    int32_t gone = list_move(&b->old, to) + list_move(&b->fresh, to);
+    int32_t gone = (int32_t)(list_move(&b->old, to) + list_move(&b->fresh, to));
     STORE(&b->given, 0);
     return bin_lower(c, gone, bin_room(b));
 }

@@ -13,6 +13,8 @@
 
 INLINE block *list_take(block **list) { return __atomic_exchange_n(list, NULL, __ATOMIC_ACQUIRE); }
 
+/* All that is in the list goes to another one, aside; how many. */
+unsigned list_move(block **from, block **to);
 void large_twice(const void *p) __attribute__((noreturn, cold)); /* freed again: a report, abort */
 
 bool shared_put(unsigned c, block *p);   /* false: no room; c below KEPT_BINS, as everywhere here */

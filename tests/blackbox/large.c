@@ -5,6 +5,7 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "check.h"
@@ -189,11 +190,42 @@ static void use_after_free_faults(void)
 }
 
 /* With the C library behind us. The argument says that it is another one. */
+static long page_faults(void)
+{
+    struct rusage used;
+    CHECK(getrusage(RUSAGE_SELF, &used) == 0);
+    return used.ru_minflt;
+}
+
+/* A buffer that is made over and over costs its pages once or a few times: it is kept at hand by us, or at the top of the C library's
+ * heap. In a child, so that nothing else is there. */
+static void made_over_and_over(void)
+{
+    enum { TIMES = 200, BYTES_EACH = 1000000 };
+    int status;
+    pid_t child = fork();
+    if (child == 0) {
+        char *volatile small = malloc(100); /* so that the thread has a heap in all modes */
+        free(small);
+        long before = page_faults();
+        for (int i = 0; i < TIMES; i++) {
+            char *volatile p = malloc(BYTES_EACH);
+            CHECK(p != NULL);
+            memset(p, 1, BYTES_EACH);
+            free(p);
+        }
+        CHECKF(page_faults() - before < TIMES / 10 * (BYTES_EACH >> 12), "%ld page faults", page_faults() - before);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
 int main(int argc, char **argv)
 {
     (void)argv;
     for (size_t i = 0; i < LIVE; i++)
         pthread_mutex_init(&locks[i], NULL);
+    made_over_and_over();
     if (argc == 1 && !getenv("POOLMALLOC_PURGE_DELAY") && !getenv("POOLMALLOC_LIMIT"))
         buffers_go_back(getenv("MALLOC_ARENA_MAX"));
     if (argc == 1) {
