@@ -59,7 +59,7 @@ static heap *heap_claim(void)
     heap *h = heap_find();
     if (h) {
         h->state = HEAP_LIVE;
-        h->epoch = r->epoch;
+        STORE(&h->epoch, r->epoch); /* a fork that waits may look */
         h->thread = r->process == os_pid() ? os_thread() : THREAD_UNKNOWN;
     }
     os_lock_give(&r->lock);
