@@ -162,7 +162,7 @@ PM_EXPORT void free_aligned_sized(void *p, size_t align, size_t size)
     release_given(p, giving_aligned(CALL_FREE_SIZED, align), size);
 }
 
-#define CALLOC_KEPT (256 * KIB) /* beyond, fresh memory is cheaper than making it zero */
+#define CALLOC_KEPT (2 * MIB) /* beyond, most leave some of it alone, which fresh memory does not pay for */
 
 /* ---- calloc ---- */
 

@@ -74,6 +74,8 @@ void *next_function(const char *name)
 
 bool pm_next_tuned;
 
+#define TRIMMED_FROM (4 * MIB) /* twice the threshold, as the C library does, or four times up to this */
+
 /* Bound at load, since dlsym takes a lock that a fork may find held. */
 extern int __libc_mallopt(int, int) __attribute__((weak));
 
@@ -83,7 +85,7 @@ void next_map_from(size_t bytes)
     if (LOAD(&pm_next_tuned) || f < library_low || f >= library_high)
         return;
     __libc_mallopt(M_MMAP_THRESHOLD, (int)bytes);
-    __libc_mallopt(M_TRIM_THRESHOLD, (int)(2 * bytes));
+    __libc_mallopt(M_TRIM_THRESHOLD, (int)size_max(2 * bytes, size_min(4 * bytes, TRIMMED_FROM)));
 }
 
 /* ---- stand-ins for what a library lacks ---- */
