@@ -275,6 +275,8 @@ static void fork_child(void)
     r->epoch++;
     r->process = os_pid();
     os_forked();
+    if (pm_storer)
+        pm_storer->forked();
     r->forked = r->count;
     recount_due = true;
     if (heap_is_real(h)) {

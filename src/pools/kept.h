@@ -9,11 +9,29 @@
 #define KEPT_BINS 80  /* eight to a doubling, up to 32 MiB: beyond, the C library maps each block by itself */
 extern unsigned pm_kept_bins; /* that are looked at: KEPT_BINS, or 0 while sizes are hidden */
 
+/* A block of the next allocator's as it is at hand. While it is, and as long as nobody writes there after it has gone back, it says so. */
+typedef struct kept_block {
+    uint32_t here; /* the address */
+    uint32_t mark; /* KEPT_HERE; KEPT_GONE: it has gone back; else it was taken */
+    struct kept_block *next;
+} kept_block;
+
+#define KEPT_HERE 0x9e3779b9u
+#define KEPT_GONE 0x9e3779bau
+/* The program may write what it likes: first a hint, by one byte. */
+INLINE bool kept_hints(const kept_block *p) { return p->mark >> 24 == KEPT_HERE >> 24; }
+INLINE bool kept_says(const kept_block *p, uint32_t mark) { return p->mark == mark && p->here == (uint32_t)(uintptr_t)p; }
+INLINE void kept_say(kept_block *p, uint32_t mark)
+{
+    p->here = (uint32_t)(uintptr_t)p;
+    p->mark = mark;
+}
+
 /* Blocks of at least kept_size. 0 <= room <= limit. The lists are linked by next; each is taken whole, by exchange, so that another
  * thread can do it; all else is its thread's. */
 typedef struct kept_bin {
-    block *fresh;   /* freed since the last look */
-    block *old;     /* at hand since before that, and not needed since */
+    kept_block *fresh; /* freed since the last look */
+    kept_block *old;   /* at hand since before that, and not needed since */
     int16_t room;   /* limit less the blocks that came in and were not taken by the thread */
     uint16_t taken; /* blocks that other threads took from the lists; atomic */
     uint8_t limit;  /* blocks that may be at hand */
@@ -33,9 +51,9 @@ typedef struct kept_bins {
 
 /* Blocks that any thread may take. Both lists are taken whole; who took more than one block puts the rest back. */
 typedef struct shared_bin {
-    block *fresh;   /* freed since the last look */
-    block *old;     /* at hand since before that */
-    int32_t blocks; /* in the lists, or just on their way to or from one; after a fork perhaps more */
+    kept_block *fresh; /* freed since the last look */
+    kept_block *old;   /* at hand since before that */
+    int32_t blocks; /* in the lists, or just on their way to or from one */
     int32_t limit;  /* blocks that may be at hand */
     int32_t given;  /* blocks given back since the last look: so many misses are regrets */
 } __attribute__((aligned(64))) shared_bin; /* all of it atomic */

@@ -23,6 +23,7 @@ typedef struct storer {
     void (*tick)(void);   /* now and then, on a slow path */
     void (*idle)(heap *h); /* the calling thread, whose heap this is, ends or rests */
     size_t (*trim)(void); /* everything goes back; bytes of that */
+    void (*forked)(void); /* in a child, by its one thread */
 } storer;
 
 extern const storer *pm_storer; /* NULL: there is none; set before the first heap exists */

@@ -24,6 +24,20 @@ static size_t size_untold(void *p)
     return 0;
 }
 
+/* At hand, or gone back: then its end may not be there any more where the next allocator looks for it, which is to see for itself. */
+static COLD size_t size_if_kept(kept_block *p)
+{
+    if (kept_says(p, KEPT_HERE))
+        kept_freed(p);
+    return kept_says(p, KEPT_GONE) ? 0 : pm_next.malloc_usable_size(p);
+}
+
+static size_t size_told(void *given)
+{
+    kept_block *p = given;
+    return UNLIKELY(kept_hints(p)) ? size_if_kept(p) : pm_next.malloc_usable_size(p);
+}
+
 size_t (*pm_large_size)(void *) = size_untold;
 
 size_t large_round(size_t size)
@@ -68,28 +82,31 @@ static bool allow_block(const kept_bins *here, unsigned c)
     return false;
 }
 
-static void out_add(size_t usable, int64_t sign)
+static bool out_add(size_t usable, int64_t sign)
 {
-    if (large_class_held(usable) < KEPT_BINS)
+    bool large = large_class_held(usable) < KEPT_BINS;
+    if (large)
         __atomic_add_fetch(&out, sign * (int64_t)usable, __ATOMIC_RELAXED);
+    return large;
 }
 
-void *large_got(void *p)
+void *large_got(void *given)
 {
-    if (p && keeping)
-        out_add(pm_large_size(p), 1);
-    return p;
+    kept_block *p = given;
+    if (p && keeping && out_add(pm_next.malloc_usable_size(p), 1) && kept_says(p, KEPT_GONE))
+        p->mark = 0; /* where one begins that had gone back */
+    return given;
 }
 
 void large_gone(size_t usable) { out_add(usable, -1); }
 
 /* ---- what goes back ---- */
 
-static size_t list_give(block *p)
+static size_t list_give(kept_block *p)
 {
     size_t bytes = 0;
-    for (block *next; p; p = next) {
-        size_t usable = pm_large_size(p);
+    for (kept_block *next; p; p = next) {
+        size_t usable = pm_next.malloc_usable_size(p);
         next = p->next;
         large_gone(usable);
         pm_next.free(p);
@@ -98,11 +115,18 @@ static size_t list_give(block *p)
     return bytes;
 }
 
-/* The limit falls by what other threads took, who lowered `allowed` for it. */
-static void bin_settle(kept_bin *b) { b->limit = (uint8_t)(b->limit - __atomic_exchange_n(&b->taken, 0, __ATOMIC_RELAXED)); }
+/* The limit falls by what other threads took, who lowered `allowed` for it; or bin_lower did so too, between their two steps. */
+static void bin_settle(kept_bin *b, unsigned c)
+{
+    unsigned taken = __atomic_exchange_n(&b->taken, 0, __ATOMIC_RELAXED), had = taken < b->limit ? taken : b->limit;
+    b->limit = (uint8_t)(b->limit - had);
+    b->room = (int16_t)(b->room < b->limit ? b->room : b->limit);
+    allow((int64_t)((taken - had) * kept_size(c)));
+}
 
 static void bin_lower(kept_bin *b, unsigned c, unsigned blocks)
 {
+    blocks = blocks < b->limit ? blocks : b->limit;
     b->limit = (uint8_t)(b->limit - blocks);
     b->given = 0;
     allow(-(int64_t)(blocks * kept_size(c)));
@@ -110,28 +134,32 @@ static void bin_lower(kept_bin *b, unsigned c, unsigned blocks)
 
 /* What was not needed since the last look goes, and half of the room where nothing went by; what came in since is what the next look
  * is about. By the heap's thread, as the next one. */
-static unsigned bin_look(kept_bin *b, unsigned c, block **to)
+static unsigned bin_look(kept_bin *b, unsigned c, kept_block **to)
 {
-    unsigned n = list_move(&b->old, to), unused = LOAD(&b->fresh) || b->given > 0 ? 0 : (unsigned)(b->room + 1) / 2;
+    bin_settle(b, c);
+    unsigned n = list_move(&b->old, to), unused = 0;
     list_put(&b->old, list_take(&b->fresh));
-    bin_settle(b);
+    if (!LOAD(&b->old)) {
+        b->room = n ? b->room : b->limit; /* a fork or a handler may have lost some */
+        unused = b->given ? 0 : (unsigned)(b->room + 1) / 2;
+    }
     b->room = (int16_t)(b->room - (int)unused);
     bin_lower(b, c, n + unused);
     return n;
 }
 
 /* All of it goes. After a fork there may be less than was counted. */
-static void bin_empty(kept_bin *b, unsigned c, block **to)
+static void bin_empty(kept_bin *b, unsigned c, kept_block **to)
 {
     list_move(&b->old, to);
     list_move(&b->fresh, to);
-    bin_settle(b);
+    bin_settle(b, c);
     b->room = 0;
     bin_lower(b, c, b->limit);
 }
 
 /* By any thread: the heap's own may be using it meanwhile. */
-static unsigned bin_rob(kept_bin *b, unsigned c, block **to)
+static unsigned bin_rob(kept_bin *b, unsigned c, kept_block **to)
 {
     unsigned n = list_move(&b->old, to) + list_move(&b->fresh, to);
     if (n > 0) {
@@ -145,7 +173,7 @@ static void shared_lower(unsigned c, uint32_t blocks) { allow(-(int64_t)(blocks 
 
 static size_t shared_give(void)
 {
-    block *all = NULL;
+    kept_block *all = NULL;
     for (unsigned c = 0; c < KEPT_BINS; c++)
         shared_lower(c, shared_empty(c, &all));
     return list_give(all);
@@ -159,11 +187,11 @@ static bool come_down(const kept_bins *here)
 }
 
 /* What one thread had at hand is for all, as long as there is room. */
-static void bin_share(unsigned c, block *p, int64_t *room)
+static void bin_share(unsigned c, kept_block *p, int64_t *room)
 {
-    block *back = NULL;
+    kept_block *back = NULL;
     int64_t size = (int64_t)kept_size(c);
-    for (block *next; p; p = next) {
+    for (kept_block *next; p; p = next) {
         next = p->next;
         if (size <= *room) {
             *room -= size;
@@ -181,7 +209,7 @@ static void idle(heap *h)
 {
     int64_t room = (int64_t)ALLOWED_LEAST - shared_bytes();
     for (unsigned c = 0; c < KEPT_BINS; c++) {
-        block *all = NULL;
+        kept_block *all = NULL;
         bin_empty(&h->kept.bin[c], c, &all);
         bin_share(c, all, &room);
     }
@@ -191,7 +219,7 @@ static void idle(heap *h)
 
 static size_t trim(void)
 {
-    block *all = NULL;
+    kept_block *all = NULL;
     size_t bytes = shared_give();
     for (uint32_t i = 0, n = LOAD(&pm_registry.count); i < n; i++)
         for (unsigned c = 0; c < KEPT_BINS; c++)
@@ -204,7 +232,7 @@ static size_t trim(void)
 /* From where the last look ended, until enough has come together. */
 static void look_here(kept_bins *k, uint64_t now)
 {
-    block *old = NULL;
+    kept_block *old = NULL;
     if (k->at == 0) {
         if (now - k->looked < pm_config.purge_delay)
             return;
@@ -221,7 +249,7 @@ static void look_here(kept_bins *k, uint64_t now)
 /* Each bin by one thread. */
 static void look_shared(uint64_t now)
 {
-    block *old = NULL;
+    kept_block *old = NULL;
     if (LOAD(&pm_shared.at) >= KEPT_BINS) {
         if (now - LOAD(&pm_shared.looked) < pm_config.purge_delay)
             return;
@@ -247,7 +275,7 @@ static void look_elsewhere(uint64_t now)
     static uint32_t cursor;
     heap *h = registry_heap(__atomic_fetch_add(&cursor, 1, __ATOMIC_RELAXED) % LOAD(&pm_registry.count));
     kept_bins *k = &h->kept;
-    block *old = NULL;
+    kept_block *old = NULL;
     uint32_t seen = last_seen(k);
     if (h == my_heap)
         return;
@@ -286,14 +314,21 @@ NOINLINE void *large_tick(void *p)
 /* ---- misses ---- */
 
 /* The C library lets each mapped block that is freed, wanted again or not, raise the size from which it maps, and keeps twice that much at
- * the top of its heap for good. Here only those raise it that were wanted again; where nothing is kept, nobody would see which were. */
+ * the top of its heap for good. Here only those raise it that were wanted again; where nothing is kept, nobody would see which were.
+ * The C library locks a heap for it: a signal handler that comes in between would wait for itself, and leaves it to the next miss. */
 static void map_from(size_t bytes)
 {
     static size_t from;
-    if (!keeping || bytes <= LOAD(&from) || pm_config.purge_delay == DELAY_NEVER)
+    static uint32_t tuner; /* fork generation + 1 while a thread is at it */
+    uint32_t other = LOAD(&tuner), mine = LOAD(&pm_registry.epoch) + 1;
+    if (!keeping || bytes <= LOAD(&from) || pm_config.purge_delay == DELAY_NEVER || other == mine ||
+        !__atomic_compare_exchange_n(&tuner, &other, mine, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
         return;
-    STORE(&from, bytes);
-    next_map_from(size_min(bytes, MAPPED_MOST));
+    if (bytes > LOAD(&from)) {
+        next_map_from(size_min(bytes, MAPPED_MOST));
+        STORE(&from, bytes);
+    }
+    __atomic_store_n(&tuner, 0, __ATOMIC_RELEASE);
 }
 
 /* A block that this thread gave away is wanted again. */
@@ -308,9 +343,9 @@ static void bin_learn(const kept_bins *k, kept_bin *b, unsigned c)
 }
 
 /* Nothing is at hand here: is it elsewhere, and who should have kept it? */
-static block *shared_more(const kept_bins *k, kept_bin *b, unsigned c)
+static kept_block *shared_more(const kept_bins *k, kept_bin *b, unsigned c)
 {
-    block *p = shared_take(c);
+    kept_block *p = shared_take(c);
     bool mine = b->given > 0, again = mine || (!p && shared_regret(c));
     if (!p)
         map_from(again ? kept_size(c + 1) : MAPPED_LEAST);
@@ -334,40 +369,16 @@ void *large_more(size_t size)
     for (kept_bin *from = b; from < b + 2; from++)
         if (LOAD(&from->old) && !LOAD(&from->fresh)) {
             list_put(&from->fresh, list_take(&from->old));
-            void *p = kept_bin_take(from);
+            kept_block *p = kept_bin_take(from);
             list_put(&from->old, list_take(&from->fresh));
-            return p;
+            return !p || kept_hand_out(p) ? p : kept_wrong(p);
         }
     return shared_more(&h->kept, b, c);
 }
 
-/* p is freed: is it in the list already; or is that a circle? By the heap's thread. */
-static void list_check(block **list, const block *p)
-{
-    block *first = LOAD(list) ? list_take(list) : NULL;
-    unsigned n = 0;
-    for (const block *q = first; q; q = q->next)
-        if (q == p || ++n > 2 * LIMIT_MOST)
-            large_twice(q);
-    if (first)
-        list_put(list, first);
-}
-
-static void bin_check(kept_bin *b, const block *p)
-{
-    list_check(&b->fresh, p);
-    list_check(&b->old, p);
-}
-
-void large_check(void)
-{
-    for (unsigned c = 0; keeping && heap_is_real(my_heap) && c < KEPT_BINS; c++)
-        bin_check(&my_heap->kept.bin[c], NULL);
-}
-
 static void bins_fall(kept_bin *b, unsigned c)
 {
-    block *all = NULL;
+    kept_block *all = NULL;
     bin_empty(b, c, &all);
     shared_lower(c, shared_empty(c, &all));
     if (all)
@@ -376,10 +387,9 @@ static void bins_fall(kept_bin *b, unsigned c)
 }
 
 /* Where no bin of this heap keeps it. */
-static bool give_shared(kept_bins *k, unsigned c, block *p)
+static bool give_shared(kept_bins *k, unsigned c, kept_block *p)
 {
     kept_bin *b = &k->bin[c];
-    bin_check(b, p);
     if ((b->limit > 0 || LOAD(&pm_shared.bin[c].limit) > 0) && come_down(k))
         bins_fall(b, c);
     b->given = (uint8_t)(b->given + (b->given < UINT8_MAX));
@@ -389,24 +399,27 @@ static bool give_shared(kept_bins *k, unsigned c, block *p)
     return false;
 }
 
-void large_give(void *p)
+void large_give(void *given)
 {
+    kept_block *p = given;
     size_t usable = pm_large_size(p);
     unsigned c = large_class_held(usable);
     heap *h = c < LOAD(&pm_kept_bins) ? thread_heap() : NULL;
     if (h && give_shared(&h->kept, c, p))
         return;
+    if (c < KEPT_BINS)
+        kept_say(p, KEPT_GONE);
     large_gone(usable);
     pm_next.free(p);
 }
 
 void large_init(void)
 {
-    static const storer here = {tick, idle, trim};
+    static const storer here = {tick, idle, trim, shared_forked};
     keeping = !PM_HARDENED && pm_pools_ready && !pm_every_call_slow && !pm_watching && !pm_config.guard && !pm_config.limit &&
               pm_config.purge_delay > 0 && pm_next.malloc_usable_size;
     if (!keeping)
         return;
-    pm_large_size = pm_next.malloc_usable_size;
+    pm_large_size = size_told;
     pm_storer = &here;
 }

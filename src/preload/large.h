@@ -6,6 +6,8 @@
  * goes back, and the allowance with it. So a program that frees once, or for good, frees to the next allocator, and its
  * uses after free are caught as they would be without us.
  *
+ * A block at hand bears a mark (kept.h), by which a second free of it is told.
+ *
  * A signal handler that comes between the two stores of a take or put, and frees a block of that size itself, loses it. */
 #ifndef PM_LARGE_H
 #define PM_LARGE_H
@@ -14,7 +16,7 @@
 #include "preload/next.h"
 #include "preload/shared.h"
 
-/* What the next allocator says that a block holds; 0 of all blocks where nothing is kept. */
+/* What the next allocator says that a block holds which the program gives back; 0 of all blocks where nothing is kept. */
 extern size_t (*pm_large_size)(void *) __attribute__((visibility("hidden")));
 
 void large_init(void);                   /* the next allocator is found, the settings are read */
@@ -23,7 +25,6 @@ void *large_more(size_t size);           /* another block at hand than large_tak
 void large_give(void *p);                /* to the next allocator: there is no room for it */
 void *large_got(void *p);                /* counts a block that the next allocator gave, in whatever way; p may be NULL */
 void large_gone(size_t usable);          /* … and one that it has got back, or made another one of */
-void large_check(void);                  /* at the end of a program: the same, of all that the thread has at hand */
 /* Looks at what is old, here and elsewhere; returns p; keeps errno. */
 void *large_tick(void *p) __attribute__((returns_nonnull));
 
@@ -42,7 +43,7 @@ INLINE unsigned large_class(size_t size)
 }
 
 /* By the heap's thread alone. */
-INLINE void list_put(block **list, block *first) { __atomic_store_n(list, first, __ATOMIC_RELEASE); }
+INLINE void list_put(kept_block **list, kept_block *first) { __atomic_store_n(list, first, __ATOMIC_RELEASE); }
 
 /* Its address in a register, where gcc 12 would make it anew for each field. */
 INLINE kept_bin *kept_bin_at(kept_bins *k, unsigned c)
@@ -52,10 +53,10 @@ INLINE kept_bin *kept_bin_at(kept_bins *k, unsigned c)
     return b;
 }
 
-/* By the heap's thread. */
-INLINE block *kept_bin_take(kept_bin *b)
+/* By the heap's thread; to be handed out by kept_hand_out. */
+INLINE kept_block *kept_bin_take(kept_bin *b)
 {
-    block *p = list_take(&b->fresh);
+    kept_block *p = list_take(&b->fresh);
     if (LIKELY(p != NULL)) {
         list_put(&b->fresh, p->next);
         b->room++;
@@ -71,25 +72,26 @@ INLINE void *large_take(size_t size)
         return NULL;
     kept_bins *k = &my_heap->kept;
     kept_bin *b = kept_bin_at(k, c);
-    block *p = kept_bin_take(b);
+    kept_block *p = kept_bin_take(b);
     if (UNLIKELY(!p) && !(p = kept_bin_take(b + 1)))
         return NULL;
+    if (UNLIKELY(!kept_hand_out(p)))
+        return kept_wrong(p);
     return UNLIKELY(--k->until == 0) ? large_tick(p) : p;
 }
 
 /* A block that is freed. False: no room, it is to be given on. */
-INLINE bool large_put(void *p)
+INLINE bool large_put(void *given)
 {
+    kept_block *p = given;
     unsigned c = large_class_held(pm_large_size(p));
     if (UNLIKELY(c >= READ(&pm_kept_bins)))
         return false;
     kept_bin *b = kept_bin_at(&my_heap->kept, c);
     if (UNLIKELY(b->room <= 0))
         return false;
-    block *first = list_take(&b->fresh);
-    if (UNLIKELY(first == p))
-        large_twice(p);
-    ((block *)p)->next = first;
+    kept_say(p, KEPT_HERE);
+    p->next = list_take(&b->fresh);
     list_put(&b->fresh, p);
     b->room--;
     return true;

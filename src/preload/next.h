@@ -15,7 +15,7 @@ typedef struct next_allocator {
 } next_allocator;
 
 /* All NULL until next_find() is done, then constant. */
-extern next_allocator pm_next;
+extern next_allocator pm_next __attribute__((visibility("hidden")));
 
 /* Fills pm_next, and makes it ready for its first call if wanted. False: the process has no other malloc. Calls dlsym: with no lock
  * held. */

@@ -202,7 +202,6 @@ __attribute__((destructor)) static void at_exit(void)
         hardened_check(CALL_EXIT);
     } else if (pm_pools_ready) {
         ending_check();
-        large_check();
     }
     if (pm_pools_ready)
         signal_end(pm_config.stats.signal);

@@ -123,6 +123,18 @@ class Misuse(Case):
             self.assertEqual(result.returncode, -signal.SIGABRT)
             self.assertRegex(result.stderr, r"^poolmalloc: free\(0x[0-9a-f]+\): double free")
 
+    def test_a_large_block_freed_twice(self):
+        for size in (34000, 200000, 4000000):
+            for how, then, told in (("here", "exit", "double free"), ("thread", "exit", "double free"), ("realloc", "exit", "double free"),
+                                    *(("written", then, "freed twice, or written to after") for then in ("malloc", "fork", "trim"))):
+                result = self.run_preloaded("double_free_large", str(size), how, then)
+                self.assertEqual(result.returncode, -signal.SIGABRT, (size, how, then))
+                self.assertRegex(result.stderr, r"^poolmalloc: free\(0x[0-9a-f]+\): " + told)
+
+    def test_a_large_block_freed_twice_that_is_the_next_allocator_s(self):
+        result = self.run_preloaded("double_free_large", "34000", "gone", "exit")
+        self.assertEqual((result.returncode, result.stderr), (-signal.SIGABRT, "double free or corruption (top)\n"))
+
 
 if __name__ == "__main__":
     harness.main()

@@ -44,7 +44,8 @@ static void next_free(void *p)
     free((size_t *)p - 2);
 }
 static size_t mapped_from;
-void next_map_from(size_t bytes) { mapped_from = bytes; }
+static size_t wanted_meanwhile; /* by a handler that comes in between */
+void next_map_from(size_t bytes);
 next_allocator pm_next = {.malloc = next_malloc, .free = next_free, .malloc_usable_size = next_size};
 
 /* ---- malloc and free as malloc.c has them ---- */
@@ -59,6 +60,19 @@ static void give(void *p)
 {
     if (!large_put(p))
         large_give(p);
+}
+
+/* A lock of the C library's is held: nobody comes here again. */
+void next_map_from(size_t bytes)
+{
+    static int inside;
+    assert_int_equal(inside++, 0);
+    if (wanted_meanwhile) {
+        give(take(wanted_meanwhile));
+        give(take(wanted_meanwhile));
+    }
+    mapped_from = bytes;
+    inside--;
 }
 
 static size_t bytes_at_hand(void)
@@ -141,8 +155,10 @@ static void what_is_wanted_again_raises_what_is_mapped(void **state)
     assert_int_equal(mapped_from, 128 * KIB); /* with the first large block */
     give(take(MIB));
     assert_int_equal(mapped_from, 128 * KIB);
+    wanted_meanwhile = 2 * MIB;
     give(take(MIB));
     assert_int_equal(mapped_from, MIB + MIB / 8);
+    wanted_meanwhile = 0;
     give(take(256 * KIB));
     give(take(256 * KIB));
     assert_int_equal(mapped_from, MIB + MIB / 8);
@@ -379,6 +395,47 @@ static void a_child_takes_it_over(void **state)
     pthread_join(t, NULL);
 }
 
+/* A fork comes while another thread has taken a list: the child loses the blocks, but not the room for others. */
+static void a_child_counts_what_is_there(void **state)
+{
+    (void)state;
+    pthread_join(sleeper(&barrier), NULL); /* leaves eight to all threads */
+    kept_block **list = &pm_shared.bin[large_class(SIZE)].fresh, *taken = list_take(list);
+    pid_t child = fork();
+    if (child == 0) {
+        bool none = bytes_at_hand() == 0;
+        size_t held = keep(3);
+        _exit(none && held == 3 * large_round(SIZE) && shared_bytes() == 0 ? 0 : 1);
+    }
+    int status = -1;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    __atomic_store_n(list, taken, __ATOMIC_RELEASE);
+    assert_int_equal(bytes_at_hand(), 8 * large_round(SIZE));
+}
+
+/* What a fork or a handler has lost, and what another thread took between two steps of its own, is room again after a while. */
+static void what_is_lost_is_room_again(void **state)
+{
+    (void)state;
+    kept_bin *b = &thread_heap()->kept.bin[large_class(SIZE)];
+    assert_true(keep(8) > 0);
+    kept_block *lost = list_take(&b->fresh);
+    for (int i = 0; i < 100; i++, now += 600)
+        pm_storer->tick();
+    assert_int_equal(b->limit, 0);
+    assert_int_equal(bytes_at_hand(), 0);
+    b->taken = 8; /* told late */
+    for (int i = 0; i < 100; i++, now += 600)
+        pm_storer->tick();
+    assert_int_equal(b->limit, 0);
+    for (kept_block *next; lost; lost = next) {
+        next = lost->next;
+        kept_hand_out(lost);
+        give(lost);
+    }
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, begin, end)
 
 int main(void)
@@ -389,7 +446,7 @@ int main(void)
         TEST(what_is_wanted_again_raises_what_is_mapped), TEST(sizes_round_up_by_an_eighth), TEST(the_first_free_keeps_nothing),
         TEST(what_is_wanted_again_is_kept), TEST(what_is_kept_is_bounded), TEST(a_fall_leaves_nothing), TEST(what_rests_goes_back), TEST(what_is_used_stays),
         TEST(a_trim_gives_it_back), TEST(a_thread_that_ends_leaves_it_to_the_next), TEST(a_sleeping_thread_is_robbed),
-        TEST(a_child_takes_it_over), TEST(what_others_free_is_kept), TEST(threads_share),
+        TEST(a_child_takes_it_over), TEST(a_child_counts_what_is_there), TEST(what_is_lost_is_room_again), TEST(what_others_free_is_kept), TEST(threads_share),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
