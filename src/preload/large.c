@@ -4,6 +4,7 @@
 #include "ground/config.h"
 #include "ground/os.h"
 #include "pools/threads.h"
+#include "preload/huge.h"
 
 #include <errno.h>
 
@@ -93,9 +94,13 @@ static bool out_add(size_t usable, int64_t sign)
 void *large_got(void *given)
 {
     kept_block *p = given;
-    if (p && keeping && out_add(pm_next.malloc_usable_size(p), 1) && kept_says(p, KEPT_GONE))
+    if (!p || !keeping)
+        return p;
+    size_t usable = pm_next.malloc_usable_size(p);
+    if (out_add(usable, 1) && kept_says(p, KEPT_GONE))
         p->mark = 0; /* where one begins that had gone back */
-    return given;
+    huge_got(p, usable);
+    return p;
 }
 
 void large_gone(size_t usable) { out_add(usable, -1); }
@@ -410,6 +415,7 @@ void large_give(void *given)
     if (c < KEPT_BINS)
         kept_say(p, KEPT_GONE);
     large_gone(usable);
+    huge_gone(p, usable);
     pm_next.free(p);
 }
 

@@ -220,6 +220,52 @@ static void made_over_and_over(void)
     CHECK(waitpid(child, &status, 0) == child && status == 0);
 }
 
+/* 1 or 0: the mapping that p is in was advised to have huge pages; -1: nobody says. */
+static int huge_advised(const void *p)
+{
+    char line[512];
+    FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "r");
+    int advised = -1;
+    bool here = false;
+    if (!f)
+        return -1;
+    fclose(f);
+    CHECK((f = fopen("/proc/self/smaps", "r")) != NULL);
+    while (fgets(line, sizeof line, f)) {
+        unsigned long from, to;
+        if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+            here = (uintptr_t)p >= from && (uintptr_t)p < to;
+        else if (here && strncmp(line, "VmFlags:", 8) == 0)
+            advised = strstr(line, " hg") != NULL;
+    }
+    fclose(f);
+    return advised;
+}
+
+/* Blocks beyond all bins, each a little larger, since the look at what was written depends on where they end. */
+static int huge_after(size_t bytes, bool full)
+{
+    enum { TIMES = 24 };
+    int advised = 0;
+    for (size_t i = 0; i <= TIMES; i++) {
+        size_t size = bytes + i * 300000;
+        char *volatile p = malloc(size);
+        CHECK(p != NULL);
+        advised = huge_advised(p + size / 2);
+        memset(p, 1, full ? size : 1);
+        p[size - 1] = 1;
+        free(p);
+    }
+    return advised;
+}
+
+static void full_blocks_get_huge_pages(void)
+{
+    bool never = getenv("POOLMALLOC_HUGEPAGES") != NULL;
+    CHECK(huge_after((size_t)36 << 20, true) != never);
+    CHECK(huge_after((size_t)70 << 20, false) != 1);
+}
+
 int main(int argc, char **argv)
 {
     (void)argv;
@@ -231,6 +277,8 @@ int main(int argc, char **argv)
     if (argc == 1) {
         use_after_free_faults();
         memory_falls();
+        if (!getenv("POOLMALLOC_PURGE_DELAY") && !getenv("POOLMALLOC_LIMIT"))
+            full_blocks_get_huge_pages();
     }
     edge_stays();
     growth_skips();
