@@ -12,6 +12,7 @@
 #define DOWN_BLOCKS SLAB_BLOCKS_MAX /* the same, where all bins do; the others keep theirs until the next fall */
 #define DOWN_SWEEP 32   /* slabs of a bin that are looked at */
 #define BUSY_MS 4       /* CALM fills of a thread that is down, within this: it is busy again */
+#define FALL_CALLS 128    /* what a fall costs besides, in blocks: a size of few blocks may fall again and again */
 #define FALL_BLOCKS 16384 /* that falls send home within a purge delay: with their refills little beside what a thread can do in it */
 #define THIN_CALLS 32   /* what a slab costs besides, in blocks */
 #define THIN_LEAST (4 * MIB) /* of the process, below which it does not matter */
@@ -175,6 +176,7 @@ static bool bin_pins(bin *b)
 /* What is at hand may be all that keeps slabs. */
 static NOINLINE void fall_end(heap *h, bin *b)
 {
+    h->rest.fell += FALL_CALLS;
     bin_falls(h, b);
     bins_rest(h);
 }
