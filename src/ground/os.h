@@ -14,7 +14,7 @@ typedef struct os_lock {
     uint32_t state;
 } os_lock;
 
-extern uint32_t os_generation; /* a multiple of 4; os_forked changes it, in the child, with one thread */
+extern uint32_t os_generation __attribute__((visibility("hidden"))); /* a multiple of 4; os_forked changes it, in the child, with one thread */
 void os_forked(void);
 
 bool os_lock_inherit(os_lock *l); /* false: it is not a former generation's */

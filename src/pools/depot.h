@@ -32,7 +32,7 @@ typedef struct depot {
     size_t lent;          /* empty slabs that heaps may keep, beyond SPARES each: they count as if they were on a list here */
 } depot;
 
-extern depot pm_depot;
+extern depot pm_depot __attribute__((visibility("hidden")));
 
 /* How many empty slabs a heap keeps: what it wants doubles with each trip to the depot, and falls to 1 with a tick without need; what
  * it may is said at each trip, and never more than a quarter of its slabs. The heap's lock. */

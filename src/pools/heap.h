@@ -200,7 +200,7 @@ INLINE bool heap_lock_try(heap *h)
 }
 
 /* Threads in the midst of a fork: see fork.h. Here because each slow path looks at it. */
-extern uint32_t pm_forking;
+extern uint32_t pm_forking __attribute__((visibility("hidden")));
 bool heap_enter_forking(heap *h); /* h is entered already; false: it is left again */
 
 /* The calling thread begins a slow path: its heap is locked. False: it is on one already, and a signal handler has come in

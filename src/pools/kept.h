@@ -5,9 +5,10 @@
 #include "ground/base.h"
 
 #define KEPT_SHIFT 15 /* bins begin above 32 KiB */
+#define KEPT_STEP (KEPT_SHIFT - 3) /* all bins' sizes are multiples of that */
 #define KEPT_LEAST ((size_t)1 << KEPT_SHIFT)
 #define KEPT_BINS 80  /* eight to a doubling, up to 32 MiB: beyond, the C library maps each block by itself */
-extern unsigned pm_kept_bins; /* that are looked at: KEPT_BINS, or 0 while sizes are hidden */
+extern unsigned pm_kept_bins __attribute__((visibility("hidden"))); /* that are looked at: KEPT_BINS, or 0 while sizes are hidden */
 
 /* A block of the next allocator's as it is at hand. While it is, and as long as nobody writes there after it has gone back, it says so. */
 typedef struct kept_block {
@@ -43,9 +44,11 @@ static_assert(sizeof(kept_bin) == 32, "a shift, and never on two lines");
 typedef struct kept_bins {
     kept_bin bin[KEPT_BINS + 1]; /* the last one never has room: it follows the one before it */
     uint64_t looked;  /* ms: when the last look began */
-    uint64_t seen_at; /* ms: since when other threads have seen the same `seen` here; theirs */
+    uint32_t seen_at; /* ms: since when other threads have seen the same `seen` here; theirs */
     uint32_t seen;
+    uint32_t held;    /* in steps of KEPT_STEP: what was at hand when the last sum was made */
     uint8_t at;       /* the next bin to look at; 0: when the delay is over */
+    uint8_t asked;    /* for what is at hand; a sum is made at 0 and now and then */
     uint8_t until;    /* counts down by one a block; at 0 the clock is looked at */
 } kept_bins;
 
@@ -65,8 +68,8 @@ typedef struct shared_bins {
     uint32_t at;                   /* the next bin to look at; KEPT_BINS or more: when the delay is over */
 } shared_bins;
 
-extern shared_bins pm_shared;
+extern shared_bins pm_shared __attribute__((visibility("hidden")));
 
-INLINE size_t kept_size(unsigned c) { return (size_t)(c % 8 + 9) << (KEPT_SHIFT - 3 + c / 8); }
+INLINE size_t kept_size(unsigned c) { return (size_t)(c % 8 + 9) << (KEPT_STEP + c / 8); }
 
 #endif

@@ -85,7 +85,7 @@ typedef struct region {
     extent blocks, records, free_bits, heaps;
 } region;
 
-extern region pm_region;
+extern region pm_region __attribute__((visibility("hidden")));
 
 /* First bytes of the control page, by which another process finds us. Addresses are of this process. */
 typedef struct control {

@@ -25,7 +25,7 @@ typedef struct registry {
 #define HEAPS_FIRST 2
 #define VISITS 8 /* heaps looked at in one go */
 
-extern registry pm_registry;
+extern registry pm_registry __attribute__((visibility("hidden")));
 
 INLINE heap *registry_heap_of(const registry *r, size_t number)
 {

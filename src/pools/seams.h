@@ -14,7 +14,7 @@ typedef struct guests {
     void (*free)(void *p, slab *s); /* plain free() of a block whose slab is a guest's */
 } guests;
 
-extern const guests *pm_guests; /* NULL: there are none */
+extern const guests *pm_guests __attribute__((visibility("hidden"))); /* NULL: there are none */
 INLINE const guests *guests_here(void) { return __atomic_load_n(&pm_guests, __ATOMIC_ACQUIRE); } /* guests_register releases */
 void guests_register(const guests *g);
 
@@ -26,7 +26,7 @@ typedef struct storer {
     void (*forked)(void); /* in a child, by its one thread */
 } storer;
 
-extern const storer *pm_storer; /* NULL: there is none; set before the first heap exists */
+extern const storer *pm_storer __attribute__((visibility("hidden"))); /* NULL: there is none; set before the first heap exists */
 
 /* Modes that see every call: CHECK, STATS=full, PROFILE. A function that a watcher has no use for is NULL. */
 typedef struct watcher {
@@ -38,7 +38,7 @@ typedef struct watcher {
 
 /* What is watched sends every call down the slow path: no bin ever holds a block, and no slab's owner is anybody's heap. Set
  * before the first heap exists. */
-extern bool pm_every_call_slow;
+extern bool pm_every_call_slow __attribute__((visibility("hidden")));
 
 /* A wish for samples (insight/who.h), which hides the sizes (learn.h): then malloc is watched, and what comes to a slow path of free.
  * Written by the API, and from outside. */

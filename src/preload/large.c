@@ -14,6 +14,7 @@
 #define MAPPED_LEAST (128 * KIB) /* the C library's, to begin with */
 #define MAPPED_MOST (32 * MIB)   /* the same, at most */
 #define GIVEN_MOST 8             /* blocks given back at a look, and the rest of a bin */
+#define HELD_ANSWERS 32          /* to how much is at hand, by one sum over all bins */
 
 static bool keeping; /* constant after start */
 static int64_t out;     /* bytes that the next allocator has given in blocks of these sizes and not got back; atomic, relaxed */
@@ -49,24 +50,31 @@ size_t large_round(size_t size)
 
 static int64_t allow(int64_t bytes) { return __atomic_add_fetch(&allowed, bytes, __ATOMIC_RELAXED); }
 
-/* What is at hand here. */
-static int64_t held_bytes(const kept_bins *k)
+static uint32_t held_sum(const kept_bins *k)
 {
-    int64_t bytes = 0;
+    uint32_t sum = 0;
     for (unsigned c = 0; c < KEPT_BINS; c += 8) {
         int32_t eighths = 0; /* of that doubling: see kept_size */
         for (unsigned i = 0; i < 8; i++)
             eighths += (k->bin[c + i].limit - k->bin[c + i].room) * (int32_t)(i + 9);
-        bytes += (int64_t)eighths << (KEPT_SHIFT - 3 + c / 8);
+        sum += (uint32_t)eighths << c / 8;
     }
-    return bytes;
+    return sum;
+}
+
+/* What is at hand here, or was a few questions ago. By the heap's thread, as those that ask. */
+static int64_t held_bytes(kept_bins *k)
+{
+    if (k->asked++ % HELD_ANSWERS == 0)
+        k->held = held_sum(k);
+    return (int64_t)k->held << KEPT_STEP;
 }
 
 /* What the program has, for all that this thread can see. */
-static int64_t live_bytes(const kept_bins *here) { return LOAD(&out) - held_bytes(here) - shared_bytes(); }
+static int64_t live_bytes(kept_bins *here) { return LOAD(&out) - held_bytes(here) - shared_bytes(); }
 
 /* Room is for what comes and goes: never more than three times what the program has. */
-static int64_t allowed_most(const kept_bins *here)
+static int64_t allowed_most(kept_bins *here)
 {
     int64_t most = 3 * live_bytes(here);
     most = most > (int64_t)ALLOWED_LEAST ? most : (int64_t)ALLOWED_LEAST;
@@ -74,7 +82,7 @@ static int64_t allowed_most(const kept_bins *here)
 }
 
 /* Room for one block more, if there may be. */
-static bool allow_block(const kept_bins *here, unsigned c)
+static bool allow_block(kept_bins *here, unsigned c)
 {
     int64_t size = (int64_t)kept_size(c);
     if (allow(size) <= allowed_most(here))
@@ -185,7 +193,7 @@ static size_t shared_give(void)
 }
 
 /* More is allowed than three times what the program has: it has come down. */
-static bool come_down(const kept_bins *here)
+static bool come_down(kept_bins *here)
 {
     int64_t now = LOAD(&allowed);
     return now > (int64_t)ALLOWED_LEAST && now > allowed_most(here);
@@ -218,6 +226,7 @@ static void idle(heap *h)
         bin_empty(&h->kept.bin[c], c, &all);
         bin_share(c, all, &room);
     }
+    h->kept.asked = 0;
     if (come_down(&h->kept) || live_bytes(&h->kept) <= 0)
         shared_give();
 }
@@ -246,6 +255,7 @@ static void look_here(kept_bins *k, uint64_t now)
     for (unsigned n = 0; k->at < KEPT_BINS && n < GIVEN_MOST; k->at++)
         n += bin_look(&k->bin[k->at], k->at, &old);
     k->at %= KEPT_BINS;
+    k->asked = 0;
     if (old)
         PROBE(large_old, k, old);
     list_give(old);
@@ -286,11 +296,11 @@ static void look_elsewhere(uint64_t now)
         return;
     if (LOAD(&k->seen) != seen) {
         STORE(&k->seen, seen);
-        STORE(&k->seen_at, now);
-    } else if (now - LOAD(&k->seen_at) >= pm_config.purge_delay) {
+        STORE(&k->seen_at, (uint32_t)now);
+    } else if ((uint32_t)now - LOAD(&k->seen_at) >= pm_config.purge_delay) {
         for (unsigned c = 0, n = 0; c < KEPT_BINS && n < GIVEN_MOST; c++)
             n += bin_rob(&k->bin[c], c, &old);
-        STORE(&k->seen_at, now);
+        STORE(&k->seen_at, (uint32_t)now);
         if (old)
             PROBE(large_rob, h->number, old);
         list_give(old);
@@ -337,7 +347,7 @@ static void map_from(size_t bytes)
 }
 
 /* A block that this thread gave away is wanted again. */
-static void bin_learn(const kept_bins *k, kept_bin *b, unsigned c)
+static void bin_learn(kept_bins *k, kept_bin *b, unsigned c)
 {
     b->given--;
     if (b->limit >= LIMIT_MOST || !allow_block(k, c))
@@ -348,7 +358,7 @@ static void bin_learn(const kept_bins *k, kept_bin *b, unsigned c)
 }
 
 /* Nothing is at hand here: is it elsewhere, and who should have kept it? */
-static kept_block *shared_more(const kept_bins *k, kept_bin *b, unsigned c)
+static kept_block *shared_more(kept_bins *k, kept_bin *b, unsigned c)
 {
     kept_block *p = shared_take(c);
     bool mine = b->given > 0, again = mine || (!p && shared_regret(c));
@@ -381,10 +391,11 @@ void *large_more(size_t size)
     return shared_more(&h->kept, b, c);
 }
 
-static void bins_fall(kept_bin *b, unsigned c)
+static void bins_fall(kept_bins *k, unsigned c)
 {
     kept_block *all = NULL;
-    bin_empty(b, c, &all);
+    bin_empty(&k->bin[c], c, &all);
+    k->asked = 0;
     shared_lower(c, shared_empty(c, &all));
     if (all)
         PROBE(large_fall, c, all);
@@ -396,7 +407,7 @@ static bool give_shared(kept_bins *k, unsigned c, kept_block *p)
 {
     kept_bin *b = &k->bin[c];
     if ((b->limit > 0 || LOAD(&pm_shared.bin[c].limit) > 0) && come_down(k))
-        bins_fall(b, c);
+        bins_fall(k, c);
     b->given = (uint8_t)(b->given + (b->given < UINT8_MAX));
     if (shared_put(c, p))
         return true;

@@ -105,8 +105,6 @@ INLINE void *pool_get(unsigned klass, size_t size, bool zeroed)
 NOINLINE static void *malloc_rest(size_t size)
 {
     unsigned klass = class_of(size);
-    if (UNLIKELY(klass == CLASS_NONE) && size > KEPT_LEAST)
-        return malloc_forward(size);
     if (UNLIKELY(!start_done()))
         return boot_or_fail(size);
     if (UNLIKELY(!pm_pools_ready || klass == CLASS_NONE))
@@ -116,6 +114,8 @@ NOINLINE static void *malloc_rest(size_t size)
 
 NOINLINE void *malloc_slow(size_t size)
 {
+    if (size > KEPT_LEAST && class_of(size) == CLASS_NONE)
+        return malloc_forward(size);
     void *p = bin_pop_unwatched(size);
     return p ? p : malloc_rest(size);
 }

@@ -130,6 +130,8 @@ bool shared_put(unsigned c, kept_block *p)
 
 static kept_block *lists_pop(unsigned c)
 {
+    if (LOAD(&pm_shared.bin[c].blocks) <= 0)
+        return NULL; /* or one that just comes */
     uint32_t epoch = LOAD(&pm_registry.epoch);
     kept_block *p = list_pop(&pm_shared.bin[c].fresh);
     p = p ? p : list_pop(&pm_shared.bin[c].old);

@@ -21,9 +21,7 @@ void kept_freed(const kept_block *p) __attribute__((noreturn, cold));
 void *kept_wrong(const kept_block *p) __attribute__((returns_nonnull, cold));
 INLINE bool kept_hand_out(kept_block *p)
 {
-    bool whole = p->mark == KEPT_HERE;
-    p->mark = 0;
-    return whole;
+    return (p->mark ^= KEPT_HERE) == 0; /* one instruction */
 }
 
 bool shared_put(unsigned c, kept_block *p);   /* false: no room; c below KEPT_BINS, as everywhere here */
