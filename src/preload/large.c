@@ -34,9 +34,14 @@ static COLD size_t size_if_kept(kept_block *p)
     return kept_says(p, KEPT_GONE) ? 0 : pm_next.malloc_usable_size(p);
 }
 
+/* The program may have closed the pages that it wholly has: what begins with a page is given on as it is. */
+static bool may_be_closed(const void *p) { return ((uintptr_t)p & 4095) == 0; }
+
 static size_t size_told(void *given)
 {
     kept_block *p = given;
+    if (UNLIKELY(may_be_closed(p)))
+        return 0;
     return UNLIKELY(kept_hints(p)) ? size_if_kept(p) : pm_next.malloc_usable_size(p);
 }
 
@@ -102,7 +107,7 @@ static bool out_add(size_t usable, int64_t sign)
 void *large_got(void *given)
 {
     kept_block *p = given;
-    if (!p || !keeping)
+    if (!p || !keeping || may_be_closed(p))
         return p;
     size_t usable = pm_next.malloc_usable_size(p);
     if (out_add(usable, 1) && kept_says(p, KEPT_GONE))
