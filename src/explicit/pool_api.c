@@ -192,7 +192,7 @@ static uint8_t *name_count(const char *name)
 static bool name_is_taken(const char *name)
 {
     const pm_pool *pool = pm_pools.count <= NAMES_SOUGHT ? pm_pools.first : NULL;
-    while (pool && strcmp(pool->name, name) != 0)
+    while (pool && strncmp(pool->name, name, sizeof pool->name) != 0)
         pool = pool->next;
     return pool || pm_pools.count > NAMES_SOUGHT;
 }
@@ -200,7 +200,7 @@ static bool name_is_taken(const char *name)
 static void name_enter(pm_pool *pool)
 {
     uint8_t *count = name_count(pool->name);
-    bool malloc_s = strncmp(pool->name, "malloc-", 7) == 0 || strcmp(pool->name, "arenas") == 0;
+    bool malloc_s = strncmp(pool->name, "malloc-", 7) == 0 || strncmp(pool->name, "arenas", 7) == 0;
     pool->twin = malloc_s || (*count > 0 && name_is_taken(pool->name));
     pool->number = ++pm_pools.made;
     if (*count < 255)

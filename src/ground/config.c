@@ -28,8 +28,9 @@ static bool bad_set(badness *bad, token what, const char *why)
 
 static bool token_is(token t, const char *word)
 {
-    size_t n = strlen(word);
-    return (size_t)(t.end - t.at) == n && strncmp(t.at, word, n) == 0;
+    for (; t.at < t.end && *t.at == *word; t.at++)
+        word++;
+    return t.at == t.end && !*word;
 }
 
 /* The part of `rest` before the next `separator`; `rest` moves behind it. False at the end of the list. */

@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Guards all below. The file is this process's alone, so a lock that dies with it harms nobody. */
@@ -108,7 +107,9 @@ static uint64_t process_started(uint32_t pid)
     const char *at = strrchr(line, ')');
     for (int field = 2; at && field < 22; field++)
         at = memchr(at + 1, ' ', (size_t)(end - at)); /* and the zero */
-    return at ? strtoull(at, NULL, 10) : 0;
+    const char *to = at ? memchr(at + 1, ' ', (size_t)(end - at)) : NULL;
+    size_t ticks;
+    return to && size_parse(at + 1, to, &ticks) ? ticks : 0;
 }
 
 typedef enum { FILE_EMPTY, FILE_MINE, FILE_LEFT, FILE_TAKEN, FILE_ALIEN } file_owner;

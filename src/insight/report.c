@@ -86,14 +86,14 @@ static int path_stream(const char *path)
 {
     static const char *const folders[] = {"/dev/fd/", "/proc/self/fd/"};
     size_t number;
-    if (!*path || strcmp(path, "/dev/stderr") == 0)
+    if (!*path || strncmp(path, "/dev/stderr", 12) == 0)
         return 2;
     for (int i = 0; i < 2; i++) {
         size_t n = strlen(folders[i]);
         if (strncmp(path, folders[i], n) == 0 && size_parse(path + n, path + strlen(path), &number) && number < INT32_MAX)
             return (int)number;
     }
-    return strcmp(path, "/dev/stdout") == 0 ? 1 : -1;
+    return strncmp(path, "/dev/stdout", 12) == 0 ? 1 : -1;
 }
 
 void report_start(void)

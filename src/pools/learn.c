@@ -14,6 +14,7 @@
 #define CLASS_CLOSED ((uint32_t)1 << 31)
 #define POOL_COST (64 * KIB)       /* for each heap: half-full slabs, and blocks that came and went: measured on random sizes */
 #define SEEN_LEAST 8                /* slabs that an opinion rests on */
+#define SEEN_FROM 4                 /* slabs of a class, of which the first are no sample: small programs touch no page for them */
 #define SEEN_SPREAD 32              /* … on sizes that lie apart */
 #define SIZES_TELL 4                /* sizes of 16 bytes' steps up to a further one: in fewer lies much of anything */
 #define GROWTH_LEAST 12              /* slabs opened, and a quarter of those there are, between two looks at a class */
@@ -208,7 +209,7 @@ void learn_note(slab *s, size_t size, uint32_t heaps)
 {
     size_t at = (size_max(size, 1) + QUANTUM - 1) / QUANTUM; /* of 0 bytes, too, is a block */
     unsigned klass = s->klass;
-    if (!pm_learn.on || s->asked == at || class_at(at) != klass)
+    if (!pm_learn.on || s->asked == at || LOAD(&pm_learn.slabs[klass]) < SEEN_FROM || class_at(at) != klass)
         return;
     held_forget(s);
     held_add(at, 1);

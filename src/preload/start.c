@@ -38,7 +38,12 @@ extern size_t __sanitizer_get_allocated_size(const volatile void *) __attribute_
 
 static bool sanitizer_linked(void) { return __sanitizer_get_allocated_size != NULL; }
 
-static bool begins(const char *line, const char *with) { return strncmp(line, with, strlen(with)) == 0; }
+static bool begins(const char *line, const char *with)
+{
+    for (; *with && *line == *with; with++)
+        line++;
+    return !*with;
+}
 
 /* valgrind's own libraries are preloaded beside us; those of tools that leave malloc alone do not matter. */
 static bool names_tool(const char *preload)
