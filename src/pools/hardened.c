@@ -27,11 +27,8 @@ static_assert(BLOCK_MAX < (size_t)1 << SIZE_BITS && LIVE_BITS < STAMP_BITS, "a s
 
 static uint64_t secret, secret_odd;
 
-INLINE uint64_t key_of(const void *p)
-{
-    uint64_t k = ((uintptr_t)p ^ secret) * secret_odd;
-    return k ^ k >> 32;
-}
+/* The product's lowest four bits are the same for all blocks: they end up highest. */
+INLINE uint64_t key_of(const void *p) { return __builtin_bswap64(((uintptr_t)p ^ secret) * secret_odd); }
 
 INLINE uint64_t tail_live(size_t size, made how) { return (uint64_t)1 << LIVE_BITS | (uint64_t)how << SIZE_BITS | (uint64_t)size; }
 INLINE bool tail_is_live(uint64_t shown) { return shown >> LIVE_BITS == 1; }
@@ -49,10 +46,8 @@ INLINE void tail_busy(uint64_t *at, uint64_t key)
 
 /* ---- what lies before the tail ---- */
 
-/* Between the `size` bytes asked for and the tail of a block of `bytes`. */
-INLINE size_t canary_room(size_t size, size_t bytes) { return bytes - sizeof(uint64_t) - size; }
-
-typedef uint64_t pair __attribute__((vector_size(16), may_alias, aligned(8))); /* one register of every x86-64 and AArch64 */
+/* One register of every x86-64 and AArch64. */
+typedef uint64_t pair __attribute__((vector_size(16), may_alias));
 
 INLINE bool pair_is_zero(pair a) { return (a[0] | a[1]) == 0; }
 INLINE void word_put(char *p, uint64_t word) { memcpy(p, &word, sizeof word); }
@@ -74,69 +69,61 @@ INLINE pair pair_at(const char *p)
     return two;
 }
 
-/* Four words, or up to three, which may meet. */
-INLINE void canary_put(char *p, size_t size, size_t bytes, uint64_t key)
+/* From the end of what was asked for, p, to the tail: four words, or up to three, which may meet. */
+INLINE void canary_put(char *p, const uint64_t *tail, uint64_t key)
 {
-    size_t room = canary_room(size, bytes);
+    ptrdiff_t room = (const char *)tail - p;
     key = ~key | TEXT_NEVER;
-    p += size;
     if (LIKELY(room >= CANARY_MOST)) {
         pair_put(p, key);
         pair_put(p + sizeof(pair), key);
         return;
     }
-    size_t last = (room & ~(size_t)7) - sizeof key;
     word_put(p, key);
-    word_put(p + last / 2 / sizeof key * sizeof key, key);
-    word_put(p + last, key);
+    word_put(p + room / 16 * 8, key); /* of one word or three the middle */
+    word_put(p + room / 8 * 8 - 8, key);
 }
 
-INLINE bool canary_holds(const char *p, size_t size, size_t bytes, uint64_t key)
+/* False too where there is no room for one. */
+INLINE bool canary_holds(const char *p, const uint64_t *tail, uint64_t key)
 {
-    size_t room = canary_room(size, bytes);
+    ptrdiff_t room = (const char *)tail - p;
     key = ~key | TEXT_NEVER;
-    p += size;
     if (LIKELY(room >= CANARY_MOST)) {
         const pair two = {key, key};
         return pair_is_zero((pair_at(p) ^ two) | (pair_at(p + sizeof(pair)) ^ two));
     }
-    size_t last = (room & ~(size_t)7) - sizeof key;
-    return ((word_at(p) ^ key) | (word_at(p + last / 2 / sizeof key * sizeof key) ^ key) | (word_at(p + last) ^ key)) == 0;
+    return LIKELY(room >= 8) &&
+           ((word_at(p) ^ key) | (word_at(p + room / 16 * 8) ^ key) | (word_at(p + room / 8 * 8 - 8) ^ key)) == 0;
 }
 
-/* From a block's beginning to its tail, 24 bytes at least; by 128 bytes, then by 32, of which the last ones may meet. */
-INLINE bool is_zero(const char *from, const char *to)
+/* Blocks up to this size are written over by an own loop, and it does not matter whether their page is touched. */
+#define SHORT_BYTES 1024
+
+/* A block's words before its tail: pairs, two at a time, and one more word. */
+INLINE bool is_zero(const char *p, const uint64_t *tail)
 {
-    if ((size_t)(to - from) < 2 * sizeof(pair)) /* the least block's three words, or less */
-        return (to - from < 24 || *(const uint64_t *)(const void *)(to - 24) == 0) && pair_is_zero(*(const pair *)(const void *)(to - 16));
-    const pair *at = (const pair *)(const void *)from, *last = (const pair *)(const void *)(to - 2 * sizeof(pair));
-    pair sum = last[0] | last[1], other = {0};
-    for (; at + 6 < last; at += 8) {
-        sum |= (at[0] | at[1]) | (at[2] | at[3]);
-        other |= (at[4] | at[5]) | (at[6] | at[7]);
-    }
-    for (; at < last; at += 2)
-        sum |= at[0] | at[1];
-    return pair_is_zero(sum | other);
+    const pair *at = (const pair *)(const void *)p, *end = (const pair *)(const void *)(tail - 1);
+    pair sum = {tail[-1], 0};
+    if ((end - at) % 2)
+        sum |= *at++;
+    for (; at < end; at += 2)
+        sum = sum | at[0] | at[1];
+    return pair_is_zero(sum);
 }
-
-#define ZERO_INLINE 512 /* bytes, above which memset is faster */
 
 /* The same, written. */
-INLINE void zero_all(char *from, char *to)
+INLINE void zero_all(char *p, uint64_t *tail)
 {
-    if ((size_t)(to - from) < 2 * sizeof(pair)) {
-        memset(from, 0, 24);
-        return;
-    }
-    pair *at = (pair *)(void *)from, *last = (pair *)(void *)(to - 2 * sizeof(pair));
-    for (; at < last; at += 2) {
+    pair *at = (pair *)(void *)p, *end = (pair *)(void *)(tail - 1);
+    tail[-1] = 0;
+    if ((end - at) % 2)
+        *at++ = (pair){0};
+    for (; at < end; at += 2) {
         __asm__ volatile("" : : : "memory"); /* no memset */
         at[0] = (pair){0};
         at[1] = (pair){0};
     }
-    last[0] = (pair){0};
-    last[1] = (pair){0};
 }
 
 /* ---- reports ---- */
@@ -182,10 +169,10 @@ static const char *block_wrong(const char *p, const size_class *c, uint64_t tail
     uint64_t key = key_of(p), shown = tail ^ key;
     block_state state = tail_state(shown);
     if (state == BLOCK_LIVE)
-        return tail_size(shown) + CANARY_LEAST <= c->size && canary_holds(p, tail_size(shown), c->size, key) ? NULL : PAST;
+        return canary_holds(p + tail_size(shown), block_tail(p, c), key) ? NULL : PAST;
     if (state != BLOCK_FREED && tail != 0)
         return tail_is_busy(shown) ? NULL : PAST;
-    return is_zero(p, p + c->size - sizeof tail) ? NULL : WRITTEN;
+    return is_zero(p, block_tail(p, c)) ? NULL : WRITTEN;
 }
 
 /* Another thread may be changing what is looked at: then the tail is another one a moment later. One that has become what it was
@@ -216,9 +203,9 @@ INLINE bool before_is_good(const char *p, size_t bytes, uint64_t tail)
 {
     const char *q = p - bytes;
     uint64_t key = key_of(q), shown = tail ^ key;
-    if (tail_is_live(shown))
-        return LIKELY(tail_size(shown) + CANARY_LEAST <= bytes) && canary_holds(q, tail_size(shown), bytes, key);
     const uint64_t *words = (const uint64_t *)(const void *)(p - 32);
+    if (tail_is_live(shown))
+        return canary_holds(q + tail_size(shown), &words[3], key);
     return tail_is_freed(shown) || tail == 0 ? (words[0] | words[1] | words[2]) == 0 : tail_is_busy(shown);
 }
 
@@ -305,7 +292,7 @@ INLINE void last_check(const keeper *k, const void *caller)
 static NOINLINE bool large_is_zero(const char *p, const size_class *c, uint64_t *tail)
 {
     *tail = __atomic_fetch_or(block_tail(p, c), 0, __ATOMIC_RELAXED);
-    return (*tail == 0 && slab_of(p)->state == SLAB_ZEROED) || is_zero(p, (const char *)block_tail(p, c));
+    return (*tail == 0 && slab_of(p)->state == SLAB_ZEROED) || is_zero(p, block_tail(p, c));
 }
 
 static COLD void __attribute__((noreturn)) stop_taken(const char *p, const size_class *c, const void *caller)
@@ -318,14 +305,12 @@ INLINE void *dress(char *p, size_t bytes, size_t size, made how, uint64_t key)
 {
     uint64_t *at = (uint64_t *)(void *)(p + bytes) - 1;
     tail_busy(at, key);
-    canary_put(p, size, bytes, key);
+    canary_put(p + size, at, key);
     __atomic_store_n(at, tail_live(size, how) ^ key, __ATOMIC_RELEASE);
     return p;
 }
 
 INLINE bool tail_may_go(uint64_t tail, uint64_t key) { return tail == 0 || tail_is_freed(tail ^ key); }
-
-#define SHORT_TAKE (4 * KIB) /* block sizes; from there on it matters whether a page is touched */
 
 /* On the long way, or of a large class. */
 static NOINLINE void *dress_checked(char *p, const size_class *c, size_t size, made how, const void *caller)
@@ -372,23 +357,24 @@ INLINE char *take(unsigned klass, const void *caller)
     return (char *)p;
 }
 
+static size_t short_most; /* bytes that hardened_take looks at hand for; 0 before hardened_init, and with GUARD */
+
 /* Calls nothing but in its last step, so that gcc saves few registers. */
 void *hardened_take(size_t size, made how, const void *caller, hardened_rest *rest)
 {
-    if (UNLIKELY(size - 1 >= BLOCK_MAX - CANARY_LEAST || READ(&pm_config.guard) || READ(&pm_watching) || READ(&pm_asked)))
+    if (UNLIKELY(size - 1 >= short_most || (READ(&pm_watching) | READ(&pm_asked))))
         return rest(size, how, caller);
     unsigned klass = class_in(READ(&pm_sizes), size + CANARY_LEAST);
     char *p = take(klass, caller);
     if (UNLIKELY(!p))
         return rest(size, how, caller);
-    const size_class *c = &pm_classes[klass];
-    size_t bytes = c->size;
-    if (UNLIKELY(bytes >= SHORT_TAKE))
-        return dress_checked(p, c, size, how, caller);
-    const char *at = p + bytes - sizeof(uint64_t);
+    size_t bytes = pm_classes[klass].size;
+    if (UNLIKELY(bytes > SHORT_BYTES))
+        return dress_checked(p, &pm_classes[klass], size, how, caller);
+    const uint64_t *tail = (const uint64_t *)(const void *)(p + bytes) - 1;
     uint64_t key = key_of(p);
-    if (UNLIKELY(!is_zero(p, at) || !tail_may_go(word_at(at), key)))
-        stop_taken(p, c, caller);
+    if (UNLIKELY(!is_zero(p, tail) || !tail_may_go(*tail, key)))
+        stop_taken(p, &pm_classes[klass], caller);
     return dress(p, bytes, size, how, key);
 }
 
@@ -469,7 +455,7 @@ static bool place_find(place *at, const char *p, call c, const void *caller)
 static COLD void __attribute__((noreturn)) stop_block(const char *p, const size_class *size, call c, const void *caller)
 {
     uint64_t tail = *block_tail(p, size);
-    if (tail_state(tail ^ key_of(p)) == BLOCK_FREED && !is_zero(p, p + size->size - sizeof tail)) /* a tail whose first bytes were written over */
+    if (tail_state(tail ^ key_of(p)) == BLOCK_FREED && !is_zero(p, block_tail(p, size))) /* a tail whose first bytes were written over */
         stop((misuse){.block = p, .bytes = size->size}, p, c, "written past its end, or double free", caller);
     if (tail_state(tail ^ key_of(p)) == BLOCK_FREED)
         stop(describe(p, size, tail), p, c, c <= CALL_DELETE_ARRAY ? "double free" : "freed before", caller);
@@ -479,11 +465,11 @@ static COLD void __attribute__((noreturn)) stop_block(const char *p, const size_
 /* What the tail of a block in use says; a block that is not, or was written over, is told. */
 INLINE uint64_t live_checked(const char *p, place at, uint64_t key, call c, const void *caller)
 {
-    size_t bytes = at.size->size;
-    uint64_t shown = *(const uint64_t *)(const void *)(p + bytes - sizeof key) ^ key;
-    if (UNLIKELY(!tail_is_live(shown) || tail_size(shown) + CANARY_LEAST > bytes || !canary_holds(p, tail_size(shown), bytes, key)))
+    const uint64_t *tail = block_tail(p, at.size);
+    uint64_t shown = *tail ^ key;
+    if (UNLIKELY(!tail_is_live(shown) || !canary_holds(p + tail_size(shown), tail, key)))
         stop_block(p, at.size, c, caller);
-    if (UNLIKELY(!at.first && !before_holds(p, bytes)))
+    if (UNLIKELY(!at.first && !before_holds(p, at.size->size)))
         stop_at(p, c, BEFORE, caller);
     return shown;
 }
@@ -495,11 +481,10 @@ static NOINLINE void give(char *p, unsigned klass, size_t asked)
     heap *h = thread_heap();
     keeper *k = h ? keeper_of(h) : NULL;
     block *freed = (block *)(void *)p;
-    size_t bytes = pm_classes[klass].size;
-    uint64_t *at = (uint64_t *)(void *)(p + bytes) - 1, key = key_of(p);
+    uint64_t *at = block_tail(p, &pm_classes[klass]), key = key_of(p);
     bool entered = k && keeper_enter(h);
     tail_busy(at, key);
-    memset(p, 0, asked + size_min(canary_room(asked, bytes), CANARY_MOST));
+    memset(p, 0, size_min(asked + CANARY_MOST, (size_t)((char *)at - p)));
     __atomic_store_n(at, (k ? k->stamp : keeper_stamp((uint32_t)os_now_ms(), os_thread())) ^ key, __ATOMIC_RELEASE);
     if (UNLIKELY(!entered)) {
         k ? keeper_late(k, freed) : keeper_pass(freed);
@@ -555,19 +540,19 @@ static NOINLINE void free_checked(void *p, giving g, size_t said, const void *ca
 }
 
 /* Nothing is wrong with the block, and nobody watches. */
-INLINE bool is_good(const char *p, place at, uint64_t key, uint64_t shown, giving g, size_t said)
+INLINE bool is_good(const char *p, place at, const uint64_t *tail, uint64_t key, giving g, size_t said)
 {
-    size_t bytes = at.size->size, size = tail_size(shown);
-    return tail_is_live(shown) && size + CANARY_LEAST <= bytes && canary_holds(p, size, bytes, key) &&
-           (at.first || before_is_good(p, bytes, __atomic_load_n((const uint64_t *)(const void *)p - 1, __ATOMIC_ACQUIRE))) &&
-           giving_fits(g, tail_made(shown)) && (said == SIZE_MAX || said == size) && !READ(&pm_watching) && !READ(&pm_asked);
+    uint64_t shown = *tail ^ key;
+    return tail_is_live(shown) && giving_fits(g, tail_made(shown)) && (said == SIZE_MAX || said == tail_size(shown)) &&
+           canary_holds(p + tail_size(shown), tail, key) && !(READ(&pm_watching) | READ(&pm_asked)) &&
+           (at.first || before_is_good(p, at.size->size, __atomic_load_n((const uint64_t *)(const void *)p - 1, __ATOMIC_ACQUIRE)));
 }
 
 /* The frequent way of give. The heap is entered. */
 INLINE void give_here(keeper *k, heap *h, char *p, uint64_t *tail, unsigned klass, uint64_t key)
 {
     tail_busy(tail, key);
-    zero_all(p, (char *)tail);
+    zero_all(p, tail);
     __atomic_store_n(tail, k->stamp ^ key, __ATOMIC_RELEASE);
     k->last = (const uint64_t *)(const void *)p;
     shelf *s = shelf_of(k, klass);
@@ -580,30 +565,35 @@ INLINE void give_here(keeper *k, heap *h, char *p, uint64_t *tail, unsigned klas
 }
 
 /* Calls nothing but in its last step, as hardened_take. */
-void hardened_free(void *p, giving g, size_t said, const void *caller, hardened_foreign *foreign)
+INLINE void free_here(void *p, giving g, size_t said, const void *caller, hardened_foreign *foreign)
 {
     place at;
     if (UNLIKELY(!region_holds(p))) {
         free_elsewhere(p, g, said, caller, foreign);
         return;
     }
-    uint64_t key = key_of(p), shown = 0, *tail = NULL;
-    bool good = place_is(&at, p);
-    if (LIKELY(good)) {
-        tail = (uint64_t *)(void *)((char *)p + at.size->size) - 1;
-        shown = *tail ^ key;
-        good = is_good(p, at, key, shown, g, said);
-    }
-    if (UNLIKELY(!good)) {
+    heap *h = my_heap;
+    keeper *k = h->keeper;
+    if (UNLIKELY(!place_is(&at, p) || !k)) {
         free_checked(p, g, said, caller);
         return;
     }
-    heap *h = my_heap;
-    keeper *k = h->keeper;
-    if (UNLIKELY((size_t)((char *)tail - (char *)p) > ZERO_INLINE || !k || !keeper_enter(h)))
-        give(p, at.klass, tail_size(shown));
+    uint64_t key = key_of(p), *tail = block_tail(p, at.size);
+    if (UNLIKELY(!is_good(p, at, tail, key, g, said)))
+        free_checked(p, g, said, caller);
+    else if (UNLIKELY(at.size->size > SHORT_BYTES || !keeper_enter(h)))
+        give(p, at.klass, tail_size(*tail ^ key));
     else
         give_here(k, h, p, tail, at.klass, key);
+}
+
+void hardened_free(void *p, const void *caller, hardened_foreign *foreign)
+{
+    free_here(p, giving_by(CALL_FREE), SIZE_MAX, caller, foreign);
+}
+void hardened_give(void *p, giving g, size_t said, const void *caller, hardened_foreign *foreign)
+{
+    free_here(p, g, said, caller, foreign);
 }
 
 size_t hardened_size(const void *p, call c, const void *caller)
@@ -642,10 +632,11 @@ static bool is_empty(const slab *s) { return LOAD(&s->home) == HEAP_NOBODY && (L
 static void empty_look(const slab *s, call c)
 {
     const char *p = slab_begin(s), *end = p + SLAB_ROOM;
+    const uint64_t *last = (const uint64_t *)(const void *)end - 1;
     for (int tries = 0; tries < TRIES; tries++)
-        if (is_zero(p, end) || !is_empty(s))
+        if ((*last == 0 && is_zero(p, last)) || !is_empty(s))
             return;
-    while (p < end - 16 && is_zero(p, p + 16))
+    while (p < end - 16 && pair_is_zero(*(const pair *)(const void *)p))
         p += 16;
     size_t bytes = size_max(LOAD(&pm_classes[LOAD(&s->klass)].size), QUANTUM);
     const char *first = p - (size_t)(p - slab_begin(s)) % bytes;
@@ -681,6 +672,7 @@ void hardened_init(void)
 {
     if (!pm_config.disable)
         guard_watch(fault_told);
+    short_most = pm_config.guard ? 0 : BLOCK_MAX - CANARY_LEAST;
     secret = os_secret();
     secret_odd = os_secret() | 1;
     nothing = os_reserve(NOTHINGS * QUANTUM);

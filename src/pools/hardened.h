@@ -18,7 +18,8 @@ void *hardened_take(size_t size, made how, const void *caller, hardened_rest *re
 void *hardened_alloc(size_t size, size_t align, made how, const void *caller);
 /* What is none of the pools' or of guard.h's goes to `foreign`. `said`: bytes that the caller says it has, or SIZE_MAX. */
 typedef void hardened_foreign(void *p);
-void hardened_free(void *p, giving g, size_t said, const void *caller, hardened_foreign *foreign);
+void hardened_free(void *p, const void *caller, hardened_foreign *foreign); /* by CALL_FREE, of any size */
+void hardened_give(void *p, giving g, size_t said, const void *caller, hardened_foreign *foreign);
 /* Bytes asked for; SIZE_MAX: none of these. */
 size_t hardened_size(const void *p, call c, const void *caller);
 /* Looks at all blocks, in use, kept back and free, but where threads are changing them. O(blocks, and bytes of free ones). */

@@ -13,6 +13,7 @@ static void shape(keeper *k)
         shelf *s = &k->shelves[c];
         s->least = (uint16_t)size_min(size_max(fit, QUARANTINE_LEAST), half);
         s->most = (uint16_t)(s->least + size_min(size_max(fit, QUARANTINE_MORE), half));
+        s->oldest = (uint16_t)size_min(s->least / 2 + 1, QUARANTINE_OLDEST);
     }
 }
 
@@ -32,7 +33,7 @@ keeper *keeper_make(heap *h)
     if (!at || !os_commit(at + page, bytes))
         return NULL;
     keeper *k = (keeper *)(void *)(at + page);
-    k->random = os_secret();
+    k->random = os_secret() | 1;
     shape(k);
     keeper_restamp(k);
     return h->keeper = k;
@@ -62,10 +63,11 @@ void keeper_deal(keeper *k, heap *h, unsigned klass, block **blocks, size_t n)
 block *keeper_take_early(keeper *k, heap *h, unsigned klass)
 {
     shelf *s = shelf_of(k, klass);
-    if (s->count < 2)
+    size_t n = quarantine_count(s);
+    if (n < 2)
         return NULL;
     h->bins[klass].room++;
-    return quarantine_pop(k, s, s->count);
+    return quarantine_pop(k, s, size_min((n + 1) / 2, QUARANTINE_OLDEST));
 }
 
 /* ---- to the slabs ---- */
@@ -94,15 +96,13 @@ static void going_give(keeper *k, heap *h)
 static void class_let(keeper *k, unsigned klass, size_t keep, size_t going)
 {
     shelf *s = shelf_of(k, klass);
-    size_t first = s->first, room = going - k->going_count, n = s->count > keep ? size_min(s->count - keep, room) : 0;
+    size_t first = s->first, count = quarantine_count(s), n = count > keep ? size_min(count - keep, going - k->going_count) : 0;
     for (size_t i = 0; i < n; i++) {
         block *p = s->quarantine[(first + i) % QUARANTINE_BLOCKS];
         if ((const void *)p == k->last) /* nothing is known of it from now on */
             k->last = NULL;
         k->going[k->going_count + i] = p;
     }
-    STORE(&s->count, (uint16_t)(s->count - n));
-    __atomic_signal_fence(__ATOMIC_RELEASE);
     STORE(&s->first, (uint16_t)(first + n));
     __atomic_signal_fence(__ATOMIC_RELEASE);
     k->going_count += (uint32_t)n;
@@ -119,7 +119,7 @@ NOINLINE void keeper_send(keeper *k, heap *h)
     if (!heap_enter(h))
         return;
     going_give(k, h);
-    if (k->falling >= FALL_BLOCKS) {
+    if (k->until_fall <= 0) {
         class_let(k, k->calm++ % classes_count(), 0, GOING_BLOCKS);
         going_give(k, h);
     }
@@ -129,9 +129,11 @@ NOINLINE void keeper_send(keeper *k, heap *h)
 NOINLINE bool keeper_overflow(keeper *k, heap *h, block *p, unsigned klass)
 {
     shelf *s = &k->shelves[klass];
-    bool falls = k->falling >= FALL_BLOCKS;
+    bool falls = k->until_fall <= 0;
+    if (falls)
+        k->until_fall = 0;
     class_let(k, klass, falls ? FALL_KEEPS : s->least, GOING_BLOCKS);
-    if (UNLIKELY(s->count >= s->most)) { /* none may go, for as long as another thread forks */
+    if (UNLIKELY(quarantine_count(s) >= s->most)) { /* none may go, for as long as another thread forks */
         k->last = NULL;
         keeper_pass(p);
         return true;

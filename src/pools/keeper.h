@@ -13,7 +13,7 @@
 #define QUARANTINE_BYTES (64 * KIB)
 #define QUARANTINE_LEAST 12 /* blocks, whatever their bytes */
 #define QUARANTINE_MORE 4   /* the same, of those beyond the least */
-#define QUARANTINE_OLDEST 16 /* four random bits */
+#define QUARANTINE_OLDEST 16 /* of which one is drawn; of fewer than 32 one of the older half */
 #define RANDOM_DEALS 64 /* of 16 blocks */
 #define HAND_BLOCKS 16
 #define HAND_BYTES (32 * KIB) /* of one class, but two blocks at least */
@@ -24,8 +24,9 @@
 #define LATE_BLOCKS 64   /* those beyond are lost */
 
 typedef struct shelf {
-    uint16_t first, count; /* in quarantine: a ring */
+    uint16_t first, end;   /* in quarantine, a ring: the oldest, and behind the newest; both run on */
     uint16_t least, most;  /* blocks there: beyond the least, malloc takes from it */
+    uint16_t oldest;       /* among so many one is drawn then */
     uint8_t held, deals;   /* blocks at hand; how often some came */
     block *hand[HAND_BLOCKS];
     block *quarantine[QUARANTINE_BLOCKS];
@@ -38,7 +39,7 @@ typedef struct keeper {
     uint64_t random;
     const uint64_t *last; /* the block given back last, whose first two words are zero; or NULL */
     uint64_t stamp;       /* what a block given back now says of it, as of the last refill */
-    uint32_t falling;     /* blocks given back since one was taken */
+    int32_t until_fall;   /* blocks that may be given back, none taken in between, before it is a fall */
     uint32_t thread, epoch; /* id (0: not known); of the registry, then */
     uint32_t calm;        /* the class that goes next in a fall */
     uint32_t going_count, late_count;
@@ -60,8 +61,9 @@ keeper *keeper_make(heap *h);
 /* NULL: no memory. */
 INLINE keeper *keeper_of(heap *h) { return LIKELY(h->keeper != NULL) ? h->keeper : keeper_make(h); }
 
-INLINE uint64_t keeper_random(keeper *k) { return k->random = k->random * 6364136223846793005u + 1442695040888963407u; }
-INLINE size_t keeper_random_below(keeper *k, size_t below) { return (size_t)((keeper_random(k) >> 32) * below >> 32); }
+/* The upper half; odd from the beginning. */
+INLINE uint64_t keeper_random(keeper *k) { return (k->random *= 0xAF251AF3B0F025B5u) >> 32; }
+INLINE size_t keeper_random_below(keeper *k, size_t below) { return (size_t)(keeper_random(k) * below >> 32); }
 
 /* A signal handler may come in between, and a fork look: not the lock of heap_enter, which costs more than all the rest. False: it has
  * come in between. */
@@ -83,15 +85,15 @@ INLINE shelf *shelf_of(keeper *k, unsigned klass)
     return s;
 }
 
-/* One of the oldest of n, never the newest. It leaves its place before another one comes there. */
-INLINE block *quarantine_pop(keeper *k, shelf *s, size_t n)
+INLINE size_t quarantine_count(const shelf *s) { return (uint16_t)(s->end - s->first); }
+
+/* One of so many of the oldest. It leaves its place before another one comes there. */
+INLINE block *quarantine_pop(keeper *k, shelf *s, size_t oldest)
 {
     size_t begin = s->first;
-    size_t i = LIKELY(n >= 2 * QUARANTINE_OLDEST) ? (size_t)(keeper_random(k) >> 60) : keeper_random_below(k, (n + 1) / 2);
-    block **first = &s->quarantine[begin % QUARANTINE_BLOCKS], **at = &s->quarantine[(begin + i) % QUARANTINE_BLOCKS];
+    block **first = &s->quarantine[begin % QUARANTINE_BLOCKS];
+    block **at = &s->quarantine[(begin + keeper_random_below(k, oldest)) % QUARANTINE_BLOCKS];
     block *p = *at, *other = *first;
-    STORE(&s->count, (uint16_t)(n - 1));
-    __atomic_signal_fence(__ATOMIC_RELEASE);
     STORE(&s->first, (uint16_t)(begin + 1));
     __atomic_signal_fence(__ATOMIC_RELEASE);
     STORE(at, other);
@@ -102,19 +104,18 @@ INLINE block *quarantine_pop(keeper *k, shelf *s, size_t n)
 INLINE block *keeper_take(keeper *k, heap *h, unsigned klass)
 {
     shelf *s = shelf_of(k, klass);
-    size_t n = s->count;
     block *p;
-    if (LIKELY(n > s->least)) {
-        p = quarantine_pop(k, s, n);
+    if (LIKELY(quarantine_count(s) > s->least)) {
+        p = quarantine_pop(k, s, s->oldest);
     } else {
-        n = s->held;
+        size_t n = s->held;
         if (UNLIKELY(n == 0))
             return NULL;
         p = s->hand[n - 1];
         STORE(&s->held, (uint8_t)(n - 1));
     }
     h->bins[klass].room++;
-    k->falling = 0;
+    k->until_fall = FALL_BLOCKS;
     return p;
 }
 /* At the limit, sooner than what the next allocator would give: one that has not waited for long, but the newest; or NULL. */
@@ -128,14 +129,14 @@ void keeper_deal(keeper *k, heap *h, unsigned klass, block **blocks, size_t n);
 bool keeper_overflow(keeper *k, heap *h, block *p, unsigned klass);
 INLINE void quarantine_push(heap *h, shelf *s, block *p, unsigned klass)
 {
-    size_t n = s->count;
-    s->quarantine[(s->first + n) % QUARANTINE_BLOCKS] = p;
+    size_t end = s->end;
+    s->quarantine[end % QUARANTINE_BLOCKS] = p;
     __atomic_signal_fence(__ATOMIC_RELEASE);
-    STORE(&s->count, (uint16_t)(n + 1));
+    STORE(&s->end, (uint16_t)(end + 1));
     h->bins[klass].room--;
 }
 /* One more block was given back. */
-INLINE bool shelf_has_room(keeper *k, const shelf *s) { return LIKELY(++k->falling < FALL_BLOCKS && s->count < s->most); }
+INLINE bool shelf_has_room(keeper *k, const shelf *s) { return LIKELY(--k->until_fall > 0 && quarantine_count(s) < s->most); }
 /* A block of klass was given back. True: enough are going for keeper_send. */
 INLINE bool keeper_quarantine(keeper *k, heap *h, block *p, unsigned klass)
 {

@@ -20,6 +20,7 @@ bool overflow_forwards(size_t size);
 void *allocate_hardened(size_t size, made how, const void *caller); /* zeroed */
 void *allocate_aligned(size_t size, size_t align, made how, const void *caller);
 void release_hardened(void *p, giving g, size_t said, const void *caller);
+void free_hardened(void *p, const void *caller); /* the same by CALL_FREE, of any size */
 void *realloc_hardened(void *p, size_t size, const void *caller);
 #define CALLER __builtin_return_address(0)
 
@@ -36,7 +37,9 @@ INLINE void *allocate(size_t size, maker by)
 /* `said`: bytes that the caller says it has, or SIZE_MAX: strict checks kill real programs, and are the hardened library's alone. */
 INLINE void release_given(void *p, giving g, size_t said)
 {
-    if (PM_HARDENED)
+    if (PM_HARDENED && g == giving_by(CALL_FREE) && said == SIZE_MAX)
+        free_hardened(p, CALLER);
+    else if (PM_HARDENED)
         release_hardened(p, g, said, CALLER);
     else if (LIKELY(region_holds(p)))
         free_block(p);

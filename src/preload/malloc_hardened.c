@@ -28,9 +28,11 @@ static void *allocate_elsewhere(size_t size, made how, const void *caller) { ret
 
 void *allocate_hardened(size_t size, made how, const void *caller) { return hardened_take(size, how, caller, allocate_elsewhere); }
 
+void free_hardened(void *p, const void *caller) { hardened_free(p, caller, free_foreign); }
+
 void release_hardened(void *p, giving g, size_t said, const void *caller)
 {
-    hardened_free(p, g, said, caller, free_foreign);
+    hardened_give(p, g, said, caller, free_foreign);
 }
 
 static void *realloc_foreign(void *p, size_t size, const void *caller)
