@@ -280,7 +280,7 @@ PEEKS void stats_pools(const view *v, void (*each)(const pool_row *r, void *cont
     size_t n = v->ready ? LOAD(&v->pools->count) : 0;
     for (const pm_pool *p = n ? LOAD(&v->pools->first) : NULL; n > 0 && v->peek(v, p, &pool, sizeof pool); n--, p = pool.next) {
         pool.name[sizeof pool.name - 1] = 0;
-        if (pool.shape.size - 1 >= BLOCK_MAX || pool.slabs.count > v->slab_count)
+        if (pool.shape.size - 1 >= BLOCK_MAX || pool.slabs.count > LOAD(&v->depot->fresh)) /* more by now than slab_count */
             continue;
         pool_tell(v, &pool, &row);
         each(&row, context);
