@@ -70,35 +70,43 @@ static void check_now_and_then(heap *h)
 
 /* ---- what is done now and then on slow paths ---- */
 
-/* Every TICK: look at the clock and at a neighbour. */
-static NOINLINE void heap_tick(heap *h)
+/* Every TICK: look at the clock and at a neighbour; and, once the heap is left, at what is kept of the next allocator: that one has locks
+ * of its own, for which nobody may wait who is inside. True, here and below: that is to follow (leave_housekept). */
+static NOINLINE bool heap_tick(heap *h)
 {
     if (h->spare_idle)
         heap_shed(h);
     h->spare_idle = true;
     depot_purge(false);
     heaps_visit(h);
-    if (pm_storer)
-        pm_storer->tick();
+    return pm_storer != NULL;
 }
 
-static NOINLINE void heap_chores(heap *h)
+static NOINLINE bool heap_chores(heap *h)
 {
     uint32_t n = h->chores / CALM;
     rest_calm(h, &h->bins[n % classes_count()]);
     if (n % 4 == 0)
         heap_flush(h);
-    if (n % (TICK / CALM) == 0)
-        heap_tick(h);
+    return n % (TICK / CALM) == 0 && heap_tick(h);
 }
 
-INLINE void housekeep_freed(heap *h)
+INLINE bool housekeep_freed(heap *h)
 {
-    if (UNLIKELY(++h->chores % CALM == 0))
-        heap_chores(h);
+    bool ticked = UNLIKELY(++h->chores % CALM == 0) && heap_chores(h);
     if (UNLIKELY(pm_config.check))
         check_now_and_then(h);
+    return ticked;
 }
+
+INLINE void leave_housekept(heap *h, bool ticked)
+{
+    heap_leave(h);
+    if (UNLIKELY(ticked))
+        pm_storer->tick();
+}
+
+/* In the hardened library, which keeps nothing of the next allocator. */
 void alloc_housekeep(heap *h) { housekeep_freed(h); }
 
 static void request_note(block *p, size_t size)
@@ -107,24 +115,27 @@ static void request_note(block *p, size_t size)
 }
 
 /* Of malloc's slow paths: one that is a sample. */
-static NOINLINE void heap_sample(heap *h, block *p, size_t size)
+static NOINLINE bool heap_sample(heap *h, block *p, size_t size)
 {
     h->chores += CALM;
     h->fills = (uint16_t)(CALM - 4 + h->chores / CALM * 5 % 9); /* no beat that a program could be in step with */
-    heap_chores(h);
+    bool ticked = heap_chores(h);
     rest_sample(h);
     if (p)
         request_note(p, size);
+    return ticked;
 }
 
-INLINE void housekeep_filled(heap *h, block *p, size_t size)
+INLINE bool housekeep_filled(heap *h, block *p, size_t size)
 {
+    bool ticked = false;
     if (UNLIKELY(--h->fills == 0))
-        heap_sample(h, p, size);
+        ticked = heap_sample(h, p, size);
     else if (p && UNLIKELY(slab_of(p)->asked == 0)) /* the first one from this slab is a sample for that */
         request_note(p, size);
     if (UNLIKELY(pm_config.check))
         check_now_and_then(h);
+    return ticked;
 }
 
 /* ---- shortage: at the limit, or out of memory, forwarding goes on for a while before all is searched again ---- */
@@ -262,8 +273,7 @@ static NOINLINE void *alloc_refill(unsigned klass, size_t size)
         if (UNLIKELY(alloc_is_short(h, klass) || !heap_enter(h)))
             return NULL;
         p = alloc_fill(h, &h->bins[klass]);
-        housekeep_filled(h, p, size);
-        heap_leave(h);
+        leave_housekept(h, housekeep_filled(h, p, size));
     } else {
         p = alloc_orphan(klass);
     }
@@ -287,9 +297,7 @@ static block *alloc_clean(unsigned klass, size_t size)
     if (!heap_is_real(h) || h->bins[klass].free || !heap_enter(h))
         return NULL;
     block *p = heap_fill_zeroed(h, &h->bins[klass]);
-    if (p)
-        housekeep_filled(h, p, size);
-    heap_leave(h);
+    leave_housekept(h, p && housekeep_filled(h, p, size));
     return p;
 }
 
@@ -314,8 +322,7 @@ static NOINLINE void free_look(void *p, slab *s)
     }
     if (heap_look(h, s))
         rest_near(h, s);
-    housekeep_freed(h);
-    heap_leave(h);
+    leave_housekept(h, housekeep_freed(h));
 }
 
 /* A signal handler's, in the midst of a slow path, which may be at the slab's chain. */
@@ -359,9 +366,7 @@ static NOINLINE void free_odd(void *p, slab *s)
     }
     if (home == h)
         heap_give(h, p);
-    if (home == h || run_join(h, s, p))
-        alloc_housekeep(h);
-    heap_leave(h);
+    leave_housekept(h, (home == h || run_join(h, s, p)) && housekeep_freed(h));
 }
 
 NOINLINE void free_other(void *p, slab *s)

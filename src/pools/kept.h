@@ -50,6 +50,7 @@ typedef struct kept_bins {
     uint8_t at;       /* the next bin to look at; 0: when the delay is over */
     uint8_t asked;    /* for what is at hand; a sum is made at 0 and now and then */
     uint8_t until;    /* counts down by one a block; at 0 the clock is looked at */
+    uint8_t away;     /* the thread is in the next allocator, which may have locked something: so often, as handlers may come in between */
 } kept_bins;
 
 /* Blocks that any thread may take. Both lists are taken whole; who took more than one block puts the rest back. */

@@ -18,9 +18,9 @@ extern const guests *pm_guests __attribute__((visibility("hidden"))); /* NULL: t
 INLINE const guests *guests_here(void) { return __atomic_load_n(&pm_guests, __ATOMIC_ACQUIRE); } /* guests_register releases */
 void guests_register(const guests *g);
 
-/* Who keeps blocks of the next allocator at hand, in front of the pools. Without any lock held, outside of slow paths' marks but for tick. */
+/* Who keeps blocks of the next allocator at hand, in front of the pools. Without any lock held, outside of slow paths' marks. */
 typedef struct storer {
-    void (*tick)(void);   /* now and then, on a slow path */
+    void (*tick)(void);   /* now and then, after a slow path */
     void (*idle)(heap *h); /* the calling thread, whose heap this is, ends or rests */
     size_t (*trim)(void); /* everything goes back; bytes of that */
     void (*forked)(void); /* in a child, by its one thread */

@@ -123,6 +123,7 @@ void large_gone(size_t usable) { out_add(usable, -1); }
 static size_t list_give(kept_block *p)
 {
     size_t bytes = 0;
+    large_away(1);
     for (kept_block *next; p; p = next) {
         size_t usable = pm_next.malloc_usable_size(p);
         next = p->next;
@@ -130,6 +131,7 @@ static size_t list_give(kept_block *p)
         pm_next.free(p);
         bytes += usable;
     }
+    large_away(-1);
     return bytes;
 }
 
@@ -234,6 +236,7 @@ static void idle(heap *h)
     h->kept.asked = 0;
     if (come_down(&h->kept) || live_bytes(&h->kept) <= 0)
         shared_give();
+    h->kept.away = 0; /* a handler may have jumped out of there */
 }
 
 static size_t trim(void)
@@ -314,7 +317,7 @@ static void look_elsewhere(uint64_t now)
 
 static void tick(void)
 {
-    if (pm_config.purge_delay == DELAY_NEVER)
+    if (pm_config.purge_delay == DELAY_NEVER || large_is_away())
         return;
     int saved = errno;
     uint64_t now = os_now_ms();
@@ -335,17 +338,19 @@ NOINLINE void *large_tick(void *p)
 
 /* The C library lets each mapped block that is freed, wanted again or not, raise the size from which it maps, and keeps twice that much at
  * the top of its heap for good. Here only those raise it that were wanted again; where nothing is kept, nobody would see which were.
- * The C library locks a heap for it: a signal handler that comes in between would wait for itself, and leaves it to the next miss. */
+ * One thread at a time: the larger one comes again with the next miss. */
 static void map_from(size_t bytes)
 {
     static size_t from;
     static uint32_t tuner; /* fork generation + 1 while a thread is at it */
     uint32_t other = LOAD(&tuner), mine = LOAD(&pm_registry.epoch) + 1;
-    if (!keeping || bytes <= LOAD(&from) || pm_config.purge_delay == DELAY_NEVER || other == mine ||
+    if (!keeping || bytes <= LOAD(&from) || pm_config.purge_delay == DELAY_NEVER || large_is_away() || other == mine ||
         !__atomic_compare_exchange_n(&tuner, &other, mine, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
         return;
     if (bytes > LOAD(&from)) {
+        large_away(1);
         next_map_from(size_min(bytes, MAPPED_MOST));
+        large_away(-1);
         STORE(&from, bytes);
     }
     __atomic_store_n(&tuner, 0, __ATOMIC_RELEASE);
@@ -432,7 +437,9 @@ void large_give(void *given)
         kept_say(p, KEPT_GONE);
     large_gone(usable);
     huge_gone(p, usable);
+    large_away(1);
     pm_next.free(p);
+    large_away(-1);
 }
 
 void large_init(void)

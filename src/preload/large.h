@@ -8,6 +8,7 @@
  *
  * A block at hand bears a mark (kept.h), by which a second free of it is told.
  *
+ * A signal handler that interrupts the next allocator comes there by what it asks for itself alone: nothing is given back, nor tuned.
  * A signal handler that comes between the two stores of a take or put, and frees a block of that size itself, loses it. */
 #ifndef PM_LARGE_H
 #define PM_LARGE_H
@@ -18,6 +19,14 @@
 
 /* What the next allocator says that a block holds which the program gives back; 0 of all blocks where nothing is kept. */
 extern size_t (*pm_large_size)(void *) __attribute__((visibility("hidden")));
+
+/* Around each call of the next allocator's, but for those that change nothing. */
+INLINE bool large_is_away(void) { return my_heap->kept.away > 0; }
+INLINE void large_away(int by)
+{
+    if (LIKELY(heap_is_real(my_heap)))
+        my_heap->kept.away = (uint8_t)(my_heap->kept.away + by);
+}
 
 void large_init(void);                   /* the next allocator is found, the settings are read */
 size_t large_round(size_t size);         /* what is asked of the next allocator for a request */

@@ -3,7 +3,7 @@
 #include "ground/os_malloc.h"
 #include "insight/report.h"
 #include "pools/alloc.h"
-#include "preload/next.h"
+#include "preload/large.h"
 #include "preload/start.h"
 
 #include <errno.h>
@@ -21,7 +21,9 @@ PM_EXPORT int malloc_trim(size_t pad)
     int saved = errno;
     size_t bytes = pm_pools_ready ? pools_trim() : 0;
     errno = saved;
+    large_away(1);
     int released = next ? next(pad) : 0;
+    large_away(-1);
     return released || bytes > 0;
 }
 
@@ -45,8 +47,10 @@ PM_EXPORT struct mallinfo2 mallinfo2(void)
     NEXT(struct mallinfo2, mallinfo2, (void));
     struct mallinfo2 m;
     memset(&m, 0, sizeof m);
+    large_away(1);
     if (next)
         m = next();
+    large_away(-1);
     stats_sums s = stats_sum();
     m.arena += s.committed;
     m.uordblks += s.used;

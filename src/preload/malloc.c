@@ -44,9 +44,11 @@ void *boot_or_fail(size_t size)
 INLINE void *next_get(size_t size, bool zeroed)
 {
     size_t most = large_round(size);
+    large_away(1);
     void *p = zeroed ? pm_next.calloc(1, most) : pm_next.malloc(most);
     if (!p && most > size)
         p = zeroed ? pm_next.calloc(1, size) : pm_next.malloc(size);
+    large_away(-1);
     return large_got(p);
 }
 
@@ -99,7 +101,7 @@ INLINE void *pool_get(unsigned klass, size_t size, bool zeroed)
     if (!overflow_forwards(size))
         return out_of_memory();
     forwarded();
-    return watched(zeroed ? pm_next.calloc(1, size) : pm_next.malloc(size), size);
+    return watched(next_get(size, zeroed), size);
 }
 
 NOINLINE static void *malloc_rest(size_t size)
@@ -221,9 +223,11 @@ static void *move(void *from, void *to, size_t bytes)
 void *realloc_next(void *p, size_t size)
 {
     size_t usable = UNLIKELY(calls_watched()) ? next_usable(p) : pm_large_size(p), most = large_round(size);
+    large_away(1);
     void *to = pm_next.realloc(p, most);
     if (UNLIKELY(!to && most > size))
         to = pm_next.realloc(p, size);
+    large_away(-1);
     if (to || size == 0) {
         large_gone(usable);
         if (UNLIKELY(calls_watched()))
@@ -366,10 +370,16 @@ static bool aligned_refused(size_t align, size_t size)
     if (UNLIKELY(!start_done()))
         return true;
     bool pool = pm_pools_ready && aligned_class(LOAD(&pm_sizes), align, size) != CLASS_NONE;
-    if (pool && !overflow_forwards(size))
-        return true;
+    return pool && !overflow_forwards(size);
+}
+
+static void *next_aligned(void *(*get)(size_t, size_t), size_t align, size_t size)
+{
     forwarded();
-    return false;
+    large_away(1);
+    void *p = get(align, size);
+    large_away(-1);
+    return watched(large_got(p), size);
 }
 
 static NOINLINE void *aligned_slow(size_t align, size_t size)
@@ -377,7 +387,7 @@ static NOINLINE void *aligned_slow(size_t align, size_t size)
     void *p = aligned_from_pool(align, size);
     if (p)
         return p;
-    return aligned_refused(align, size) ? out_of_memory() : watched(large_got(pm_next.memalign(align, size_max(size, 1))), size);
+    return aligned_refused(align, size) ? out_of_memory() : next_aligned(pm_next.memalign, align, size_max(size, 1));
 }
 
 INLINE void *alloc_aligned(size_t align, size_t size)
@@ -395,10 +405,7 @@ static COLD void *aligned_odd(size_t align, size_t size)
 {
     void *(*next)(size_t, size_t);
     *(void **)&next = start_done() ? next_function("aligned_alloc") : NULL;
-    if (!next)
-        return alloc_aligned(align, size);
-    forwarded();
-    return watched(large_got(next(align, size)), size);
+    return next ? next_aligned(next, align, size) : alloc_aligned(align, size);
 }
 
 PM_EXPORT void *aligned_alloc(size_t align, size_t size)
