@@ -200,7 +200,7 @@ static bool name_is_taken(const char *name)
 static void name_enter(pm_pool *pool)
 {
     uint8_t *count = name_count(pool->name);
-    bool malloc_s = strncmp(pool->name, "malloc-", 7) == 0 || strncmp(pool->name, "arenas", 7) == 0;
+    bool malloc_s = begins(pool->name, "malloc-") || (begins(pool->name, "arenas") && !pool->name[6]);
     pool->twin = malloc_s || (*count > 0 && name_is_taken(pool->name));
     pool->number = ++pm_pools.made;
     if (*count < 255)

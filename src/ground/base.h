@@ -55,6 +55,10 @@ void pm_meet(const char *what);
 #ifndef PM_HARDENED
 #define PM_HARDENED 0
 #endif
+/* A shared object in malloc's place, which is never unloaded. */
+#ifndef PM_INTERPOSER
+#define PM_INTERPOSER 0
+#endif
 
 #define KIB ((size_t)1 << 10)
 #define MIB ((size_t)1 << 20)

@@ -20,6 +20,13 @@ void text_flush(text *t);
 /* A name of whatever bytes, fit to be shown; cut where it does not fit. Once, where the name comes from. */
 void name_clean(const char *from, char *to, size_t bytes);
 
+INLINE bool begins(const char *line, const char *with)
+{
+    for (; *with && *line == *with; with++)
+        line++;
+    return !*with;
+}
+
 /* How many letters to change, add or leave out until the first `length` of `word` are `other`, in capitals or not; many, where the
  * word is no name of ours. */
 size_t word_distance(const char *word, size_t length, const char *other);

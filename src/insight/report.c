@@ -14,7 +14,7 @@
 
 static os_claim writer;            /* guards all of these: the caller's stack may be a signal's */
 static pm_stats writer_stats RARE;
-static view writer_view;
+static view writer_view RARE;
 static uint64_t writer_slow[HEAPS_WATCHED] RARE;
 static char writer_path[PATH_BYTES] RARE;
 
@@ -86,14 +86,14 @@ static int path_stream(const char *path)
 {
     static const char *const folders[] = {"/dev/fd/", "/proc/self/fd/"};
     size_t number;
-    if (!*path || strncmp(path, "/dev/stderr", 12) == 0)
+    if (!*path || (begins(path, "/dev/stderr") && !path[11]))
         return 2;
     for (int i = 0; i < 2; i++) {
         size_t n = strlen(folders[i]);
         if (strncmp(path, folders[i], n) == 0 && size_parse(path + n, path + strlen(path), &number) && number < INT32_MAX)
             return (int)number;
     }
-    return strncmp(path, "/dev/stdout", 12) == 0 ? 1 : -1;
+    return begins(path, "/dev/stdout") && !path[11] ? 1 : -1;
 }
 
 void report_start(void)

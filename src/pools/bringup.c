@@ -16,6 +16,7 @@
 
 uint64_t pm_forwarded_elsewhere;
 const char *pm_next_name = "none";
+shared_bins pm_shared RARE; /* here for readers: programs without the interposer have none */
 
 static void reserve_counts(void)
 {
@@ -103,7 +104,7 @@ bool bringup_now(void)
         pools_init();
     }
     os_lock_give(&pm_registry.gate);
-    if (mine && pm_pools_ready) {
+    if (!PM_INTERPOSER && mine && pm_pools_ready) {
         os_exit_watch(&exiting);
         watching = true;
     }
@@ -117,7 +118,7 @@ __attribute__((constructor)) static void at_load(void) { fork_register(); }
  * its static variables do. At the program's end other threads, and other objects' destructors, may still use both. */
 __attribute__((destructor)) static void at_unload(void)
 {
-    if (!pm_pools_ready)
+    if (PM_INTERPOSER || !pm_pools_ready)
         return;
     threads_unload();
     if (!watching || exiting)

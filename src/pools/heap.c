@@ -17,7 +17,6 @@ static_assert(NO_HEAPS_BYTES % sizeof(uint64_t) == 0, "");
 __thread heap *my_heap = HEAP_NONE;
 __thread int64_t pm_unwatched;
 unsigned pm_kept_bins = KEPT_BINS;
-shared_bins pm_shared RARE;
 /* For the inline ways of poolmalloc.h. */
 extern __thread heap *pm_thread __attribute__((alias("my_heap"), visibility("default"), tls_model("initial-exec")));
 

@@ -38,13 +38,6 @@ extern size_t __sanitizer_get_allocated_size(const volatile void *) __attribute_
 
 static bool sanitizer_linked(void) { return __sanitizer_get_allocated_size != NULL; }
 
-static bool begins(const char *line, const char *with)
-{
-    for (; *with && *line == *with; with++)
-        line++;
-    return !*with;
-}
-
 /* valgrind's own libraries are preloaded beside us; those of tools that leave malloc alone do not matter. */
 static bool names_tool(const char *preload)
 {
