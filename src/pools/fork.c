@@ -125,6 +125,7 @@ void heap_retire(heap *h)
         guests_here()->bins_empty(h);
     }
     heap_hear(h, SIZE_MAX);
+    STORE(&h->state, HEAP_IDLE);
     registry_idle_push(h);
 }
 
@@ -173,7 +174,7 @@ void fork_collect_some(uint32_t most)
     recount_due = false;
     for (; r->forked > 1 && most > 0; most--) {
         heap *h = registry_heap(--r->forked);
-        if (h->state == HEAP_LIVE && LOAD(&h->epoch) != r->epoch) {
+        if (__atomic_load_n(&h->state, __ATOMIC_ACQUIRE) == HEAP_LIVE && LOAD(&h->epoch) != r->epoch) {
             h->lock = HEAP_OTHERS; /* its thread may have had it, just about to see that it may not enter */
             h->inside = false;
             heap_retire(h);
@@ -281,7 +282,7 @@ static void fork_child(void)
     recount_due = true;
     if (heap_is_real(h)) {
         h->epoch = r->epoch;
-        h->thread = os_thread();
+        STORE(&h->thread, os_thread());
     }
 }
 

@@ -74,14 +74,14 @@ struct heap {
 
     uint32_t lock;   /* guards the bins' partial, told, spare, leaving, and what slab.h says of the slabs whose home this is */
     bool inside;     /* the thread is on a slow path: a signal handler that comes here must not, and a fork waits */
-    uint8_t state;   /* heap_state; registry lock */
+    uint8_t state;   /* heap_state; changes with the lock held, but for heap 0's. Without it, a hint: live (release) after epoch and thread (acquire) */
     bool spare_idle; /* no spare was used since the last tick */
     bool posted;     /* some run may not be empty */
     uint32_t number; /* index in the registry */
     uint32_t epoch;  /* fork generation in which the thread lived */
     uint32_t thread; /* its id, by which it is found to have ended */
     uint32_t chores; /* slow paths of free, and CALM for each CALM of malloc: what is done now and then counts by them */
-    heap *next_idle; /* registry lock */
+    uint64_t next_idle; /* its number, or 0; atomic */
     uint64_t slow;   /* slow paths begun and ended: odd while inside; tells the live view a quiet heap from a busy one */
     uint64_t forwarded, overflowed; /* calls handed to the next allocator; those for want of pool memory */
     uint64_t runs_sent, blocks_sent; /* to other heaps */

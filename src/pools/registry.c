@@ -13,7 +13,7 @@ heap *registry_orphan(void)
     if (UNLIKELY(h->state == HEAP_UNUSED)) {
         os_lock_take(&pm_registry.lock);
         heap_init(h, 0);
-        h->state = HEAP_LIVE;
+        STORE(&h->state, HEAP_LIVE);
         os_lock_give(&pm_registry.lock);
     }
     return h;
@@ -57,22 +57,30 @@ heap *registry_add(void)
     return h;
 }
 
+static uint64_t idle_head(uint64_t before, uint32_t number) { return ((before >> 32) + 1) << 32 | number; }
+
 void registry_idle_push(heap *h)
 {
-    h->state = HEAP_IDLE;
-    h->next_idle = pm_registry.idle;
-    pm_registry.idle = h;
-    STORE(&pm_registry.idle_count, pm_registry.idle_count + 1);
+    uint64_t old = LOAD(&pm_registry.idle);
+    do {
+        STORE(&h->next_idle, (uint32_t)old);
+    } while (!__atomic_compare_exchange_n(&pm_registry.idle, &old, idle_head(old, h->number), true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+    __atomic_fetch_add(&pm_registry.idle_count, 1, __ATOMIC_RELAXED);
     depot_tell_news();
 }
 
+/* Another thread may pop the same one meanwhile, and push it again: its link is read in any case, as heaps are never unmapped, and the
+ * count above the number tells. */
 heap *registry_idle_pop(void)
 {
-    heap *h = pm_registry.idle;
-    if (h) {
-        pm_registry.idle = h->next_idle;
-        STORE(&pm_registry.idle_count, pm_registry.idle_count - 1);
-    }
+    uint64_t old = __atomic_load_n(&pm_registry.idle, __ATOMIC_ACQUIRE);
+    heap *h;
+    do {
+        if ((uint32_t)old == 0)
+            return NULL;
+        h = registry_heap((uint32_t)old);
+    } while (!__atomic_compare_exchange_n(&pm_registry.idle, &old, idle_head(old, (uint32_t)LOAD(&h->next_idle)), true, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE));
+    __atomic_fetch_sub(&pm_registry.idle_count, 1, __ATOMIC_RELAXED);
     return h;
 }
 

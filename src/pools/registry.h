@@ -4,7 +4,7 @@
 
 #include "pools/heap.h"
 
-/* Guarded by lock; count may be read any time. Heaps are never unmapped. Heap 0 is the orphan: it serves the
+/* Guarded by lock, but for the idle ones; count may be read any time. Heaps are never unmapped. Heap 0 is the orphan: it serves the
  * threads that have ended their own, one at a time, under gate.
  * Lock order: gate, registry.lock, the pools', a pool's, heap.lock (another heap's: try only, when one's own is held), depot.lock. */
 typedef struct registry {
@@ -18,8 +18,9 @@ typedef struct registry {
     uint32_t cursor; /* where the next look for left heaps, or at others' empty slabs, begins */
     uint32_t process; /* whose threads they are. Another one's where a process came about by other means than fork(): by vfork(), or the
                          kernel's clone; there nothing is known of them */
-    heap *idle;
-    uint32_t idle_count;
+    uint64_t idle;   /* the newest heap without a thread, by its number, or 0; above it, counted up with each change: see registry_idle_pop.
+                        Atomic: pushed with release, popped with acquire; a popped heap is its thread's when that has had its lock */
+    uint32_t idle_count; /* atomic */
 } registry;
 
 #define HEAPS_FIRST 2
@@ -38,10 +39,13 @@ size_t registry_front(void); /* bytes that the first heaps take beside the contr
 bool registry_init(void); /* the region is up */
 heap *registry_orphan(void); /* gate held */
 
+/* Between fork_hold and fork_release, or inside; no lock. */
+INLINE bool registry_has_idle(void) { return (uint32_t)LOAD(&pm_registry.idle) != 0; }
+void registry_idle_push(heap *h); /* its thread is gone, its bins are empty, its state says so */
+heap *registry_idle_pop(void);    /* or NULL. Who looked at it as an idle one may still hold its lock */
+
 /* With the registry lock. */
-heap *registry_add(void);       /* one heap more, begun, or NULL */
-void registry_idle_push(heap *h); /* its thread is gone, its bins are empty */
-heap *registry_idle_pop(void);
+heap *registry_add(void);   /* one heap more, begun, or NULL */
 heap *registry_visit(void); /* one after the other */
 
 #endif

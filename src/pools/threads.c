@@ -22,6 +22,12 @@ void threads_unload(void) { pthread_key_delete(key); }
 
 /* ---- a thread's heap ---- */
 
+static bool heap_is_dead(const heap *h)
+{
+    return __atomic_load_n(&h->state, __ATOMIC_ACQUIRE) == HEAP_LIVE && LOAD(&h->epoch) == pm_registry.epoch &&
+           !os_thread_lives(pm_registry.process, LOAD(&h->thread)) && !__atomic_load_n(&h->inside, __ATOMIC_ACQUIRE); /* heap_leave releases */
+}
+
 /* Its thread has ended without giving it back: its first call came in the last round of the C library's destructors, or it was
  * made by other means than pthread_create. */
 static void dead_collect(void)
@@ -29,40 +35,44 @@ static void dead_collect(void)
     registry *r = &pm_registry;
     if (r->count <= 1 || r->process != os_pid())
         return;
-    for (unsigned i = 0; i < VISITS && i < r->count && !r->idle; i++) {
+    for (unsigned i = 0; i < VISITS && i < r->count && !registry_has_idle(); i++) {
         heap *h = registry_visit();
-        if (h == registry_heap(0) || h->state != HEAP_LIVE || LOAD(&h->epoch) != r->epoch || os_thread_lives(r->process, h->thread) ||
-            !heap_lock_try(h))
+        if (h == registry_heap(0) || !heap_is_dead(h) || !heap_lock_try(h))
             continue;
-        heap_retire(h);
+        if (heap_is_dead(h)) { /* not put to rest by its thread meanwhile, nor another one's by now */
+            heap_retire(h);
+            PROBE(dead_found, h->number, 0);
+        }
         heap_unlock(h);
-        PROBE(dead_found, h->number, 0);
     }
 }
 
-/* Registry lock. */
 static heap *heap_find(void)
 {
-    registry *r = &pm_registry;
-    if (!r->idle && fork_left_heaps())
+    os_lock_take(&pm_registry.lock);
+    if (fork_left_heaps())
         fork_collect_some(VISITS);
-    if (!r->idle)
+    if (!registry_has_idle())
         dead_collect();
     heap *h = registry_idle_pop();
-    return h ? h : registry_add();
+    h = h ? h : registry_add();
+    os_lock_give(&pm_registry.lock);
+    return h;
 }
 
+/* Whoever found it idle has its lock as long as that matters. */
 static heap *heap_claim(void)
 {
     registry *r = &pm_registry;
-    os_lock_take(&r->lock);
-    heap *h = heap_find();
-    if (h) {
-        h->state = HEAP_LIVE;
-        STORE(&h->epoch, r->epoch); /* a fork that waits may look */
-        h->thread = r->process == os_pid() ? os_thread() : THREAD_UNKNOWN;
-    }
-    os_lock_give(&r->lock);
+    heap *h = registry_idle_pop();
+    h = h ? h : heap_find();
+    if (!h)
+        return NULL;
+    heap_lock_wait(h);
+    STORE(&h->epoch, r->epoch);
+    STORE(&h->thread, r->process == os_pid() ? os_thread() : THREAD_UNKNOWN);
+    __atomic_store_n(&h->state, HEAP_LIVE, __ATOMIC_RELEASE);
+    heap_unlock(h);
     return h;
 }
 
@@ -107,12 +117,12 @@ void thread_exit(void *p)
     thread_drop(h);
     bool holds = fork_hold();
     my_heap = HEAP_GONE;
+    if (holds)
+        STORE(&h->state, HEAP_IDLE);
     heap_leave(h);
     if (!holds)
         return;
-    os_lock_take(&pm_registry.lock);
     registry_idle_push(h);
-    os_lock_give(&pm_registry.lock);
     fork_release();
 }
 
@@ -133,7 +143,7 @@ void thread_idle(void)
  * Not for one's own heap. Registry lock. */
 static bool heap_strip(heap *h, size_t most)
 {
-    if (h->state == HEAP_UNUSED || !heap_lock_try(h))
+    if (LOAD(&h->state) == HEAP_UNUSED || !heap_lock_try(h))
         return false;
     heap_hear(h, most);
     if (most == SIZE_MAX)
@@ -144,12 +154,12 @@ static bool heap_strip(heap *h, size_t most)
     return true;
 }
 
-/* From a heap without a thread. Both locks are held. */
+/* From a heap without a thread, if it still has none. Both locks are held. */
 static bool heap_hand_over(heap *from, heap *mine, unsigned klass)
 {
     if (!heap_lock_try(from))
         return false;
-    slab *s = heap_yield(from, klass, mine);
+    slab *s = from->state == HEAP_IDLE ? heap_yield(from, klass, mine) : NULL;
     if (s)
         heap_accept(mine, s);
     heap_unlock(from);
@@ -167,7 +177,7 @@ bool heaps_adopt(heap *mine, unsigned klass)
         fork_collect_some(VISITS);
     for (unsigned i = 0; i < VISITS && i < r->count && !adopted; i++) {
         heap *h = registry_visit();
-        if (h != mine && h->state == HEAP_IDLE && heap_strip(h, VISIT_SLABS))
+        if (h != mine && LOAD(&h->state) == HEAP_IDLE && heap_strip(h, VISIT_SLABS))
             adopted = heap_hand_over(h, mine, klass);
     }
     os_lock_give(&r->lock);
@@ -327,7 +337,7 @@ void heaps_check(void)
         heap *h = registry_heap(i);
         if (h == mine)
             heap_check(h, true);
-        else if (h->state != HEAP_UNUSED && heap_lock_try(h)) {
+        else if (LOAD(&h->state) != HEAP_UNUSED && heap_lock_try(h)) {
             heap_check(h, h->state == HEAP_IDLE);
             heap_unlock(h);
         }
