@@ -142,7 +142,7 @@ static bool parse_names(token t, char (*field)[256], badness *bad)
     const char *at = t.at;
     while (at < t.end && *at == ',')
         at++;
-    if (at == t.end && at > t.at)
+    if (at == t.end)
         return bad_set(bad, t, "names no program");
     if (token_is(t, "all"))
         t.end = t.at;

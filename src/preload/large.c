@@ -249,6 +249,8 @@ static size_t trim(void)
     return bytes + list_give(all);
 }
 
+bool large_shed(void) { return LOAD(&allowed) > 0 && !large_is_away() && trim() > 0; }
+
 /* ---- now and then ---- */
 
 /* From where the last look ended, until enough has come together. */

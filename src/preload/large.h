@@ -34,6 +34,7 @@ void *large_more(size_t size);           /* another block at hand than large_tak
 void large_give(void *p);                /* to the next allocator: there is no room for it */
 void *large_got(void *p);                /* counts a block that the next allocator gave, in whatever way; p may be NULL */
 void large_gone(size_t usable);          /* … and one that it has got back, or made another one of */
+bool large_shed(void);                   /* there is no memory: what is at hand goes back; false: nothing was */
 /* Looks at what is old, here and elsewhere; returns p; keeps errno. */
 void *large_tick(void *p) __attribute__((returns_nonnull));
 

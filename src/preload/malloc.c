@@ -40,15 +40,26 @@ void *boot_or_fail(size_t size)
     return p ? p : out_of_memory();
 }
 
-/* Rounded up, so that it fits more than one request; where there is no memory for that, not. */
+INLINE void *next_ask(size_t size, bool zeroed)
+{
+    large_away(1);
+    void *p = zeroed ? pm_next.calloc(1, size) : pm_next.malloc(size);
+    large_away(-1);
+    return p;
+}
+
+/* Rounded up, so that it fits more than one request; where there is no memory for that, not, and once more without what is at hand. */
 INLINE void *next_get(size_t size, bool zeroed)
 {
     size_t most = large_round(size);
-    large_away(1);
-    void *p = zeroed ? pm_next.calloc(1, most) : pm_next.malloc(most);
+    int saved = errno;
+    void *p = next_ask(most, zeroed);
     if (!p && most > size)
-        p = zeroed ? pm_next.calloc(1, size) : pm_next.malloc(size);
-    large_away(-1);
+        p = next_ask(size, zeroed);
+    if (UNLIKELY(!p) && large_shed()) {
+        errno = saved;
+        p = next_ask(size, zeroed);
+    }
     return large_got(p);
 }
 
@@ -67,13 +78,15 @@ NOINLINE void *malloc_forward(size_t size)
     return LIKELY(p != NULL) ? p : malloc_beyond(size);
 }
 
+uint32_t pm_seekers;
+
 /* May a request that a pool should have served go to the next allocator? Always, where a signal handler interrupted a
- * slow path. */
+ * slow path, and while the dynamic linker is asked for what is to say that there is no memory: it allocates. */
 bool overflow_forwards(size_t size)
 {
     heap *h = my_heap;
     PROBE(overflow, size, h);
-    if (!pm_pools_ready || pm_config.overflow == OVERFLOW_FORWARD || (heap_is_real(h) && h->inside))
+    if (!pm_pools_ready || pm_config.overflow == OVERFLOW_FORWARD || LOAD(&pm_seekers) > 0 || (heap_is_real(h) && h->inside))
         return true;
     if (pm_config.overflow == OVERFLOW_ABORT)
         report_abort("out of pool memory for %zu bytes, limit %zu (POOLMALLOC_OVERFLOW=abort)", size, pm_config.limit);

@@ -15,6 +15,7 @@ void forwarded(void);
 void *out_of_memory(void);
 void *boot_or_fail(size_t size);
 bool overflow_forwards(size_t size);
+extern uint32_t pm_seekers __attribute__((visibility("hidden"))); /* threads that look for a C++ runtime; atomic, relaxed */
 
 /* malloc_hardened.c: in the hardened library what the short ways do in the other one. */
 void *allocate_hardened(size_t size, made how, const void *caller); /* zeroed */

@@ -36,8 +36,11 @@ static void *shared_operator(const char *name)
 
 static COLD void *runtime_function(const char *name, const void *caller)
 {
+    __atomic_add_fetch(&pm_seekers, 1, __ATOMIC_RELAXED);
     void *f = callers_operator(name, caller);
-    return f ? f : shared_operator(name);
+    f = f ? f : shared_operator(name);
+    __atomic_sub_fetch(&pm_seekers, 1, __ATOMIC_RELAXED);
+    return f;
 }
 
 /* The C++ runtime's own operator, to which a failing one hands over: it knows new_handler and bad_alloc. Never another

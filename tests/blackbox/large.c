@@ -266,14 +266,45 @@ static void full_blocks_get_huge_pages(void)
     CHECK(huge_after((size_t)70 << 20, false) != 1);
 }
 
+/* Where memory is short nobody goes without because something is at hand. */
+static void short_of_memory(void)
+{
+    enum { N = 60, BYTES_EACH = 300000, WANTED = 12 << 20 };
+    int status;
+    pid_t child = fork();
+    if (child == 0) {
+        static char *blocks[2 * N];
+        for (int round = 0; round < 6; round++) {
+            for (int i = 0; i < 2 * N; i++)
+                CHECK(blocks[i] || (blocks[i] = malloc(BYTES_EACH)));
+            for (int i = 0; i < N; i++) {
+                free(blocks[i]);
+                blocks[i] = NULL;
+            }
+        }
+        long kib = status_kib("VmSize:") + 1024;
+        struct rlimit limit = {(rlim_t)kib << 10, (rlim_t)kib << 10};
+        CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+        errno = 0;
+        char *p = malloc(WANTED);
+        CHECK(p != NULL && errno == 0);
+        memset(p, 1, WANTED);
+        CHECK(malloc(1 << 30) == NULL && errno == ENOMEM);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
 int main(int argc, char **argv)
 {
     (void)argv;
     for (size_t i = 0; i < LIVE; i++)
         pthread_mutex_init(&locks[i], NULL);
     made_over_and_over();
-    if (argc == 1 && !getenv("POOLMALLOC_PURGE_DELAY") && !getenv("POOLMALLOC_LIMIT"))
+    if (argc == 1 && !getenv("POOLMALLOC_PURGE_DELAY") && !getenv("POOLMALLOC_LIMIT")) {
         buffers_go_back(getenv("MALLOC_ARENA_MAX"));
+        short_of_memory();
+    }
     if (argc == 1) {
         use_after_free_faults();
         memory_falls();

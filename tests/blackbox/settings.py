@@ -20,7 +20,7 @@ MALFORMED = {
     "CHECK": ("0", {"maybe": "maybe", "yes please": "yes please"}),
     "VERBOSE": ("0", {"maybe": "maybe"}),
     "DISABLE": ("0", {"maybe": "maybe"}),
-    "PROGRAMS": ("all", {",": ",", ",,": ",,", "/usr/bin/where": "/usr/bin/where", "where,./else": "where,./else"}),
+    "PROGRAMS": ("all", {"": "", ",": ",", ",,": ",,", "/usr/bin/where": "/usr/bin/where", "where,./else": "where,./else"}),
 }
 
 WELL_FORMED = {

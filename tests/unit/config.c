@@ -96,7 +96,7 @@ static void bad_values_keep_the_default(void **state)
         "LIMIT=0",            "LIMIT=99999999999G", "OVERFLOW=explode",    "PURGE_DELAY=-1",      "PURGE_DELAY=4294967295",
         "HUGEPAGES=maybe",    "STATS=exit,often",   "STATS=signal=KILL",   "STATS_FORMAT=xml",    "CHECK=01",
         "VERBOSE=",           "DISABLE=truly",      "STATS=signal=",       "LIMIT=K",             "NO_SUCH_SETTING=1",
-        "PROGRAMS=,",         "PROGRAMS=/bin/sh"};
+        "PROGRAMS=,",         "PROGRAMS=",          "PROGRAMS=/bin/sh"};
     config plain = load("PATH=x", 0);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char setting[100];
