@@ -24,6 +24,7 @@ typedef struct record {
     uint32_t low, high; /* in the tree: those before it and after it; of a free record: low is the next free one; numbers */
     uint8_t state, made;
     bool dirty;       /* its pages may hold what they held before */
+    bool moved;       /* by realloc, from here or to here: several mappings, not to be used again in part */
     uint32_t made_in, freed_in; /* threads */
     uint32_t freed_at;          /* ms */
     uintptr_t made_from[FRAMES], freed_from[FRAMES]; /* ends with 0; of samples all, else the first */
@@ -33,8 +34,9 @@ typedef struct record {
 #define ALIGN_MOST (1 * GIB)
 #define POPULATED_MOST (64 * KIB) /* most of such a block is used soon: one call is a third of its page faults */
 #define KEPT_PAGES (256 * KIB) /* what closed blocks up to this size hold stays for the next ones: writing zeros costs less than page faults */
-#define MOVED_LEAST (KEPT_PAGES + 1) /* realloc copies less than that: what has moved is a mapping of its own, and must not be used again in part */
-#define KEPT_BYTES (4 * MIB)   /* of it in all, and a quarter of what is in use */
+#define KEPT_DENSE (32 * MIB)  /* … and up to this size, where most of it was touched */
+#define MOVED_LEAST (256 * KIB + 1) /* realloc copies less than that */
+#define KEPT_BYTES (4 * MIB)   /* of it in all, and as much again as is in use */
 #define FRESHLY_CLOSED 16      /* of those closed last none is used again */
 #define RECORDS_STEP (64 * KIB)
 
@@ -50,6 +52,7 @@ static size_t closed_first, closed_count, closed_bytes, closed_most;
 static size_t live_bytes, dirty_bytes; /* mappings in use; closed ones whose pages are still there */
 static size_t dirty_first;             /* in the ring: those before it have none */
 static uint64_t secret;
+static bool refused;                   /* a move: there are no more */
 bool pm_guarding;
 
 /* ---- records ---- */
@@ -356,7 +359,7 @@ static void closed_trim(size_t most)
 /* The pages of the oldest go back. Lock. */
 static void dirty_trim(void)
 {
-    for (; dirty_bytes > KEPT_BYTES + live_bytes / 4 && dirty_first < closed_first + closed_count; dirty_first++) {
+    for (; dirty_bytes > KEPT_BYTES + live_bytes && dirty_first < closed_first + closed_count; dirty_first++) {
         record *r = record_at(*closed_at(dirty_first));
         if (!r->dirty)
             continue;
@@ -365,10 +368,18 @@ static void dirty_trim(void)
     }
 }
 
+/* By its middle, where it is large: that pages there are not in memory says so, or that they are swapped out. */
+static bool is_kept(const record *r)
+{
+    size_t bytes = data_bytes(r);
+    char *middle = data_begin(r) + page_up(bytes / 2);
+    return bytes <= KEPT_PAGES || (bytes <= KEPT_DENSE && os_resident(middle, KEPT_PAGES / 4) > KEPT_PAGES / 8);
+}
+
 /* The record is a closed block's: nobody may touch its pages. Lock. */
 static void closed_push(record *r)
 {
-    r->dirty = PM_HARDENED && data_bytes(r) <= KEPT_PAGES && os_uncommit(data_begin(r), data_bytes(r));
+    r->dirty = PM_HARDENED && !r->moved && is_kept(r) && os_uncommit(data_begin(r), data_bytes(r));
     if (!r->dirty)
         os_shut(r->begin, r->bytes);
     live_bytes -= r->bytes;
@@ -501,8 +512,12 @@ static bool pages_move(const record *from, const record *to)
     char *data = data_begin(to);
     size_t was = (size_t)(from->block - data_begin(from)), is = (size_t)(to->block - data);
     size_t kept = size_min(from->size, to->size);
-    if (was + kept > data_bytes(to) || !os_move(data_begin(from), size_min(data_bytes(from), data_bytes(to)), data, data_bytes(to)))
+    if (was + kept > data_bytes(to))
         return false;
+    if (!os_move(data_begin(from), size_min(data_bytes(from), data_bytes(to)), data, data_bytes(to))) {
+        STORE(&refused, true);
+        return false;
+    }
     if (is != was)
         memmove(data + is, data + was, kept);
     return true;
@@ -524,10 +539,11 @@ static void moved_close(record *old, size_t bytes, const void *caller)
     record_end((uint32_t)(old - records) + 1);
 }
 
+/* Where a move is refused the place is left: kernels before 6.18 may have unmapped it first, and another thread mapped something there. */
 void *guard_realloc(void *p, size_t size, const void *caller)
 {
     heap *h;
-    if (!LOAD(&pm_guarding) || size < MOVED_LEAST || !enter(&h))
+    if (!LOAD(&pm_guarding) || size < MOVED_LEAST || LOAD(&refused) || !enter(&h))
         return NULL;
     record r = {.state = RECORD_LIVE, .made_in = heap_thread()}, *old = record_checked(p, giving_by(CALL_REALLOC), SIZE_MAX, caller);
     bool placed = old && old->size >= MOVED_LEAST && place(&r, size, QUANTUM, false);
@@ -536,13 +552,14 @@ void *guard_realloc(void *p, size_t size, const void *caller)
     if (moved) {
         frames_note(r.made_from, caller);
         canaries_put(&r);
+        r.moved = old->moved = true;
         moved_close(old, size_min(data_bytes(old), data_bytes(&r)), caller);
         record_put(n, &r);
     } else if (n != NONE) {
         record_drop(n);
     }
     leave(h);
-    if (placed && !moved)
+    if (placed && !moved && !LOAD(&refused))
         os_unmap(r.begin, r.bytes);
     return moved ? r.block : NULL;
 }

@@ -107,6 +107,40 @@ static void contents_move(void **state)
     assert_true(give(p));
 }
 
+/* As a kernel before 6.18, which refuses a move when it has unmapped its target; and another thread maps something there. */
+static bool is_old_kernel;
+static char *foreign;
+static int moves;
+
+bool __real_os_move(void *from, size_t bytes, void *to, size_t to_bytes);
+bool __wrap_os_move(void *from, size_t bytes, void *to, size_t to_bytes);
+bool __wrap_os_move(void *from, size_t bytes, void *to, size_t to_bytes)
+{
+    moves++;
+    if (!is_old_kernel)
+        return __real_os_move(from, bytes, to, to_bytes);
+    munmap(to, to_bytes);
+    foreign = mmap(to, to_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    return false;
+}
+
+static void move_refused(void)
+{
+    char *p = make(400000);
+    p[399999] = 1;
+    moves = 0;
+    is_old_kernel = true;
+    bool moved = guard_realloc(p, 800000, NULL) || guard_realloc(p, 900000, NULL);
+    foreign[0] = 1; /* or a fault */
+    _exit(moved || moves != 1 || p[399999] != 1 || size_of(p) != 400000 || !give(p));
+}
+
+static void a_refused_move_takes_nothing(void **state)
+{
+    (void)state;
+    assert_exits(move_refused, 0);
+}
+
 /* The oldest closed block leaves when there are too many. */
 static void closed_blocks_leave_in_turn(void **state)
 {
@@ -369,7 +403,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(other_blocks_are_not_its_own), cmocka_unit_test(a_block_ends_at_a_guard), cmocka_unit_test(aligned_blocks_are_aligned),
-        cmocka_unit_test(contents_move), cmocka_unit_test(many_are_found), cmocka_unit_test(closed_blocks_leave_in_turn), cmocka_unit_test(handlers_leave_it_alone),
+        cmocka_unit_test(contents_move), cmocka_unit_test(a_refused_move_takes_nothing),
+        cmocka_unit_test(many_are_found), cmocka_unit_test(closed_blocks_leave_in_turn), cmocka_unit_test(handlers_leave_it_alone),
         cmocka_unit_test(one_in_so_many_is_sampled), cmocka_unit_test(misuse_is_told), cmocka_unit_test(faults_are_told),
         cmocka_unit_test(a_report_says_what_is_known), cmocka_unit_test(a_report_goes_to_its_file),
     };
