@@ -273,7 +273,8 @@ void heaps_visit(heap *mine)
 {
     static uint32_t last;
     registry *r = &pm_registry;
-    if (!os_lock_try(&r->lock))
+    bool alone = LOAD(&r->count) <= HEAPS_FIRST && LOAD(&registry_heap(0)->state) == HEAP_UNUSED;
+    if (alone || !os_lock_try(&r->lock))
         return;
     uint32_t now = (uint32_t)os_now_ms(), ms = now - last;
     last = now;
