@@ -46,9 +46,9 @@ typedef struct kept_bins {
     uint64_t looked;  /* ms: when the last look began */
     uint32_t seen_at; /* ms: since when other threads have seen the same `seen` here; theirs */
     uint32_t seen;
-    uint32_t held;    /* in steps of KEPT_STEP: what was at hand when the last sum was made */
+    uint32_t spare;   /* in steps of KEPT_STEP: the room of all bins, when the last sum was made */
     uint8_t at;       /* the next bin to look at; 0: when the delay is over */
-    uint8_t asked;    /* for what is at hand; a sum is made at 0 and now and then */
+    uint8_t asked;    /* for that; a sum is made at 0 and now and then */
     uint8_t until;    /* counts down by one a block; at 0 the clock is looked at */
     uint8_t away;     /* the thread is in the next allocator, which may have locked something: so often, as handlers may come in between */
 } kept_bins;

@@ -14,7 +14,7 @@
 #define MAPPED_LEAST (128 * KIB) /* the C library's, to begin with */
 #define MAPPED_MOST (32 * MIB)   /* the same, at most */
 #define GIVEN_MOST 8             /* blocks given back at a look, and the rest of a bin */
-#define HELD_ANSWERS 32          /* to how much is at hand, by one sum over all bins */
+#define ROOM_ANSWERS 32          /* to how much room there is, by one sum over all bins */
 
 static bool keeping; /* constant after start */
 static int64_t out;     /* bytes that the next allocator has given in blocks of these sizes and not got back; atomic, relaxed */
@@ -55,28 +55,29 @@ size_t large_round(size_t size)
 
 static int64_t allow(int64_t bytes) { return __atomic_add_fetch(&allowed, bytes, __ATOMIC_RELAXED); }
 
-static uint32_t held_sum(const kept_bins *k)
+static uint32_t room_sum(const kept_bins *k)
 {
     uint32_t sum = 0;
     for (unsigned c = 0; c < KEPT_BINS; c += 8) {
         int32_t eighths = 0; /* of that doubling: see kept_size */
         for (unsigned i = 0; i < 8; i++)
-            eighths += (k->bin[c + i].limit - k->bin[c + i].room) * (int32_t)(i + 9);
+            eighths += k->bin[c + i].room * (int32_t)(i + 9);
         sum += (uint32_t)eighths << c / 8;
     }
     return sum;
 }
 
-/* What is at hand here, or was a few questions ago. By the heap's thread, as those that ask. */
-static int64_t held_bytes(kept_bins *k)
+/* What would still go into the bins here, or would have a few questions ago. By the heap's thread, as those that ask. */
+static int64_t room_bytes(kept_bins *k)
 {
-    if (k->asked++ % HELD_ANSWERS == 0)
-        k->held = held_sum(k);
-    return (int64_t)k->held << KEPT_STEP;
+    if (k->asked++ % ROOM_ANSWERS == 0)
+        k->spare = room_sum(k);
+    return (int64_t)k->spare << KEPT_STEP;
 }
 
-/* What the program has, for all that this thread can see. */
-static int64_t live_bytes(kept_bins *here) { return LOAD(&out) - held_bytes(here) - shared_bytes(); }
+/* What the program has, at least: as if all bins but those here were full. Less exact, and each heap would take for the program's what the
+ * others have at hand, and allow more for it, and so would they. */
+static int64_t live_bytes(kept_bins *here) { return LOAD(&out) - LOAD(&allowed) + room_bytes(here); }
 
 /* Room is for what comes and goes: never more than three times what the program has. */
 static int64_t allowed_most(kept_bins *here)
@@ -234,7 +235,7 @@ static void idle(heap *h)
         bin_share(c, all, &room);
     }
     h->kept.asked = 0;
-    if (come_down(&h->kept) || live_bytes(&h->kept) <= 0)
+    if (come_down(&h->kept) || LOAD(&out) <= shared_bytes())
         shared_give();
     h->kept.away = 0; /* a handler may have jumped out of there */
 }

@@ -21,18 +21,21 @@ static _Atomic uint64_t now = 1000;
 uint64_t __wrap_os_now_ms(void);
 uint64_t __wrap_os_now_ms(void) { return now; }
 
-/* ---- the next allocator: a word in front of each block says how large it is ---- */
+/* ---- the next allocator: words in front of each block say how large it is and where it begins; none begins with a page, as
+ * those are not kept ---- */
 
 static _Atomic size_t next_blocks, next_bytes, next_calls;
 
 static void *next_malloc(size_t size)
 {
-    size_t *p = malloc(size + QUANTUM);
-    *p = size;
+    char *raw = malloc(size + 2 * QUANTUM);
+    size_t *p = (size_t *)(raw + ((uintptr_t)(raw + QUANTUM) % 4096 == 0 ? 2 * QUANTUM : QUANTUM));
+    p[-2] = size;
+    p[-1] = (uintptr_t)raw;
     next_blocks++;
     next_calls++;
     next_bytes += size;
-    return p + 2;
+    return p;
 }
 static size_t next_size(void *p) { return ((size_t *)p)[-2]; }
 /* Where it has a lock, a signal handler's slow path may come in between: that must not come here. */
@@ -51,7 +54,7 @@ static void next_free(void *p)
     next_blocks--;
     next_bytes -= next_size(p);
     memset(p, 0xee, 64);
-    free((size_t *)p - 2);
+    free((void *)((uintptr_t *)p)[-1]);
 }
 static size_t mapped_from;
 static size_t wanted_meanwhile; /* by a handler that comes in between */
@@ -446,6 +449,37 @@ static void what_is_lost_is_room_again(void **state)
     }
 }
 
+/* What other threads have at hand is not what the program has: else each allows the next one more. */
+enum { KEEPERS = 16, KEPT_EACH = 40 };
+static pthread_barrier_t all_kept, all_counted;
+static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+
+static void *keep_beside_others(void *unused)
+{
+    pthread_mutex_lock(&one_at_a_time);
+    keep(KEPT_EACH);
+    pthread_mutex_unlock(&one_at_a_time);
+    pthread_barrier_wait(&all_kept);
+    pthread_barrier_wait(&all_counted);
+    return unused;
+}
+
+static void all_threads_together_are_bounded(void **state)
+{
+    pthread_t t[KEEPERS];
+    (void)state;
+    pthread_barrier_init(&all_kept, NULL, KEEPERS + 1);
+    pthread_barrier_init(&all_counted, NULL, KEEPERS + 1);
+    for (int i = 0; i < KEEPERS; i++)
+        assert_int_equal(pthread_create(&t[i], NULL, keep_beside_others, NULL), 0);
+    pthread_barrier_wait(&all_kept);
+    size_t at_hand = bytes_at_hand();
+    pthread_barrier_wait(&all_counted);
+    for (int i = 0; i < KEEPERS; i++)
+        pthread_join(t[i], NULL);
+    assert_true(at_hand > 0 && at_hand <= 3 * (100 + KEPT_EACH) * large_round(SIZE));
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, begin, end)
 
 int main(void)
@@ -457,6 +491,7 @@ int main(void)
         TEST(what_is_wanted_again_is_kept), TEST(what_is_kept_is_bounded), TEST(a_fall_leaves_nothing), TEST(what_rests_goes_back), TEST(what_is_used_stays),
         TEST(a_trim_gives_it_back), TEST(a_thread_that_ends_leaves_it_to_the_next), TEST(a_sleeping_thread_is_robbed),
         TEST(a_child_takes_it_over), TEST(a_child_counts_what_is_there), TEST(what_is_lost_is_room_again), TEST(what_others_free_is_kept), TEST(threads_share),
+        TEST(all_threads_together_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
