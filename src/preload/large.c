@@ -229,6 +229,9 @@ static void bin_share(unsigned c, kept_block *p, int64_t *room)
 static void idle(heap *h)
 {
     int64_t room = (int64_t)ALLOWED_LEAST - shared_bytes();
+    h->kept.away = 0; /* a handler may have jumped out of there */
+    if (h->kept.asked == 0 && LOAD(&allowed) <= 0) /* nothing is at hand, nor was here */
+        return;
     for (unsigned c = 0; c < KEPT_BINS; c++) {
         kept_block *all = NULL;
         bin_empty(&h->kept.bin[c], c, &all);
@@ -237,7 +240,6 @@ static void idle(heap *h)
     h->kept.asked = 0;
     if (come_down(&h->kept) || LOAD(&out) <= shared_bytes())
         shared_give();
-    h->kept.away = 0; /* a handler may have jumped out of there */
 }
 
 static size_t trim(void)
