@@ -161,7 +161,7 @@ static unsigned bin_look(kept_bin *b, unsigned c, kept_block **to)
     unsigned n = list_move(&b->old, to), unused = 0;
     list_put(&b->old, list_take(&b->fresh));
     if (!LOAD(&b->old)) {
-        b->room = n ? b->room : b->limit; /* a fork or a handler may have lost some */
+        b->room = (int16_t)(n ? b->room : b->limit); /* a fork or a handler may have lost some */
         unused = b->given ? 0 : (unsigned)(b->room + 1) / 2;
     }
     b->room = (int16_t)(b->room - (int)unused);
