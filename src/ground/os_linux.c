@@ -150,10 +150,10 @@ void os_name(void *at, size_t bytes, const char *name)
 
 size_t os_resident(void *at, size_t bytes)
 {
-    unsigned char in_core[64];
-    size_t page = os_page_size(), resident = 0;
+    unsigned char in_core[64]; /* qemu fills one for each 4 KiB, whatever the page size that it tells */
+    size_t page = os_page_size(), resident = 0, most = size_max(sizeof in_core * 4 * KIB / page, 1);
     for (size_t done = 0; done < bytes;) {
-        size_t pages = size_min(sizeof in_core, (bytes - done + page - 1) / page);
+        size_t pages = size_min(most, (bytes - done + page - 1) / page);
         if (CALL3(SYS_mincore, (char *)at + done, pages * page, in_core) != 0)
             return resident;
         for (size_t i = 0; i < pages; i++)

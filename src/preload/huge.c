@@ -5,44 +5,63 @@
 #include "ground/os.h"
 #include "pools/kept.h"
 
-#define HUGE_PAGE (2 * MIB)
-#define HUGE_LEAST (2 * HUGE_PAGE) /* most hold one, wherever they begin */
-#define LOOKED_AT 64               /* pages before a request's end */
+#define HUGE_LEAST (4 * MIB)       /* most hold a whole 2 MiB, wherever they begin */
+#define LOOKED_AT 64               /* pages before where every request for a block ends */
+#define LOOKED_EVERY 4             /* blocks, while they do not have huge pages */
 #define FULL_ENOUGH 2
-#define LOOKED_EVERY 4             /* blocks, while they are not */
+#define NOT_FULL (-16)
+#define PROBE_EVERY 8              /* blocks, of those that could have huge pages */
 
-static uint8_t full[64]; /* blocks in a row that were, of each doubling; atomic, relaxed */
+/* Of a doubling. All of it atomic, relaxed. */
+typedef struct sizes {
+    const void *probe; /* the last block that was not given huge pages, to be looked at when it goes */
+    int8_t full;       /* blocks in a row that were, up to FULL_ENOUGH; or NOT_FULL and up */
+    uint8_t got, gone;
+} sizes;
 
-static uint8_t *doubling(size_t usable)
+static sizes doublings[64];
+
+static sizes *sizes_of(size_t usable)
 {
-    return usable >= HUGE_LEAST && pm_config.hugepages != HUGEPAGES_NEVER ? &full[__builtin_clzl(usable)] : NULL;
+    return usable >= HUGE_LEAST && pm_config.hugepages != HUGEPAGES_NEVER ? &doublings[__builtin_clzl(usable)] : NULL;
 }
 
-/* Where pages of a block end that every request for it reaches, if it was rounded up to it: see kept_size. */
-static uintptr_t reached(const void *p, size_t usable)
+/* All of its pages, so that it stays one mapping, which the C library can move. */
+void huge_got(const void *p, size_t usable)
 {
-    return ((uintptr_t)p + usable - (usable < kept_size(KEPT_BINS) ? usable / 9 : 0)) & -os_page_size();
+    sizes *s = sizes_of(usable);
+    if (!s || LOAD(&s->full) < FULL_ENOUGH)
+        return;
+    bool probe = __atomic_add_fetch(&s->got, 1, __ATOMIC_RELAXED) % PROBE_EVERY == 0;
+    if (probe || LOAD(&s->probe) == p)
+        STORE(&s->probe, probe ? p : NULL);
+    if (probe)
+        return;
+    uintptr_t begin = (uintptr_t)p & -os_page_size();
+    os_huge((void *)begin, round_up((uintptr_t)p + usable - begin, os_page_size()), true);
 }
 
-/* Below it huge pages, above it enough others to look at. */
-static uintptr_t huge_end(uintptr_t end) { return (end - LOOKED_AT * os_page_size()) & -HUGE_PAGE; }
-
-void huge_got(void *p, size_t usable)
+/* No request that was rounded up to this block was for less: see kept_size. */
+static bool is_full(const void *p, size_t usable)
 {
-    const uint8_t *f = doubling(usable);
-    uintptr_t begin = round_up((uintptr_t)p, HUGE_PAGE), end = huge_end(reached(p, usable));
-    if (f && LOAD(f) >= FULL_ENOUGH && begin < end)
-        os_huge((void *)begin, end - begin, true);
+    size_t page = os_page_size(), bytes = LOOKED_AT * page;
+    uintptr_t end = ((uintptr_t)p + usable - (usable < kept_size(KEPT_BINS) ? usable / 9 : 0)) & -page;
+    return os_resident((void *)(end - bytes), bytes) >= bytes / 16 * 15;
 }
 
 void huge_gone(const void *p, size_t usable)
 {
-    static uint8_t turn;
-    uint8_t *f = doubling(usable), n = f ? LOAD(f) : 0;
-    if (!f || (n == 0 && __atomic_fetch_add(&turn, 1, __ATOMIC_RELAXED) % LOOKED_EVERY != 0))
+    sizes *s = sizes_of(usable);
+    if (!s)
         return;
-    size_t bytes = LOOKED_AT * os_page_size();
-    bool was = os_resident((void *)(reached(p, usable) - bytes), bytes) >= bytes / 16 * 15;
-    if (!was || n < FULL_ENOUGH)
-        STORE(f, was ? n + 1 : 0);
+    int8_t full = LOAD(&s->full);
+    bool probe = LOAD(&s->probe) == p;
+    if (!probe && (full >= FULL_ENOUGH || __atomic_fetch_add(&s->gone, 1, __ATOMIC_RELAXED) % LOOKED_EVERY != 0))
+        return;
+    if (probe)
+        STORE(&s->probe, NULL);
+    if (!is_full(p, usable))
+        STORE(&s->full, NOT_FULL);
+    else if (full < FULL_ENOUGH)
+        STORE(&s->full, (int8_t)(full + 1));
 }

@@ -251,9 +251,11 @@ static int huge_after(size_t bytes, bool full)
         size_t size = bytes + i * 300000;
         char *volatile p = malloc(size);
         CHECK(p != NULL);
-        advised = huge_advised(p + size / 2);
+        int here = huge_advised(p + size / 2);
+        advised = i > TIMES - 4 && here > advised ? here : here < 0 ? here : advised; /* each eighth is not */
         memset(p, 1, full ? size : 1);
         p[size - 1] = 1;
+        CHECKF(mappings_of(p, size) == 1, "%d mappings: mremap moves only one", mappings_of(p, size));
         free(p);
     }
     return advised;

@@ -3,6 +3,7 @@
 #define BLACKBOX_PROCESS_H
 
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,6 +70,20 @@ static inline void child_succeeds(void (*run)(void))
     int status;
     CHECK(waitpid(child, &status, 0) == child);
     CHECKF(status == 0, "the child ended with status 0x%x", (unsigned)status);
+}
+
+/* Mappings that a block lies in. */
+static inline int mappings_of(const char *block, size_t size)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[512];
+    unsigned long from, to;
+    int count = 0;
+    CHECK(maps != NULL);
+    while (fgets(line, sizeof line, maps))
+        count += sscanf(line, "%lx-%lx", &from, &to) == 2 && from < (uintptr_t)block + size && to > (uintptr_t)block;
+    fclose(maps);
+    return count;
 }
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "pattern.h"
+#include "process.h"
 #include "threads.h"
 
 /* The sizes around every border that a pool allocator may have, and a few far beyond. */
@@ -104,20 +105,6 @@ static void chains(void)
         before = size;
     }
     free(block);
-}
-
-/* Mappings that a block lies in. */
-static int mappings_of(const char *block, size_t size)
-{
-    FILE *maps = fopen("/proc/self/maps", "r");
-    char line[512];
-    unsigned long from, to;
-    int count = 0;
-    CHECK(maps != NULL);
-    while (fgets(line, sizeof line, maps))
-        count += sscanf(line, "%lx-%lx", &from, &to) == 2 && from < (uintptr_t)block + size && to > (uintptr_t)block;
-    fclose(maps);
-    return count;
 }
 
 /* A buffer that grows by a page at a time, of which there are only 65,530 mappings in a process. */
