@@ -1,8 +1,8 @@
 /* huge.h: Huge pages behind the next allocator's largest blocks, where programs write them full.
  *
- * A block of 25 MiB costs 6,400 page faults, or a few dozen; but one that is written here and there costs what it does not need. So some
- * of what is freed is looked at: where its last 64 pages are in memory, it was full. After two of a doubling that were, new ones get huge
- * pages (a wish: the kernel may have none), but for each eighth, the probe, at whose end one looks again. */
+ * A block of 25 MiB costs 6,400 page faults, or a few hundred, most of them at its two ends; but one that is written here and there costs
+ * what it does not need. So some of what is freed is looked at: where its last 64 pages are in memory, it was full. After two of a doubling
+ * that were, new ones get huge pages (a wish: the kernel may have none), but for each eighth, the probe, at whose end one looks again. */
 #ifndef PM_HUGE_H
 #define PM_HUGE_H
 

@@ -30,7 +30,7 @@ void shared_admit(unsigned c, kept_block *p); /* and the bin may keep one block 
 
 void shared_given(unsigned c);  /* a block of that bin goes back to the next allocator */
 bool shared_regret(unsigned c); /* has one gone back since the last look that was not regretted yet? */
-void shared_raise(unsigned c);  /* one block more may be kept_block */
+void shared_raise(unsigned c);  /* one block more may be kept */
 
 /* Blocks that go back are linked into `to`; how many fewer the bin may keep. */
 uint32_t shared_look(unsigned c, kept_block **to);  /* what was not needed since the last look, and half of the room where nothing went by */
