@@ -100,11 +100,11 @@ static void pool_begin(int i, uint64_t r)
     o->overflow = i < 6 ? PM_OVERFLOW_GROW : PM_OVERFLOW_FORWARD;
     o->initial_blocks = (r >> 32) % 100;
     o->grow_blocks = (r >> 50) % 300;
-    if (r >> 40 & 1) { /* which NONE does without its hand for */
+    if ((r >> 40 & 1) || (round_number == 0 && i == 3)) { /* which NONE does without its hand for */
         o->high_water = 100;
         o->on_high_water = on_mark;
     }
-    if ((r >> 41 & 3) == 0) {
+    if ((r >> 41 & 3) == 0 || (round_number == 0 && i == 4)) {
         o->initial_blocks = 0;
         o->buffer = buffer[i];
         o->buffer_bytes = sizeof buffer[i];
@@ -287,7 +287,8 @@ static void fork_and_go_on(uint64_t random)
     MEET(forked);
 }
 
-/* What is done follows the round's number, to which pool is drawn: so a run of 64 rounds meets everything, whatever the seed. */
+/* What is done follows the round's number, to which pool is drawn: so a run of 64 rounds meets everything, whatever the seed:
+ * one of the first pools has a mark, one a buffer. */
 static void between(uint64_t *random)
 {
     uint64_t r = next_random(random);
