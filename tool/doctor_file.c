@@ -170,8 +170,7 @@ void environment_examine(findings *f, char *const *environment, const char *path
 {
     config c;
     complained = f;
-    config_default(&c);
-    config_load(&c, environment, true, complain);
+    config_load(&c, environment, complain);
     if (c.disable)
         find_bad(f, "POOLMALLOC_DISABLE is set: everything is forwarded");
     if (!config_names_program(c.programs, path))

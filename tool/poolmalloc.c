@@ -1,6 +1,7 @@
 /* poolmalloc.c: the command-line tool: one function a command. May touch all of tool/ and ground's settings. */
 #include "pools/class.h"
 #include "ground/config.h"
+#include "ground/text.h"
 #include "live.h"
 #include "tool.h"
 #include "words.h"
@@ -46,15 +47,11 @@ int option_error(const char *command, char **argv, const struct option *options)
     return usage_error(command);
 }
 
-void complain_setting(const char *line) { fprintf(stderr, "poolmalloc: %s\n", line); }
-
 /* Nothing is used instead where nothing runs. */
 void refuse_setting(const char *line)
 {
     const char *instead = strstr(line, "; using ");
-    char *told = strndup(line, instead ? (size_t)(instead - line) : strlen(line));
-    complain_setting(told ? told : line);
-    free(told);
+    report("%.*s", (int)(instead ? (size_t)(instead - line) : strlen(line)), line);
 }
 
 /* ---- run ---- */
@@ -124,8 +121,7 @@ static int run(int argc, char **argv)
             setenv(settings[o - 256].variable, optarg ? optarg : "1", 1);
     }
     config c;
-    config_default(&c);
-    if (config_load(&c, environ, true, refuse_setting))
+    if (config_load(&c, environ, refuse_setting))
         return EXIT_USAGE;
     if (!argv[optind]) {
         fprintf(stderr, "poolmalloc: run: no command is given\n");
@@ -202,8 +198,7 @@ static int config_command(int argc, char **argv)
             fprintf(stderr, "poolmalloc: config: takes no argument '%s'\n", argv[1]);
         return usage_error("config");
     }
-    config_default(&c);
-    unsigned bad = config_load(&c, environ, true, complain_setting);
+    unsigned bad = config_load(&c, environ, NULL);
     config_print(&c);
     print_classes(&c);
     return bad ? EXIT_USAGE : 0;

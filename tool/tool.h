@@ -24,10 +24,8 @@ int usage_error(const char *command);
 struct option;
 /* The same after getopt_long found a bad option, with the one that may have been meant. */
 int option_error(const char *command, char **argv, const struct option *options);
-/* A bad setting, as the settings' parser tells it: one line, with what it may have been meant to be. The second is for
- * commands that go on with the default instead. */
+/* A bad setting, as the settings' parser tells it, without what is used instead: for commands that do not go on then. */
 void refuse_setting(const char *line);
-void complain_setting(const char *line);
 bool pid_parse(const char *from, pid_t *pid);
 #define PIDS_MOST 256
 /* The processes that `words` name, by number or by name (then those on pools, or all, when none is); 0 after one line. */

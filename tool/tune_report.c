@@ -82,7 +82,7 @@ plan plan_default(size_t max)
 {
     config c;
     plan p = {.pools = 0};
-    config_default(&c);
+    config_load(&c, NULL, NULL);
     for (uint32_t i = 0; i < c.sizes.length && c.sizes.at[i].size <= max; i++)
         p.size[p.pools++] = c.sizes.at[i].size;
     return p;

@@ -24,8 +24,7 @@ static bool settings_prepare(const char *folder)
     }
     snprintf(value, sizeof value, "%s/%%p.profile", folder);
     setenv("POOLMALLOC_PROFILE", value, 1);
-    config_default(&c);
-    return config_load(&c, environ, true, refuse_setting) == 0;
+    return config_load(&c, environ, refuse_setting) == 0;
 }
 
 #define LOOKS_A_SECOND 20

@@ -134,10 +134,8 @@ static slab *chunk_slab(void)
     heap *h = heap_enter_mine();
     slab *s = guest_slab(h);
     heap_leave_mine(h);
-    if (s) {
+    if (s)
         slab_out_set(s, 0);
-        __atomic_fetch_add(&pm_pools.arena_slabs, 1, __ATOMIC_RELAXED);
-    }
     return s;
 }
 
@@ -158,7 +156,6 @@ static void slab_leave(slab *s)
 {
     slab_disown(s);
     s->next = NULL;
-    __atomic_fetch_sub(&pm_pools.arena_slabs, 1, __ATOMIC_RELAXED);
     heap *h = heap_enter_mine();
     depot_put(s, NULL);
     heap_leave_mine(h);

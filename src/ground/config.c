@@ -287,20 +287,16 @@ static const option options[] = {
 
 static token token_of(const char *s) { return (token){s, s + strlen(s)}; }
 
-void config_default(config *c)
-{
-    badness bad;
-    for (size_t i = 0; i < OPTION_COUNT; i++)
-        options[i].parse(token_of(options[i].fallback), (char *)c + options[i].offset, &bad);
-}
-
 /* Whatever bytes a variable holds: one line, that does nothing to a terminal. */
 static void line_say(char *line, config_complain *complain)
 {
     for (char *c = line; *c; c++)
         if ((unsigned char)*c < ' ' || *c == 0x7f)
             *c = '?';
-    complain(line);
+    if (complain)
+        complain(line);
+    else
+        report("%s", line);
 }
 
 static void complain_of(const option *o, const badness *bad, config_complain *complain)
@@ -344,7 +340,7 @@ static void complain_of_name(const char *name, size_t length, config_complain *c
 }
 
 /* True when the variable is good, or none of ours. */
-static bool variable_load(config *c, const char *variable, bool strict, config_complain *complain)
+static bool variable_load(config *c, const char *variable, config_complain *complain)
 {
     if (strncmp(variable, prefix, sizeof prefix - 1) != 0)
         return true;
@@ -355,7 +351,7 @@ static bool variable_load(config *c, const char *variable, bool strict, config_c
     badness bad;
     if (!o) {
         complain_of_name(name, (size_t)(equals - name), complain);
-        return !strict;
+        return false;
     }
     if (o->parse(token_of(equals + 1), (char *)c + o->offset, &bad))
         return true;
@@ -363,12 +359,15 @@ static bool variable_load(config *c, const char *variable, bool strict, config_c
     return false;
 }
 
-unsigned config_load(config *c, char *const *environment, bool strict, config_complain *complain)
+unsigned config_load(config *c, char *const *environment, config_complain *complain)
 {
     unsigned bad = 0;
+    badness none;
     pm_config_loaded = true;
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        options[i].parse(token_of(options[i].fallback), (char *)c + options[i].offset, &none);
     for (; environment && *environment; environment++)
-        if (**environment == 'P' && !variable_load(c, *environment, strict, complain))
+        if (**environment == 'P' && !variable_load(c, *environment, complain))
             bad++;
     return bad;
 }

@@ -50,10 +50,9 @@ extern bool pm_config_loaded; /* by config_load */
 /* Called with one line of text for each bad value. */
 typedef void config_complain(const char *line);
 
-void config_default(config *c);
-/* Takes every POOLMALLOC_ variable of `environment` (NULL-terminated). A bad value leaves the default.
- * Returns how many were bad. One that does not exist gets its line too, and is bad with `strict`. O(environment). */
-unsigned config_load(config *c, char *const *environment, bool strict, config_complain *complain);
+/* The defaults, and every POOLMALLOC_ variable of `environment` (NULL-terminated, or NULL: none). A bad value leaves the default.
+ * Returns how many were bad, or do not exist. complain: NULL, for lines on stderr. O(environment). */
+unsigned config_load(config *c, char *const *environment, config_complain *complain);
 /* Whether the comma list `names` is empty or holds the last part of `path`. */
 bool config_names_program(const char *names, const char *path);
 

@@ -42,6 +42,7 @@ INLINE bool os_single_thread(void) { return &__libc_single_threaded && LOAD(&__l
 
 /* Maps `bytes` read-write exactly at `at`; false when anything lies there or the system refuses. */
 bool os_map_at(void *at, size_t bytes);
+void *os_map(size_t bytes); /* somewhere; NULL when refused */
 /* Reserves (PROT_NONE) somewhere; NULL when refused. */
 void *os_reserve(size_t bytes);
 bool os_commit(void *at, size_t bytes);

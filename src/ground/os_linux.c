@@ -107,6 +107,8 @@ bool os_map_at(void *at, size_t bytes)
     return map(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1) == at;
 }
 
+void *os_map(size_t bytes) { return map(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1); }
+
 /* Without MAP_NORESERVE: what is committed counts then, so that the kernel refuses what it would refuse to anybody. */
 void *os_reserve(size_t bytes) { return map(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1); }
 bool os_commit(void *at, size_t bytes) { return CALL3(SYS_mprotect, at, bytes, PROT_READ | PROT_WRITE) == 0; }

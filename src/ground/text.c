@@ -9,13 +9,6 @@
 
 int pm_stderr = 2;
 
-void text_open(text *t, int fd)
-{
-    t->fd = fd;
-    t->failed = false;
-    t->used = 0;
-}
-
 static void text_vadd(text *t, const char *format, va_list args)
 {
     char piece[400];
@@ -43,10 +36,9 @@ void text_flush(text *t)
 
 static void report_line(const char *format, va_list args)
 {
-    text t;
+    text t = {.fd = pm_stderr};
     if (pm_stderr < 0)
         return;
-    text_open(&t, pm_stderr);
     text_add(&t, "poolmalloc: ");
     text_vadd(&t, format, args);
     text_add(&t, "\n");

@@ -6,6 +6,7 @@
 
 #define PATH_BYTES 4096 /* of the longest path that the kernel takes */
 
+/* It begins as {.fd = where it is to go}. */
 typedef struct text {
     int fd;
     bool failed;
@@ -13,7 +14,6 @@ typedef struct text {
     char bytes[500];
 } text;
 
-void text_open(text *t, int fd);
 void text_add(text *t, const char *format, ...) PRINTF_LIKE(2, 3);
 void text_flush(text *t);
 

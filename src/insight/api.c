@@ -2,7 +2,6 @@
 #include "pools/alloc.h"
 #include "pools/hardened.h"
 #include "insight/report.h"
-#include "insight/who.h"
 #include "pools/threads.h"
 
 #include <errno.h>
@@ -47,15 +46,5 @@ void pm_check(void)
             hardened_check(CALL_CHECK);
     }
 }
-
-int pm_who_start(size_t rate)
-{
-    if (who_start(rate))
-        return 0;
-    errno = ENOTSUP;
-    return -1;
-}
-
-void pm_who_stop(void) { who_stop(); }
 
 void pm_thread_idle(void) { thread_idle(); }

@@ -298,8 +298,7 @@ static void write_prometheus(text *t, const view *v, const pm_stats *s)
 
 bool stats_write(const view *v, const pm_stats *s, stats_format format, int fd)
 {
-    text t;
-    text_open(&t, fd);
+    text t = {.fd = fd};
     if (format == FORMAT_JSON)
         write_json(&t, v, s);
     else if (format == FORMAT_PROMETHEUS)

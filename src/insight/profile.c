@@ -28,16 +28,6 @@ static __thread bool busy; /* a signal handler that comes in here records nothin
 #define CHUNKS ((size_t)1 << (40 - CHUNK_SHIFT)) /* the region's ceiling is 1 TiB */
 static uint16_t *chunks[CHUNKS] RARE;
 
-static uint16_t *chunk_map(void)
-{
-    void *at = os_reserve(CHUNK_BYTES);
-    if (at && !os_commit(at, CHUNK_BYTES)) {
-        os_unmap(at, CHUNK_BYTES);
-        return NULL;
-    }
-    return at;
-}
-
 /* Where the size of block p is noted; NULL: nowhere, and it is not recorded. */
 static uint16_t *shadow_of(const void *p)
 {
@@ -45,7 +35,7 @@ static uint16_t *shadow_of(const void *p)
     if (chunk >= CHUNKS)
         return NULL;
     if (!chunks[chunk])
-        chunks[chunk] = chunk_map();
+        chunks[chunk] = os_map(CHUNK_BYTES);
     return chunks[chunk] ? &chunks[chunk][offset % ((size_t)1 << CHUNK_SHIFT) / QUANTUM] : NULL;
 }
 
@@ -233,10 +223,11 @@ static bool file_ready(void)
     return file != NULL;
 }
 
-static void note_one(const void *p, size_t size)
+/* What was never recorded is not counted. */
+static void *note_alloc(void *p, size_t size)
 {
     if (!enter())
-        return;
+        return p;
     if (file_ready()) {
         uint16_t *shadow = region_holds(p) ? shadow_of(p) : NULL;
         if (shadow)
@@ -250,6 +241,7 @@ static void note_one(const void *p, size_t size)
             r->most = size_max(r->most, ++r->live);
     }
     leave();
+    return p;
 }
 
 static bool forget(const void *p)
@@ -274,13 +266,6 @@ static void forget_large(void)
     leave();
 }
 
-/* What was never recorded is not counted. */
-static void *note_alloc(void *p, size_t size)
-{
-    note_one(p, size);
-    return p;
-}
-
 static void note_free(const void *p, size_t usable)
 {
     if (region_holds(p))
@@ -292,7 +277,7 @@ static void note_free(const void *p, size_t usable)
 static void note_resize(const void *p, size_t size)
 {
     if (forget(p))
-        note_one(p, size);
+        note_alloc((void *)p, size);
 }
 
 /* No more than was asked for, else a program that uses all of its blocks would tell what the block sizes are, not what it

@@ -12,42 +12,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What scripts/poolmalloc-gdb.py reads by, without debug information. Where one of these no longer holds, the script
- * follows, and CONTROL_LAYOUT counts up. */
-#define AT(type, field, offset) static_assert(offsetof(type, field) == (offset), "see scripts/poolmalloc-gdb.py")
-AT(control, region, 40);
-AT(control, registry, 128);
-AT(control, asked, 136); /* tests/blackbox/who.py */
-AT(region, slabs, 16);
-AT(region, bits_end, 24);
-AT(depot, fresh, 8);
-AT(registry, first, 8);
-AT(registry, count, 32);
-AT(slab, home, 16);
-AT(slab, chain, 24);
-AT(slab, left, 48);
-AT(slab, look, 52);
-AT(slab, back, 54);
-AT(slab, klass, 60);
-AT(slab, state, 62);
-AT(slab, remote, 64);
-AT(slab, pool, 80);
-AT(size_class, colours, 12);
-AT(size_class, head, 22);
-AT(heap, state, 2053);
-AT(heap, number, 2056);
-AT(heap, runs, 2160);
-AT(heap, pool_bins, 6528);
-AT(pm_pool, hand, 0);
-AT(pm_pool, shape, 40);
-AT(pm_pool, own, 80);
-AT(pm_pool, slabs.count, 144);
-AT(pm_pool, out, 168);
-AT(pm_pool, next, 232);
-AT(pm_pool, name, 277);
-AT(pool_table, first, 8);
-static_assert(sizeof(size_class) == 40 && sizeof(block_run) == 24 && sizeof(pm_pool) == 320, "see scripts/poolmalloc-gdb.py");
-
 /* ---- the view ---- */
 
 static PEEKS bool peek_here(const view *v, const void *from, void *to, size_t bytes)

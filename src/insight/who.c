@@ -5,6 +5,8 @@
 #include "pools/alloc.h"
 #include "pools/learn.h"
 
+#include <errno.h>
+#include <poolmalloc.h>
 #include <string.h>
 
 #define LOOKS 16           /* calls of a thread between two looks at the clock */
@@ -34,14 +36,12 @@ static who_table *table_map(void)
     for (size_t records = WHO_RECORDS; records >= WHO_RECORDS / 64; records /= 2) {
         size_t front = round_up(WHO_FRONT(records), WHO_RECORD);
         size_t bytes = front + records * WHO_RECORD;
-        who_table *t = bytes < os_address_space() / 4 ? os_reserve(bytes) : NULL;
-        if (t && os_commit(t, bytes)) {
+        who_table *t = bytes < os_address_space() / 4 ? os_map(bytes) : NULL;
+        if (t) {
             *t = (who_table){.magic = WHO_MAGIC, .layout = sizeof(who_sample), .records = (uint32_t)records, .bytes = bytes, .records_at = front};
             os_huge(t, bytes, false);
             return t;
         }
-        if (t)
-            os_unmap(t, bytes);
     }
     return NULL;
 }
@@ -418,11 +418,13 @@ void who_init(void)
     ready = true;
 }
 
-bool who_start(size_t rate)
+int pm_who_start(size_t rate)
 {
     if (ready)
         STORE(&pm_asked, who_word(rate ? rate : WHO_RATE, 0));
-    return ready;
+    else
+        errno = ENOTSUP;
+    return ready ? 0 : -1;
 }
 
-void who_stop(void) { STORE(&pm_asked, 0); }
+void pm_who_stop(void) { STORE(&pm_asked, 0); }

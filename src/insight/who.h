@@ -74,10 +74,7 @@ INLINE uint32_t who_number(const who_table *t, const who_sample *s)
     return (uint32_t)(((uintptr_t)s - (uintptr_t)t - t->records_at) / WHO_RECORD);
 }
 
-/* Makes it possible; at start, before the pools are up. */
+/* Makes pm_who_start possible; at start, before the pools are up. */
 void who_init(void);
-/* Begins to sample one request in `rate` bytes (0: WHO_RATE), until who_stop. False: who_init was not called. */
-bool who_start(size_t rate);
-void who_stop(void);
 
 #endif

@@ -78,17 +78,12 @@ bool pools_init(void)
 static bool exiting;  /* the whole program ends, not this object alone */
 static bool watching; /* exiting is told; never in the interposer, which comes up another way, and does not unload */
 
-static void complain(const char *line) { report("%s", line); }
-
 /* The settings hold for a program that has the pools without the interposer too, but for malloc's block sizes: it has no
  * use for those. The interposer, where there is one, has its settings already: none of them is read twice. */
 static void settings_load(void)
 {
-    if (!pm_config_loaded) {
-        config_default(&pm_config);
-        if (!os_privileged())
-            config_load(&pm_config, environ, false, complain);
-    }
+    if (!pm_config_loaded)
+        config_load(&pm_config, os_privileged() ? NULL : environ, NULL);
     pm_config.sizes = (size_list){.length = 0};
 }
 

@@ -231,10 +231,9 @@ static misuse describe(const record *r, const void *p, call c, const char *what,
 
 static void add_frames(const char *what, uint32_t thread, const uintptr_t *from)
 {
-    text t;
+    text t = {.fd = pm_stderr};
     if (!*from || pm_stderr < 0)
         return;
-    text_open(&t, pm_stderr);
     text_add(&t, "poolmalloc: %s by thread %u from", what, thread);
     for (size_t i = 0; i < FRAMES && from[i]; i++)
         text_add(&t, " 0x%zx", (size_t)from[i]);

@@ -89,11 +89,9 @@ static void add_what(text *t, const misuse *m)
 
 void misuse_tell(const misuse *m)
 {
-    text t;
-    int fd = report_open();
-    if (fd < 0)
+    text t = {.fd = report_open()};
+    if (t.fd < 0)
         return;
-    text_open(&t, fd);
     text_add(&t, "poolmalloc: %s(%p): ", m->function ? m->function : call_name(m->call), m->pointer);
     add_what(&t, m);
     add_block(&t, m);

@@ -50,7 +50,6 @@ typedef struct pool_table {
     uint32_t bins; /* bin numbers ever given out */
     pm_pool *first; /* the oldest; linked by next */
     size_t count, demoted; /* pools there are; ones that became LOCKED because all bin numbers were taken */
-    size_t arena_slabs;    /* atomic */
     uint32_t made;         /* pools so far */
     pm_pool *of_bin[POOL_BINS];
     pm_pool *last;

@@ -362,14 +362,10 @@ INLINE unsigned aligned_class(const uint16_t *table, size_t align, size_t size)
     return LIKELY(is_power_of_two(align) && align <= ALIGN_POOLED && size <= BLOCK_MAX) ? class_aligned_in(table, size, align) : CLASS_NONE;
 }
 
-/* NULL: it is the next allocator's. */
-static void *aligned_from_pool(size_t align, size_t size)
+/* NULL: the pool has none that lies so. */
+static void *aligned_from_pool(unsigned klass, size_t align, size_t size)
 {
-    if (!start_done() || !pm_pools_ready)
-        return NULL;
-    classes_align();
-    unsigned klass = aligned_class(LOAD(&pm_sizes), align, size);
-    void *p = klass == CLASS_NONE ? NULL : alloc_slow(klass, size);
+    void *p = alloc_slow(klass, size);
     if (UNLIKELY((uintptr_t)p & (align - 1))) { /* at the limit, a block of a larger class */
         free_block(p);
         p = NULL;
@@ -377,13 +373,12 @@ static void *aligned_from_pool(size_t align, size_t size)
     return p;
 }
 
-/* Nothing aligned is asked for while we start; if it were, the arena's 16 bytes are what there is. */
-static bool aligned_refused(size_t align, size_t size)
+static unsigned aligned_class_now(size_t align, size_t size)
 {
-    if (UNLIKELY(!start_done()))
-        return true;
-    bool pool = pm_pools_ready && aligned_class(LOAD(&pm_sizes), align, size) != CLASS_NONE;
-    return pool && !overflow_forwards(size);
+    if (!pm_pools_ready)
+        return CLASS_NONE;
+    classes_align();
+    return aligned_class(LOAD(&pm_sizes), align, size);
 }
 
 static void *next_aligned(void *(*get)(size_t, size_t), size_t align, size_t size)
@@ -397,10 +392,13 @@ static void *next_aligned(void *(*get)(size_t, size_t), size_t align, size_t siz
 
 static NOINLINE void *aligned_slow(size_t align, size_t size)
 {
-    void *p = aligned_from_pool(align, size);
+    if (UNLIKELY(!start_done())) /* nothing aligned is asked for while we start; if it were, the arena's 16 bytes are what there is */
+        return out_of_memory();
+    unsigned klass = aligned_class_now(align, size);
+    void *p = klass == CLASS_NONE ? NULL : aligned_from_pool(klass, align, size);
     if (p)
         return p;
-    return aligned_refused(align, size) ? out_of_memory() : next_aligned(pm_next.memalign, align, size_max(size, 1));
+    return klass == CLASS_NONE || overflow_forwards(size) ? next_aligned(pm_next.memalign, align, size_max(size, 1)) : out_of_memory();
 }
 
 INLINE void *alloc_aligned(size_t align, size_t size)

@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poolmalloc.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -59,8 +60,6 @@ static bool tool_watches(char *const *environment)
     }
     return watches;
 }
-
-static void complain(const char *line) { report("%s", line); }
 
 /* The environment before the C library has one: as the kernel left it. */
 static char **environment_read(void)
@@ -125,9 +124,7 @@ static void settings_read(char **environment)
 {
     if (!os_file_id(2, &(os_id){0}))
         pm_stderr = -1;
-    config_default(&pm_config);
-    if (!os_privileged())
-        config_load(&pm_config, environment, false, complain);
+    config_load(&pm_config, os_privileged() ? NULL : environment, NULL);
     if (!program_wanted()) {
         pm_config.disable = true;
         pm_config.verbose = pm_config.stats.exit = false;
@@ -148,7 +145,6 @@ static void start(void)
     if (PM_HARDENED)
         hardened_init();
     bool pools = !pm_config.disable && !by_tool && pools_init();
-    pm_config_loaded = true;
     if (!next_find(!by_tool)) /* tools have put their malloc there, and tell of odd sizes */
         report_abort("no other malloc in this process to forward to");
     if (pm_config.stats.exit || pm_config.stats.signal)
@@ -157,7 +153,7 @@ static void start(void)
     if (pools && pm_config.stats.signal)
         signal_install(pm_config.stats.signal);
     if (pools && pm_config.who)
-        who_start(pm_config.who);
+        pm_who_start(pm_config.who);
     if (pm_config.verbose)
         report(PM_VERSION ", process %u: pools %s, %u block sizes to %u bytes, next allocator %s", os_pid(),
                pools ? "on" : "off", pm_class_count, pools ? pm_classes[pm_class_count - 1].size : 0, pm_next_name);

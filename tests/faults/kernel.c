@@ -138,8 +138,7 @@ static void fork_use(void)
 static int use_all(char *const *settings)
 {
     pthread_t thread;
-    config_default(&pm_config);
-    if (config_load(&pm_config, settings, true, complain_to_stderr))
+    if (config_load(&pm_config, settings, NULL))
         return 1;
     if (!pools_init())
         return 0; /* none: everything is forwarded */

@@ -82,8 +82,7 @@ static void print_and_load(const config *c)
         lines[n++] = line;
     lines[n] = NULL;
     config again;
-    config_default(&again);
-    if (config_load(&again, lines, true, complain))
+    if (config_load(&again, lines, complain))
         abort();
     print(&again, parts);
     if (strcmp(parts, printed) != 0)
@@ -98,12 +97,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     size_t count = environment_make(data + 1, size - 1, room, environment);
     config after;
-    config_default(&after);
+    config_load(&after, NULL, complain);
     static char before_text[BYTES], after_text[BYTES];
     print(&after, before_text);
-    unsigned bad = config_load(&after, environment, data[0] & 1, complain);
+    unsigned bad = config_load(&after, environment, complain);
     print(&after, after_text);
-    if (count == 1 && bad && (data[0] & 1) && strcmp(before_text, after_text) != 0)
+    if (count == 1 && bad && strcmp(before_text, after_text) != 0)
         abort();
     check(&after);
     config_names_program(after.programs, "/usr/bin/program");

@@ -28,8 +28,7 @@ static config load(const char *setting, unsigned expect_bad)
     memset(&c, 0, sizeof c);
     snprintf(copy, sizeof copy, "%s", setting);
     complained = 0;
-    config_default(&c);
-    assert_int_equal(config_load(&c, environment, true, remember), expect_bad);
+    assert_int_equal(config_load(&c, environment, remember), expect_bad);
     assert_int_equal(complained, expect_bad);
     return c;
 }

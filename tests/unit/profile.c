@@ -46,8 +46,7 @@ static int begin(void **state)
         return -1;
     snprintf(path, sizeof path, "%s/first", folder);
     snprintf(setting, sizeof setting, "POOLMALLOC_PROFILE=%s", path);
-    config_default(&pm_config);
-    if (config_load(&pm_config, settings, true, complain_to_stderr))
+    if (config_load(&pm_config, settings, NULL))
         return -1;
     profile_init();
     return pm_every_call_slow && pools_init() ? 0 : -1;

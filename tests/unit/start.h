@@ -14,16 +14,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static inline void complain_to_stderr(const char *line) { fprintf(stderr, "%s\n", line); }
-
 static inline void *take_class(unsigned c) { return alloc_slow(c, pm_classes[c].size); }
 static inline void *take_zeroed(unsigned c) { return alloc_zeroed(c, pm_classes[c].size); }
 
 /* `settings` as in an environment, NULL-terminated. */
 static inline void pools_start(char *const *settings)
 {
-    config_default(&pm_config);
-    if (config_load(&pm_config, settings, true, complain_to_stderr) || !pools_init()) {
+    if (config_load(&pm_config, settings, NULL) || !pools_init()) {
         fprintf(stderr, "the pools do not come up\n");
         exit(1);
     }

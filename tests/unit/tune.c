@@ -193,7 +193,7 @@ static void ladders(void **state)
 {
     (void)state;
     config c;
-    config_default(&c);
+    config_load(&c, NULL, NULL);
     plan four = plan_ladder(4, 32768), powers = plan_ladder(1, 32768);
     assert_int_equal(four.pools, c.sizes.length); /* today's sizes are jemalloc's */
     for (unsigned i = 0; i < four.pools; i++)
@@ -219,8 +219,7 @@ static void what_is_printed_is_read_back(void **state)
         }
         assert_true(plan_print(&p, line + start, sizeof line - start) <= PLAN_POOLS * 17);
         config c;
-        config_default(&c);
-        assert_int_equal(config_load(&c, environment, true, complain), 0);
+        assert_int_equal(config_load(&c, environment, complain), 0);
         assert_int_equal(c.sizes.length, p.pools);
         for (unsigned k = 0; k < p.pools; k++) {
             assert_int_equal(c.sizes.at[k].size, p.size[k]);

@@ -63,7 +63,7 @@ static void too_many_samples_are_thinned_out(void **state)
     volatile char room[12 * KIB];
     room[0] = 0;
     (void)state;
-    who_start(RATE);
+    pm_who_start(RATE);
     for (size_t i = 0; i < BLOCKS; i++)
         assert_non_null(blocks[i] = take(SIZE));
     sums s = table_sum();
@@ -76,7 +76,7 @@ static void too_many_samples_are_thinned_out(void **state)
     assert_int_equal(table_sum().samples, 0);
     assert_int_equal(LOAD(&table()->pages), 0);
     assert_true(sizes_hide(true)); /* they are */
-    who_stop();
+    pm_who_stop();
     who_settle();
     assert_ptr_equal(LOAD(&pm_sizes), pm_bin_offset);
     assert_int_equal(LOAD(&table()->began), 0);
@@ -88,7 +88,7 @@ static void too_many_samples_are_thinned_out(void **state)
 static void a_sample_that_cannot_be_made_is_made_later(void **state)
 {
     (void)state;
-    who_start(RATE);
+    pm_who_start(RATE);
     for (size_t i = 0; i < 100 * RATE / SIZE; i++) {
         if (i % (2 * RATE / SIZE) == 0)
             os_lock_take(&pm_registry.gate);
@@ -101,7 +101,7 @@ static void a_sample_that_cannot_be_made_is_made_later(void **state)
     assert_in_range(table_sum().bytes, 90 * RATE, 110 * RATE);
     for (size_t i = 0; i < 100 * RATE / SIZE; i++)
         free_block(blocks[i]);
-    who_stop();
+    pm_who_stop();
     who_settle();
 }
 
@@ -185,14 +185,14 @@ static void begun_and_ended_again_and_again(void **state)
     for (uintptr_t i = 0; i < THREADS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, busy, (void *)(i + 1)), 0);
     for (int i = 0; i < rounds; i++) {
-        who_start((size_t)1 << (10 + i % 6));
+        pm_who_start((size_t)1 << (10 + i % 6));
         usleep((unsigned)(i % 5) * 200);
         pid_t pid = i % 20 == 0 ? fork() : -1;
         if (pid == 0)
             child_run();
         if (pid > 0)
             child_wait(pid);
-        who_stop();
+        pm_who_stop();
         usleep((unsigned)(i % 3) * 100);
     }
     STORE(&over, true);
