@@ -78,15 +78,31 @@ void depot_note_unripe(slab *s, bool unripe)
  * With a limit, never: it counts pages, not units. 25 to 31 % off pointer-chasing work, measured. */
 static bool unit_wants_huge(void)
 {
+    const depot *d = &pm_depot;
     if (pm_config.hugepages != HUGEPAGES_AUTO)
         return pm_config.hugepages == HUGEPAGES_ALWAYS;
-    return pm_config.limit == 0 && (LOAD(&pm_depot.unripe) + (int64_t)UNIT_SLABS) * 10 <= LOAD(&pm_depot.ripe);
+    size_t again = d->regrets >= UNIT_SLABS ? d->regrets + d->recent : 0;
+    return pm_config.limit == 0 && (LOAD(&d->unripe) + (int64_t)UNIT_SLABS) * 10 <= LOAD(&d->ripe) + (int64_t)again;
+}
+
+/* Its empty slabs are the next to be purged. */
+static void unit_split(slab *unit)
+{
+    unit_advise(unit, false);
+    for (slab *s = unit; s < unit + UNIT_SLABS; s++) {
+        if (s->state != SLAB_DIRTY)
+            continue;
+        slab_list_remove(&pm_depot.broken, s);
+        slab_list_append(&pm_depot.dirty, s);
+    }
 }
 
 void depot_split(slab *s)
 {
+    slab *unit = slab_unit(s);
     os_lock_take(&pm_depot.lock);
-    unit_advise(slab_unit(s), false);
+    if (unit->unit_huge)
+        unit_split(unit);
     os_lock_give(&pm_depot.lock);
 }
 
@@ -129,14 +145,23 @@ static void unit_gather(slab *unit)
     }
 }
 
-/* A slab without pages: one that was purged, or one never used. A clean unit is as good as fresh: it may get huge pages again. */
+/* A clean unit is as good as fresh: it may get huge pages again, once its page table is gone (since Linux 6.14). */
+static void unit_renew(slab *unit)
+{
+    if (unit->unit_huge || !unit_is_clean(unit) || !unit_wants_huge())
+        return;
+    os_purge(slab_memory(unit), UNIT_SIZE);
+    unit_advise(unit, true);
+}
+
+/* A slab without pages: one that was purged, or one never used. */
 static slab *take_clean(unsigned klass)
 {
     depot *d = &pm_depot;
     slab *s = d->clean.first;
     if (s) {
-        if (s == slab_unit(s) && !s->unit_huge && unit_is_clean(s))
-            unit_advise(s, unit_wants_huge());
+        if (s == slab_unit(s))
+            unit_renew(s);
         if (!touch_first(s, klass))
             return NULL;
         slab_list_remove(&d->clean, s);
@@ -149,13 +174,15 @@ static slab *take_clean(unsigned klass)
     return s;
 }
 
+static slab_list *unit_dirty(const slab *unit) { return unit->unit_huge ? &pm_depot.broken : &pm_depot.dirty; }
+
 /* An empty unit becomes sixteen loose slabs. */
 static void unit_break(slab *unit)
 {
     slab_list_remove(&pm_depot.whole, unit);
     for (slab *s = unit + UNIT_SLABS; s-- > unit;) {
         s->state = SLAB_DIRTY;
-        slab_list_push(&pm_depot.broken, s);
+        slab_list_push(unit_dirty(unit), s);
     }
 }
 
@@ -274,22 +301,24 @@ static void put_waiting(size_class *c, slab *s)
     pm_depot.waiting++;
 }
 
-static void put_broken(slab *s)
+/* All of it is empty: it stays, or goes, as one. */
+static void unit_put(slab *unit, uint32_t now)
 {
     depot *d = &pm_depot;
-    slab *unit = slab_unit(s);
-    slab_list_push(&d->broken, s);
-    if (unit->unit_empty < UNIT_SLABS)
-        return;
-    uint32_t now = s->since;
     for (slab *each = unit; each < unit + UNIT_SLABS; each++) {
         __atomic_fetch_add(&d->touched, SLAB_ROOM - each->touched, __ATOMIC_RELAXED); /* since a neighbour was */
         each->touched = SLAB_ROOM;
-        slab_list_remove(each->state == SLAB_CLEAN ? &d->clean : &d->broken, each);
+        slab_list_remove(each->state == SLAB_CLEAN ? &d->clean : unit_dirty(unit), each);
         each->state = SLAB_WHOLE;
     }
     unit->since = now;
     slab_list_push(&d->whole, unit);
+}
+
+/* A unit that has huge pages; or was being purged: with one call, after which huge pages may come again. */
+static bool unit_is_one(const slab *unit, uint64_t now)
+{
+    return unit->unit_empty == UNIT_SLABS && (unit->unit_huge || (!pm_config.limit && ms_since(pm_depot.purged_at, now) < REGRET_MS));
 }
 
 /* It was never touched. */
@@ -321,11 +350,11 @@ static void put_one(slab *s, uint64_t now, bool untouched)
         return;
     }
     s->state = SLAB_DIRTY;
-    slab_unit(s)->unit_empty++;
-    if (slab_unit(s)->unit_huge)
-        put_broken(s);
-    else
-        slab_list_push(&pm_depot.dirty, s);
+    slab *unit = slab_unit(s);
+    unit->unit_empty++;
+    slab_list_push(unit_dirty(unit), s);
+    if (unit_is_one(unit, now))
+        unit_put(unit, s->since);
 }
 
 /* ---- purging: chosen under the lock, purged outside of it, then listed as clean ---- */
@@ -371,9 +400,10 @@ static slab *choose(uint64_t now, bool all)
         if (!must_purge(lists[i], now, all))
             continue;
         slab *s = lists[i]->last;
-        slab_list_remove(lists[i], s);
-        if (lists[i] == &d->broken && slab_unit(s)->unit_huge)
-            unit_advise(slab_unit(s), false);
+        if (lists[i] == &d->broken)
+            unit_split(slab_unit(s));
+        slab_list_remove(i == 0 ? &d->whole : &d->dirty, s);
+        slab_unit(s)->unit_empty = (uint8_t)(slab_unit(s)->unit_empty - (i == 0 ? UNIT_SLABS : 1));
         return s;
     }
     return NULL;
@@ -389,6 +419,7 @@ static size_t purge_one(slab *s)
 static void purged(slab *s, size_t slabs, uint64_t now)
 {
     depot *d = &pm_depot;
+    slab_unit(s)->unit_empty = (uint8_t)(slab_unit(s)->unit_empty + (s->state == SLAB_WHOLE ? UNIT_SLABS : 1));
     if (slabs == 0) { /* refused (locked memory): it stays dirty, and young */
         s->since = (uint32_t)now;
         STORE(&d->refused_at, (uint32_t)now | 1);

@@ -743,6 +743,32 @@ static void a_purged_unit_begins_anew(void **state)
     pools_check();
 }
 
+/* What a fall sent back slab by slab and is needed again at once comes back in huge pages, though not as much is full yet as fresh
+ * units are begun with. */
+static void what_swings_gets_huge_pages(void **state)
+{
+    (void)state;
+    enum { SWING = 2 * FALL };
+    static void *swings[SWING];
+    pools_trim();
+    clock_ms += 150;
+    pm_depot.regrets = 0;
+    pm_config.hugepages = HUGEPAGES_AUTO;
+    size_t huge[2];
+    for (int cycle = 0; cycle < 2; cycle++) {
+        for (int i = 0; i < SWING; i++)
+            swings[i] = take_class(class_of(1000));
+        huge[cycle] = huge_units_in_use();
+        for (int i = 0; i < SWING; i++)
+            free_block(swings[(size_t)i * 7919 % SWING]);
+    }
+    pm_config.hugepages = HUGEPAGES_NEVER;
+    pools_trim();
+    pools_check();
+    assert_in_range(huge[0], 4, SWING * 1000 / UNIT_SIZE - 8);
+    assert_in_range(huge[1], SWING * 1000 / UNIT_SIZE - 4, SWING);
+}
+
 /* Half of each slab is free, in pages: a huge page stays whole for that, and goes when one block in 64 is left. */
 static void trim_splits_only_sparse_units(void **state)
 {
@@ -881,6 +907,7 @@ int main(void)
         cmocka_unit_test(children_are_told_once),
         cmocka_unit_test(regrets_are_counted_by_amount),
         cmocka_unit_test(a_purged_unit_begins_anew),
+        cmocka_unit_test(what_swings_gets_huge_pages),
         cmocka_unit_test(trim_splits_only_sparse_units),
     };
     static char small_pages[] = "POOLMALLOC_HUGEPAGES=never"; /* so that every empty slab can be purged */
