@@ -119,9 +119,9 @@ INLINE void *pool_get(unsigned klass, size_t size, bool zeroed)
 
 NOINLINE static void *malloc_rest(size_t size)
 {
-    unsigned klass = class_of(size);
     if (UNLIKELY(!start_done()))
         return boot_or_fail(size);
+    unsigned klass = class_of(size); /* by what the settings have made of the sizes just now */
     if (UNLIKELY(!pm_pools_ready || klass == CLASS_NONE))
         return malloc_beyond(size);
     return pool_get(klass, size, false);

@@ -1,7 +1,6 @@
 /* What every black-box test shares: checks that end the process with one clear line.
  * Nothing here may allocate: a failing allocator must still be able to report. */
-#ifndef BLACKBOX_CHECK_H
-#define BLACKBOX_CHECK_H
+#pragma once
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -64,5 +63,3 @@ static inline long argument(int argc, char **argv, int n, long otherwise)
 {
     return argc > n ? strtol(argv[n], NULL, 0) : otherwise;
 }
-
-#endif

@@ -18,10 +18,10 @@ static void use(void *block, size_t size)
     free(block);
 }
 
-static void call_malloc(void) { use(malloc(100), 100); }
-static void call_calloc(void) { use(calloc(10, 10), 100); }
-static void call_realloc(void) { use(realloc(NULL, 100), 100); }
-static void call_reallocarray(void) { use(reallocarray(NULL, 10, 10), 100); }
+static void call_malloc(void) { use(malloc(200), 200); }
+static void call_calloc(void) { use(calloc(10, 20), 200); }
+static void call_realloc(void) { use(realloc(NULL, 200), 200); }
+static void call_reallocarray(void) { use(reallocarray(NULL, 10, 20), 200); }
 static void call_aligned_alloc(void) { use(aligned_alloc(64, 128), 128); }
 static void call_memalign(void) { use(memalign(256, 100), 100); }
 static void call_valloc(void) { use(valloc(100), 100); }
@@ -78,8 +78,9 @@ static void call_operator_new(void)
 {
     void *(*operator_new)(size_t) = (void *(*)(size_t))optional("_Znwm");
     void (*operator_delete)(void *) = (void (*)(void *))optional("_ZdlPv");
-    void *block = operator_new(100);
+    void *block = operator_new(200);
     CHECK(block != NULL);
+    CHECK(malloc_usable_size(block) >= 200);
     operator_delete(block);
 }
 

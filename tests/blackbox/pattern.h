@@ -1,7 +1,6 @@
 /* Contents that a block must keep: each block is filled from its own seed, so that a block handed out
  * twice, moved wrongly, or written by a neighbour is seen when it is verified. */
-#ifndef BLACKBOX_PATTERN_H
-#define BLACKBOX_PATTERN_H
+#pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -89,5 +88,3 @@ static inline bool all_zero(const void *block, size_t size)
     const unsigned char *bytes = (const unsigned char *)block;
     return size == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0);
 }
-
-#endif

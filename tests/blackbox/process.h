@@ -1,6 +1,5 @@
 /* What a test sees of its own process: memory, mappings, time. All of it without the allocator. */
-#ifndef BLACKBOX_PROCESS_H
-#define BLACKBOX_PROCESS_H
+#pragma once
 
 #include <fcntl.h>
 #include <stdint.h>
@@ -85,5 +84,3 @@ static inline int mappings_of(const char *block, size_t size)
     fclose(maps);
     return count;
 }
-
-#endif

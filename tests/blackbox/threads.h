@@ -1,6 +1,5 @@
 /* Threads in one word each. A thread that cannot be made or joined fails the test. */
-#ifndef BLACKBOX_THREADS_H
-#define BLACKBOX_THREADS_H
+#pragma once
 
 #include <pthread.h>
 
@@ -24,5 +23,3 @@ static inline void thread_run(void *(*run)(void *), void *context)
 {
     thread_join(thread_start(run, context));
 }
-
-#endif
