@@ -16,7 +16,8 @@
 
 uint64_t pm_forwarded_elsewhere;
 const char *pm_next_name = "none";
-shared_bins pm_shared RARE; /* here for readers: programs without the interposer have none */
+shared_bins pm_shared RARE; /* this and the next one here for readers: who uses them is above */
+pool_table pm_pools RARE;
 
 static void reserve_counts(void)
 {

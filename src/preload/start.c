@@ -192,11 +192,11 @@ __attribute__((destructor)) static void at_exit(void)
         return;
     if (pm_config.stats.exit) /* before pages are touched that the program did not touch, or somebody aborts */
         stats_report();
-    if (PM_HARDENED && pm_pools_ready) {
+    if (!pm_pools_ready)
+        return;
+    if (PM_HARDENED)
         hardened_check(CALL_EXIT);
-    } else if (pm_pools_ready) {
+    else
         ending_check();
-    }
-    if (pm_pools_ready)
-        signal_end(pm_config.stats.signal);
+    signal_end(pm_config.stats.signal);
 }
