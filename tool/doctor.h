@@ -1,6 +1,5 @@
 /* doctor.h: what the files of `poolmalloc doctor` share: findings about a program's file, and about a process. */
-#ifndef PM_DOCTOR_H
-#define PM_DOCTOR_H
+#pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -23,5 +22,3 @@ void program_examine(findings *f, const char *path, const char *shown);
 void environment_examine(findings *f, char *const *environment, const char *path);
 /* Whether the pools serve a running process, and if not why. */
 void process_examine(findings *f, pid_t pid);
-
-#endif

@@ -1,6 +1,5 @@
 /* elf_file.h: a program's or library's file, read by its section headers. Whatever it says may be nonsense: all of it is checked. */
-#ifndef PM_ELF_FILE_H
-#define PM_ELF_FILE_H
+#pragma once
 
 #include <elf.h>
 #include <stdbool.h>
@@ -25,5 +24,3 @@ typedef enum { SYMBOL_NONE, SYMBOL_WANTED, SYMBOL_LOCAL, SYMBOL_EXPORTED } elf_s
 elf_symbol elf_find(const elf_file *e, const char *name);
 /* Where, from its beginning in memory, the address of the function stands that its calls of `name` go to; 0: nowhere. */
 uint64_t elf_slot(const elf_file *e, const char *name);
-
-#endif

@@ -1,6 +1,5 @@
 /* held.h: what call stacks hold: samples put together. */
-#ifndef PM_HELD_H
-#define PM_HELD_H
+#pragma once
 
 #include "sampler.h"
 #include "unwind.h"
@@ -86,5 +85,3 @@ bool held_print_folded(const held_report *r, FILE *to);
 bool held_print_json(const held_report *r, FILE *to);
 bool held_print_flame(const held_report *r, FILE *to);
 bool held_write_pprof(const held_report *r, const char *path);
-
-#endif

@@ -1,6 +1,5 @@
 /* live.h: another process's pools, read from outside through /proc and process_vm_readv. Never stops or writes to it. */
-#ifndef PM_LIVE_H
-#define PM_LIVE_H
+#pragma once
 
 #include "ground/config.h"
 #include "insight/stats.h"
@@ -62,5 +61,3 @@ void live_close(live *l);
 live_result live_stats(pid_t pid, pm_stats *s);
 /* One line on stderr: what is the matter with process pid. Returns the exit status. */
 int live_error(const char *command, pid_t pid, const control *c, live_result result);
-
-#endif

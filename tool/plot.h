@@ -1,6 +1,5 @@
 /* plot.h: pools as pictures (SVG), and the samples that pictures over time are drawn from (CSV). */
-#ifndef PM_PLOT_H
-#define PM_PLOT_H
+#pragma once
 
 #include "insight/stats.h"
 
@@ -13,5 +12,3 @@ bool plot_pools(const char *path, const pm_stats *s, pid_t pid, const char *comm
 bool record_append(FILE *file, const pm_stats *s);
 /* What was recorded, drawn over time. NULL, or what is wrong with which file. */
 const char *plot_record(const char *record, const char *path);
-
-#endif

@@ -1,6 +1,5 @@
 /* proc.h: what /proc tells of a process. */
-#ifndef PM_PROC_H
-#define PM_PROC_H
+#pragma once
 
 #include <limits.h>
 #include <stdbool.h>
@@ -29,5 +28,3 @@ typedef struct mapping {
 
 /* False: that was the last one. */
 bool mapping_next(FILE *maps, mapping *m);
-
-#endif

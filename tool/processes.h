@@ -1,6 +1,5 @@
 /* processes.h: all processes that run on pools, with what changed since the last look. */
-#ifndef PM_PROCESSES_H
-#define PM_PROCESSES_H
+#pragma once
 
 #include "live.h"
 
@@ -20,5 +19,3 @@ typedef struct processes {
 
 /* `seconds`: since the last look. */
 void processes_look(processes *all, double seconds);
-
-#endif

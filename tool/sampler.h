@@ -1,7 +1,6 @@
 /* sampler.h: asks another process to sample who allocates, and copies the samples out of it. Writes one word of its memory,
  * `asked`, and nothing else. */
-#ifndef PM_SAMPLER_H
-#define PM_SAMPLER_H
+#pragma once
 
 #include "insight/who.h"
 #include "live.h"
@@ -33,5 +32,3 @@ typedef struct sample_reader {
 live_result sampler_read(sampler *s, bool all, sample_reader *reader);
 /* Ends the sampling, unless somebody else has asked since. */
 void sampler_close(sampler *s);
-
-#endif

@@ -1,6 +1,5 @@
 /* svg.h: what all pictures are drawn with. */
-#ifndef PM_SVG_H
-#define PM_SVG_H
+#pragma once
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -13,5 +12,3 @@ void svg_escaped(FILE *f, const char *text, size_t letters);
 void svg_text(FILE *f, double x, double y, const char *anchor, const char *text);
 void svg_box(FILE *f, double x, double y, double width, double height, const char *colour);
 void svg_line(FILE *f, double x1, double y1, double x2, double y2, const char *stroke);
-
-#endif

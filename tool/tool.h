@@ -1,6 +1,5 @@
 /* tool.h: what the files of the command-line tool share. A command takes its own name as argv[0] and returns an exit status. */
-#ifndef PM_TOOL_H
-#define PM_TOOL_H
+#pragma once
 
 #include "ground/config.h"
 
@@ -53,5 +52,3 @@ void config_help(void);
 
 int tune(int argc, char **argv);
 int doctor(int argc, char **argv);
-
-#endif

@@ -1,6 +1,5 @@
 /* top.h: what the files of `poolmalloc top` share: what is on the screen. */
-#ifndef PM_TOP_H
-#define PM_TOP_H
+#pragma once
 
 #include "live.h"
 #include "processes.h"
@@ -41,5 +40,3 @@ void top_colours(void);
 void list_choose(screen *s, size_t wanted);
 /* Lines of processes or pools that fit. */
 size_t top_lines(const screen *s);
-
-#endif

@@ -1,6 +1,5 @@
 /* traced.h: a command that is run to be looked at, up to the moment of its end: its memory is still there then, whatever ends it. */
-#ifndef PM_TRACED_H
-#define PM_TRACED_H
+#pragma once
 
 #include <stdbool.h>
 #include <sys/types.h>
@@ -18,5 +17,3 @@ typedef struct traced {
 bool traced_start(traced *t, char **command, const char *rate);
 /* What has become of it; waits so many ms at most. ENDING is told once; it goes on with the next call. */
 traced_state traced_wait(traced *t, unsigned ms);
-
-#endif

@@ -1,6 +1,5 @@
 /* tune.h: what the files of `poolmalloc tune` share. */
-#ifndef PM_TUNE_H
-#define PM_TUNE_H
+#pragma once
 
 #include "tune_plan.h"
 
@@ -51,5 +50,3 @@ typedef struct tuning {
 void tune_report(FILE *to, const tuning *t);
 /* The histogram with the chosen sizes as SVG; false, with one line, when the file cannot be written. */
 bool tune_plot(const char *path, const tuning *t);
-
-#endif

@@ -1,6 +1,5 @@
 /* tune_plan.h: which block sizes waste least on given demands. Pure: no input, no output, no state. */
-#ifndef PM_TUNE_PLAN_H
-#define PM_TUNE_PLAN_H
+#pragma once
 
 #include "pools/class.h"
 #include "pools/slab.h"
@@ -71,5 +70,3 @@ void plan_count(plan *p, const demand *each, size_t n);
 plan plan_ladder(unsigned steps, size_t max);
 /* "SIZE:COUNT,SIZE:COUNT"; returns bytes written, without the final 0. 63 * 17 bytes are enough. */
 size_t plan_print(const plan *p, char *to, size_t bytes);
-
-#endif

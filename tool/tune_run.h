@@ -1,6 +1,5 @@
 /* tune_run.h: a command under POOLMALLOC_PROFILE. */
-#ifndef PM_TUNE_RUN_H
-#define PM_TUNE_RUN_H
+#pragma once
 
 #include "tune.h"
 
@@ -10,5 +9,3 @@
  * the signal that ended it); all->n stays 0 when it could not be run or left none, of which stderr tells. `look`, unless NULL, is
  * called now and then while it runs. */
 int tune_run(char **command, profiles *all, void (*look)(pid_t));
-
-#endif

@@ -1,6 +1,5 @@
 /* unwind.h: from a copy of a stack to names, with elfutils' libdw. */
-#ifndef PM_UNWIND_H
-#define PM_UNWIND_H
+#pragma once
 
 #include "insight/who.h"
 
@@ -32,5 +31,3 @@ void unwinder_close(unwinder *u);
 
 /* A C++ name as it was written, or NULL: it is none. From malloc. */
 char *demangle(const char *name);
-
-#endif

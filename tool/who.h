@@ -1,6 +1,5 @@
 /* who.h: what `who` and `leaks` share. */
-#ifndef PM_TOOL_WHO_H
-#define PM_TOOL_WHO_H
+#pragma once
 
 #include "held.h"
 
@@ -18,5 +17,3 @@ sites *sites_open(pid_t pid, const char **wrong);
 /* Takes a look; returns how many there are, `most` at most; -1: the process is gone. */
 int sites_take(sites *s, site *to, size_t most);
 void sites_close(sites *s);
-
-#endif

@@ -1,6 +1,5 @@
 /* words.h: what the tool says to people: sizes, names that were meant, output that could not be written. */
-#ifndef PM_WORDS_H
-#define PM_WORDS_H
+#pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -22,5 +21,3 @@ bool number_parse(const char *from, double least, double most, double *to);
 bool picture_foreign(const char *path);
 /* Flushes stdout: `status`, or EXIT_NOT_SO with one line when something could not be written. */
 int stdout_close(int status);
-
-#endif

@@ -6,8 +6,7 @@
 //   resets         reset() instead of give(): all blocks at once
 //   any_size       room(bytes), and reset()
 //   small_nodes    blocks of 40 bytes as well as of 64
-#ifndef POOLMALLOC_BENCH_POOLS_CONTENDERS_HPP
-#define POOLMALLOC_BENCH_POOLS_CONTENDERS_HPP
+#pragma once
 
 #include <poolmalloc.hpp>
 
@@ -293,5 +292,3 @@ struct plain_malloc : abilities {
 };
 
 } // namespace pools
-
-#endif

@@ -1,6 +1,5 @@
 // The tasks of pools.cpp: what each contender does, and how that is timed.
-#ifndef POOLMALLOC_BENCH_POOLS_TASKS_HPP
-#define POOLMALLOC_BENCH_POOLS_TASKS_HPP
+#pragma once
 
 #include "contenders.hpp"
 
@@ -278,5 +277,3 @@ outcome memory()
 }
 
 } // namespace pools
-
-#endif

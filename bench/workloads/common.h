@@ -1,8 +1,7 @@
 /* common.h: what every workload uses: options, time, random numbers, blocks, histograms. Above it each workload defines
  * bench_workload, and above that main.c runs it.
  * None of it allocates from the heap: whatever the harness keeps lies in static or mapped memory. */
-#ifndef POOLMALLOC_BENCH_COMMON_H
-#define POOLMALLOC_BENCH_COMMON_H
+#pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -107,5 +106,4 @@ void histogram_print(const histogram *, const char *name, double unit_ns, FILE *
 
 #ifdef __cplusplus
 }
-#endif
 #endif

@@ -1,6 +1,5 @@
 /* pieces.h: Memory of the caller's that a pool's blocks lie in, and which of them are free: what slabs are elsewhere. */
-#ifndef PM_PIECES_H
-#define PM_PIECES_H
+#pragma once
 
 #include "ground/base.h"
 
@@ -22,5 +21,3 @@ size_t pieces_take(piece *first, size_t size, block ***link, size_t most);
 void pieces_give(piece *first, size_t size, block *b);
 /* The piece that p lies in, or NULL. O(pieces). */
 piece *pieces_find(piece *first, size_t size, const void *p);
-
-#endif

@@ -7,8 +7,7 @@
  * Over a caller's buffer pieces stand in for slabs. No run ever carries a pool's block: whatever thread frees it, it goes
  * to that thread's bin, and from there, half a bin at a time, to its slab. So all blocks of a pool are in its slabs, in those
  * bins, or in the program's hands. */
-#ifndef PM_POOL_H
-#define PM_POOL_H
+#pragma once
 
 #include "explicit/pieces.h"
 #include "ground/config.h"
@@ -72,5 +71,3 @@ bool explicit_up(void);
 /* A record for a pool or an arena, zeroed, or NULL; h: the calling thread's heap, marked, or NULL. */
 void *record_take(heap *h);
 void record_give(void *record); /* pools lock */
-
-#endif

@@ -1,7 +1,6 @@
 /* base.h: Constants, attributes and small arithmetic that every file may use.
  * The only header, with os.h, that may ask the compiler what machine this is. */
-#ifndef PM_BASE_H
-#define PM_BASE_H
+#pragma once
 
 #include <assert.h>
 #include <stdbool.h>
@@ -113,6 +112,4 @@ INLINE bool is_power_of_two(size_t n) { return n != 0 && (n & (n - 1)) == 0; }
 #define READ(p) LOAD(p)
 #else
 #define READ(p) (*(p))
-#endif
-
 #endif

@@ -1,6 +1,5 @@
 /* config.h: The settings: read once, from an array of NAME=VALUE strings, into our own memory. */
-#ifndef PM_CONFIG_H
-#define PM_CONFIG_H
+#pragma once
 
 #include "ground/base.h"
 
@@ -68,5 +67,3 @@ typedef struct signal_name {
 extern const signal_name config_signals[]; /* that STATS=signal can name */
 
 bool size_parse(const char *from, const char *end, size_t *size);
-
-#endif

@@ -1,7 +1,6 @@
 /* os.h: Everything asked of the kernel, by syscall(2): errno stays as it is, and no wrapper of the C library that another
  * preloaded library may have hooked is called. Results below zero are negated error numbers. */
-#ifndef PM_OS_H
-#define PM_OS_H
+#pragma once
 
 #include "ground/base.h"
 
@@ -122,5 +121,3 @@ typedef struct os_registers {
 } os_registers;
 void os_registers_save(os_registers *to);
 uintptr_t os_stack_end(uintptr_t from); /* of the stack that `from` lies in, if it is the calling thread's own, else far away */
-
-#endif

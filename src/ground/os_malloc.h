@@ -1,6 +1,5 @@
 /* os_malloc.h: malloc.h with all that glibc declares in it, whatever C library this is built for. */
-#ifndef PM_OS_MALLOC_H
-#define PM_OS_MALLOC_H
+#pragma once
 
 #include <malloc.h>
 #include <stdio.h>
@@ -27,6 +26,4 @@ struct mallinfo2 {
     size_t arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost;
 };
 struct mallinfo2 mallinfo2(void);
-#endif
-
 #endif

@@ -1,6 +1,5 @@
 /* text.h: Text to a file descriptor through a buffer on the caller's stack: allocates nothing. */
-#ifndef PM_TEXT_H
-#define PM_TEXT_H
+#pragma once
 
 #include "ground/base.h"
 
@@ -43,5 +42,3 @@ extern int pm_stderr;
 void report(const char *format, ...) PRINTF_LIKE(1, 2);
 /* The same, then abort(): a user's misuse, or a broken invariant. */
 void report_abort(const char *format, ...) PRINTF_LIKE(1, 2) __attribute__((noreturn, cold));
-
-#endif

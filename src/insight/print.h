@@ -1,6 +1,5 @@
 /* print.h: Statistics as text, JSON or Prometheus' text format; allocates nothing. */
-#ifndef PM_PRINT_H
-#define PM_PRINT_H
+#pragma once
 
 #include "ground/base.h"
 #include "ground/config.h"
@@ -8,5 +7,3 @@
 
 /* Of s the totals and malloc's rows; the explicit pools, however many, are asked of v. False: fd takes no writes. */
 bool stats_write(const view *v, const pm_stats *s, stats_format format, int fd);
-
-#endif

@@ -4,8 +4,7 @@
  * The profile is a file, mapped and shared from the start, so that it is whole whatever ends the process. Every process
  * has one of its own: a child of fork begins an empty one with its first allocation, and counts what it allocates
  * itself. A program that is exec'd in the same process goes on in its file: calls add up, the greater peak stays. */
-#ifndef PM_PROFILE_H
-#define PM_PROFILE_H
+#pragma once
 
 #include "ground/base.h"
 
@@ -49,5 +48,3 @@ INLINE uint64_t profile_at_peak(const profile_file *f, size_t row)
 /* Begins the profile that pm_config asks for, and raises its block sizes to BLOCK_MAX. One line when there cannot be
  * one. */
 void profile_init(void);
-
-#endif

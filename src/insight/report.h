@@ -1,6 +1,5 @@
 /* report.h: where reports of this process go. */
-#ifndef PM_REPORT_H
-#define PM_REPORT_H
+#pragma once
 
 #include "insight/print.h"
 
@@ -11,5 +10,3 @@ bool stats_report_to(int fd, stats_format format);
 /* To POOLMALLOC_STATS_FILE, or stderr, as POOLMALLOC_STATS_FORMAT says; nothing when a report is being written. Fit
  * for signal handlers. */
 void stats_report(void);
-
-#endif

@@ -1,7 +1,6 @@
 /* stats.h: What the pools hold, as numbers: of this process, or of another one from a copy of its bookkeeping.
  * Reads only: other threads go on meanwhile. */
-#ifndef PM_STATS_H
-#define PM_STATS_H
+#pragma once
 
 #include "pools/alloc.h"
 #include "pools/bringup.h"
@@ -85,5 +84,3 @@ typedef struct heap_stats {
 
 /* False: heap `number` was never used. */
 bool stats_heap(const view *v, uint32_t number, heap_stats *h);
-
-#endif

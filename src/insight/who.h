@@ -4,8 +4,7 @@
  * sampled: its address, size, registers, and the top of its stack, which another process unwinds. Its block is one of heap 0's, so
  * that its free, alone, comes to a slow path too; until then the sample stays, unless it is thinned out: when many are held, the rate
  * doubles, and one after the other goes or stands for twice as much. No lock that anyone waits for, no unwinder, nothing that allocates. */
-#ifndef PM_WHO_H
-#define PM_WHO_H
+#pragma once
 
 #include "ground/os.h"
 
@@ -76,5 +75,3 @@ INLINE uint32_t who_number(const who_table *t, const who_sample *s)
 
 /* Makes pm_who_start possible; at start, before the pools are up. */
 void who_init(void);
-
-#endif

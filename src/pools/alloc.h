@@ -1,6 +1,5 @@
 /* alloc.h: malloc and free of pool blocks: the two short ways, inline, and what they fall back to. */
-#ifndef PM_ALLOC_H
-#define PM_ALLOC_H
+#pragma once
 
 #include "pools/pool_record.h"
 
@@ -72,5 +71,3 @@ size_t pools_trim(void);
 void pools_check(void);
 /* STATS=full and CHECK register their watchers. */
 void alloc_watch(void);
-
-#endif

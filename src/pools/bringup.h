@@ -1,6 +1,5 @@
 /* bringup.h: from nothing to pools: by the interposer, or by the first call of the C API where there is none. */
-#ifndef PM_BRINGUP_H
-#define PM_BRINGUP_H
+#pragma once
 
 #include "pools/alloc.h"
 
@@ -15,5 +14,3 @@ NOINLINE bool bringup_now(void);
 
 /* False: there is no address space, or the system refuses. */
 INLINE bool bringup_done(void) { return LIKELY(__atomic_load_n(&pm_pools_ready, __ATOMIC_ACQUIRE)) || bringup_now(); }
-
-#endif

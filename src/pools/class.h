@@ -1,6 +1,5 @@
 /* class.h: Block sizes: one class number each, and the table from a request to its bin. */
-#ifndef PM_CLASS_H
-#define PM_CLASS_H
+#pragma once
 
 #include "ground/base.h"
 #include "ground/config.h"
@@ -101,5 +100,3 @@ INLINE unsigned class_aligned_in(const uint16_t *table, size_t size, size_t alig
     return LOAD(&pm_aligned_class[class_in(table, size)][__builtin_ctzl(align) - QUANTUM_SHIFT]) ^ CLASS_NONE;
 }
 INLINE unsigned class_aligned(size_t size, size_t align) { return class_aligned_in(LOAD(&pm_sizes), size, align); }
-
-#endif

@@ -1,6 +1,5 @@
 /* depot.h: The slabs that no heap has: where they wait, and when their pages go back to the system. */
-#ifndef PM_DEPOT_H
-#define PM_DEPOT_H
+#pragma once
 
 #include "ground/base.h"
 #include "ground/os.h"
@@ -72,5 +71,3 @@ size_t depot_reserve(unsigned klass, size_t count, bool prefault, bool *lock);
 /* Whether pages may go back now: the settings say so, and the kernel did not refuse of late. */
 bool depot_purges(uint64_t now);
 void depot_check(void); /* aborts at the first breach; takes the lock */
-
-#endif

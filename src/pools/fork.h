@@ -10,8 +10,7 @@
  * thread waits for a lock of the interrupted path, after a tenth of one. Then the child forwards everything.
  * The forking thread itself may begin slow paths, as long as it alone forks: fork handlers allocate. A fork out of a signal handler that
  * interrupted a slow path leaves that as it is: the child has the same stack, and finishes it. */
-#ifndef PM_FORK_H
-#define PM_FORK_H
+#pragma once
 
 #include "pools/registry.h"
 
@@ -31,5 +30,3 @@ void fork_collect_some(uint32_t most);
 void heap_retire(heap *h);
 /* All of them. O(heaps). */
 void fork_collect(void);
-
-#endif

@@ -2,8 +2,7 @@
  * given back its pages stay closed for a while. The hardened library's large blocks, and POOLMALLOC_GUARD's samples.
  *
  *   guard | canary, block, canary | guard          the canaries: what rounding leaves, below 16 bytes behind the block */
-#ifndef PM_GUARD_H
-#define PM_GUARD_H
+#pragma once
 
 #include "pools/heap.h"
 #include "pools/misuse.h"
@@ -35,5 +34,3 @@ void guard_watch(bool (*other)(const void *at, misuse *m));
 /* On a slow path that hands out `blocks`: is the next one to be a sample? SIGSEGV on a guard or a closed page is told, from the
  * first one on, before the program's own handler gets it. */
 bool guard_due(size_t blocks);
-
-#endif

@@ -5,8 +5,7 @@
  *   free     zeros                                              | tail; 0: never handed out since its slab was opened
  *
  * A tail and a canary are secret, and other in each block. */
-#ifndef PM_HARDENED_H
-#define PM_HARDENED_H
+#pragma once
 
 #include "pools/guard.h"
 
@@ -24,5 +23,3 @@ void hardened_give(void *p, giving g, size_t said, const void *caller, hardened_
 size_t hardened_size(const void *p, call c, const void *caller);
 /* Looks at all blocks, in use, kept back and free, but where threads are changing them. O(blocks, and bytes of free ones). */
 void hardened_check(call c);
-
-#endif

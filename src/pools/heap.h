@@ -1,7 +1,6 @@
 /* heap.h: one thread's view of all pools: bins, slabs, runs of blocks on their way to other heaps.
  * malloc and free touch my_heap and one bin of it; all else happens on the slow paths of heap.c. */
-#ifndef PM_HEAP_H
-#define PM_HEAP_H
+#pragma once
 
 #include "ground/base.h"
 #include "ground/os.h"
@@ -323,5 +322,3 @@ INLINE bool heap_post(heap *h, slab *s, void *p)
     r->count++;
     return true;
 }
-
-#endif

@@ -1,6 +1,5 @@
 /* heap_ids.h: Four heaps that are no heaps: constant, all of their bins empty for ever. */
-#ifndef PM_HEAP_IDS_H
-#define PM_HEAP_IDS_H
+#pragma once
 
 #include "ground/base.h"
 
@@ -19,5 +18,3 @@ INLINE bool heap_is_real(const heap *h)
 {
     return (uintptr_t)h - (uintptr_t)pm_no_heaps > 3 * HEAP_ID_BYTES;
 }
-
-#endif

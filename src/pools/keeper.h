@@ -4,8 +4,7 @@
  *
  *   given back → quarantine → handed out             once that has its least
  *                           ↘ going → their slabs    when it is full, and in a fall */
-#ifndef PM_KEEPER_H
-#define PM_KEEPER_H
+#pragma once
 
 #include "pools/registry.h"
 
@@ -155,5 +154,3 @@ void keeper_collect_late(keeper *k, heap *h);
 void keeper_pass(block *p);
 /* All of it goes to its slabs; by the heap's thread, or after that has gone. The heap is locked. */
 void keeper_empty(heap *h);
-
-#endif

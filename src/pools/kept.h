@@ -1,6 +1,5 @@
 /* kept.h: Where blocks of the next allocator are at hand, in a heap and for all threads, for whoever keeps them (seams.h); the pools never look. */
-#ifndef PM_KEPT_H
-#define PM_KEPT_H
+#pragma once
 
 #include "ground/base.h"
 
@@ -72,5 +71,3 @@ typedef struct shared_bins {
 extern shared_bins pm_shared __attribute__((visibility("hidden")));
 
 INLINE size_t kept_size(unsigned c) { return (size_t)(c % 8 + 9) << (KEPT_STEP + c / 8); }
-
-#endif

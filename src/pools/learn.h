@@ -1,7 +1,6 @@
 /* learn.h: block sizes that a program's requests ask for, found while it runs (docs/DESIGN.md, Sizes that are learned).
  * Called on slow paths only; what it keeps is read by nobody else. */
-#ifndef PM_LEARN_H
-#define PM_LEARN_H
+#pragma once
 
 #include "ground/os.h"
 #include "pools/class.h"
@@ -40,5 +39,3 @@ void learn_note(slab *s, size_t size, uint32_t heaps);
 /* Hides the sizes: each entry of pm_bin_offset leads to the bin that is always empty, so that every call of malloc comes to a slow path,
  * and nothing of the next allocator's is kept; or shows them again. Free's short way stays as it is. False: not now. */
 bool sizes_hide(bool hide);
-
-#endif

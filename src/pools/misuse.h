@@ -3,8 +3,7 @@
  *   poolmalloc: free(0x7f2a4c003040): double free
  *   poolmalloc: block 0x7f2a4c003040 of 64 bytes, pool malloc-64: given back 12 ms ago by thread 4711
  *   poolmalloc: thread 4712 of process 4700, called from 0x401136 0x7f2a51f2a24a */
-#ifndef PM_MISUSE_H
-#define PM_MISUSE_H
+#pragma once
 
 #include "pools/region.h"
 
@@ -73,5 +72,3 @@ bool misuse_of_giving(misuse *m, giving g, made how, size_t asked, size_t said);
 void misuse_abort(const misuse *m) __attribute__((noreturn, cold));
 /* The same text, and no more. */
 void misuse_tell(const misuse *m);
-
-#endif

@@ -1,7 +1,6 @@
 /* pool_record.h: what an explicit pool is made of. The structure alone, because the live view reads it and free() asks it for the
  * size of a block; what is done with it is explicit/'s. */
-#ifndef PM_POOL_RECORD_H
-#define PM_POOL_RECORD_H
+#pragma once
 
 #include "pools/heap.h"
 
@@ -63,5 +62,3 @@ INLINE const size_class *slab_class(const slab *s)
     return pool ? &pool->shape : &pm_classes[LOAD(&s->klass)];
 }
 INLINE size_t block_size_of(const void *p) { return slab_class(slab_of(p))->size; }
-
-#endif

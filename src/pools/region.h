@@ -5,8 +5,7 @@
  * Nothing is reserved: each extent is mapped as it is needed, at its own end, so that RLIMIT_AS, mlockall and strict
  * overcommit see only what is used. A foreign mapping in the way ends the growth of that extent. In the hardened library a page that
  * nobody may touch ends each extent, wherever it ends just then, and one lies between the first heaps and the records. */
-#ifndef PM_REGION_H
-#define PM_REGION_H
+#pragma once
 
 #include "ground/base.h"
 
@@ -165,5 +164,3 @@ INLINE void slab_list_remove(slab_list *l, slab *s)
     *(s->next ? &s->next->prev : &l->last) = s->prev;
     l->count--;
 }
-
-#endif

@@ -1,6 +1,5 @@
 /* registry.h: the table of all heaps, and those without a thread. */
-#ifndef PM_REGISTRY_H
-#define PM_REGISTRY_H
+#pragma once
 
 #include "pools/heap.h"
 
@@ -47,5 +46,3 @@ heap *registry_idle_pop(void);    /* or NULL. Who looked at it as an idle one ma
 /* With the registry lock. */
 heap *registry_add(void);   /* one heap more, begun, or NULL */
 heap *registry_visit(void); /* one after the other */
-
-#endif

@@ -1,6 +1,5 @@
 /* rest.h: What a heap's thread gives back when it frees most of what it had, comes down, or rests (docs/DESIGN.md, Memory given back). */
-#ifndef PM_REST_H
-#define PM_REST_H
+#pragma once
 
 #include "pools/heap.h"
 
@@ -14,5 +13,3 @@ void rest_sample(heap *h);
 void rest_visited(heap *h, uint32_t now);
 /* With the lock, by any thread. Pages of a slab of h without a block in use go back; bytes of those. */
 size_t slab_give_pages(slab *s);
-
-#endif

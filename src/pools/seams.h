@@ -1,7 +1,6 @@
 /* seams.h: the three tables by which pools/ calls those above it, who register themselves. No way that costs nothing today looks
  * at any. */
-#ifndef PM_SEAMS_H
-#define PM_SEAMS_H
+#pragma once
 
 #include "ground/base.h"
 
@@ -66,5 +65,3 @@ INLINE void *watched(void *p, size_t size)
 {
     return UNLIKELY(watchers_wait()) ? watch_alloc(p, size) : p;
 }
-
-#endif

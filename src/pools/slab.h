@@ -1,7 +1,6 @@
 /* slab.h: one slab's blocks: which are free, by their bits; what came back, as a chain or from other threads.
  * Whoever calls holds the lock of the slab's home (a heap's, or a guest's), and is the heap's thread where it says so. */
-#ifndef PM_SLAB_H
-#define PM_SLAB_H
+#pragma once
 
 #include "ground/base.h"
 #include "pools/class.h"
@@ -80,5 +79,3 @@ void slab_recount(slab *s, const size_class *c);
 void slab_check_block(const slab *s, const size_class *c, const void *p);
 /* Aborts when bits, chain and counters do not agree. `mine`: the chain may be looked at. */
 void slab_check(const slab *s, const size_class *c, bool mine);
-
-#endif

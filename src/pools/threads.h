@@ -1,6 +1,5 @@
 /* threads.h: from a thread's first call to its end, and what heaps give each other. */
-#ifndef PM_THREADS_H
-#define PM_THREADS_H
+#pragma once
 
 #include "pools/registry.h"
 #include "pools/slab.h"
@@ -42,5 +41,3 @@ void heaps_trim(heap *mine);
 /* Pages without a block in use, of slabs of heaps that are not locked, go back. Bytes of those. O(slabs + blocks in use). */
 size_t heaps_purge(heap *mine);
 void heaps_check(void);
-
-#endif

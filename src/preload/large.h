@@ -10,8 +10,7 @@
  *
  * A signal handler that interrupts the next allocator comes there by what it asks for itself alone: nothing is given back, nor tuned.
  * A signal handler that comes between the two stores of a take or put, and frees a block of that size itself, loses it. */
-#ifndef PM_LARGE_H
-#define PM_LARGE_H
+#pragma once
 
 #include "pools/alloc.h"
 #include "preload/next.h"
@@ -106,5 +105,3 @@ INLINE bool large_put(void *given)
     b->room--;
     return true;
 }
-
-#endif

@@ -1,6 +1,5 @@
 /* malloc.h: what the malloc family lends to the C++ operators. */
-#ifndef PM_MALLOC_H
-#define PM_MALLOC_H
+#pragma once
 
 #include "pools/alloc.h"
 #include "pools/misuse.h"
@@ -48,5 +47,3 @@ INLINE void release_given(void *p, giving g, size_t said)
         free_foreign(p);
 }
 INLINE void release(void *p, call c, size_t said) { release_given(p, giving_by(c), said); }
-
-#endif

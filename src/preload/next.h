@@ -1,7 +1,6 @@
 /* next.h: The next allocator: all of its functions from one library, found once; and the arena that serves
  * what is asked of us while we look for them. */
-#ifndef PM_NEXT_H
-#define PM_NEXT_H
+#pragma once
 
 #include "ground/base.h"
 
@@ -34,5 +33,3 @@ extern char boot_arena[BOOT_BYTES];
 void *boot_alloc(size_t size);
 INLINE bool boot_holds(const void *p) { return (uintptr_t)p - (uintptr_t)boot_arena < BOOT_BYTES; }
 size_t boot_size(const void *p);
-
-#endif

@@ -5,8 +5,7 @@
  * No lock: a list is taken whole and what is left of it put back; whoever comes in between finds it empty, and goes to the next
  * allocator. Any thread, also in a signal handler. A fork in between loses the child the rest of that list, but no room: it counts what
  * there is. O(1), but for what other threads put there meanwhile. */
-#ifndef PM_SHARED_H
-#define PM_SHARED_H
+#pragma once
 
 #include "pools/kept.h"
 #include "pools/misuse.h"
@@ -37,5 +36,3 @@ uint32_t shared_look(unsigned c, kept_block **to);  /* what was not needed since
 uint32_t shared_empty(unsigned c, kept_block **to); /* all of it */
 void shared_forked(void);                      /* in a child */
 INLINE int64_t shared_bytes(void) { return LOAD(&pm_shared.bytes); } /* at hand */
-
-#endif

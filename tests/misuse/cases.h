@@ -1,6 +1,5 @@
 /* One misuse of memory a case, and what the hardened library makes of it. */
-#ifndef MISUSE_CASES_H
-#define MISUSE_CASES_H
+#pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -32,5 +31,3 @@ static inline char *opaque(void *p)
     __asm__ volatile("" : "+r"(p) : : "memory");
     return (char *)p;
 }
-
-#endif

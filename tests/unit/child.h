@@ -1,6 +1,5 @@
 /* child.h: what becomes of a process that does what nobody should, and what it says. */
-#ifndef TEST_CHILD_H
-#define TEST_CHILD_H
+#pragma once
 
 #include <signal.h>
 #include <stdio.h>
@@ -63,5 +62,3 @@ static inline void assert_exits(void (*act)(void), int with)
     if (!WIFEXITED(status) || WEXITSTATUS(status) != with)
         fail_msg("status %#x instead of exit %d: %s", (unsigned)status, with, child_said);
 }
-
-#endif

@@ -1,6 +1,5 @@
 /* start.h: brings the pools of core.a up inside a test. */
-#ifndef TEST_START_H
-#define TEST_START_H
+#pragma once
 
 #include "ground/config.h"
 #include "ground/os.h"
@@ -26,5 +25,3 @@ static inline void pools_start(char *const *settings)
     }
     classes_align();
 }
-
-#endif
