@@ -37,6 +37,12 @@ INLINE size_t tail_size(uint64_t shown) { return shown & ((1u << SIZE_BITS) - 1)
 INLINE made tail_made(uint64_t shown) { return (made)(shown >> SIZE_BITS) & ((1 << MADE_BITS) - 1); }
 static block_state tail_state(uint64_t shown) { return tail_is_live(shown) ? BLOCK_LIVE : tail_is_freed(shown) ? BLOCK_FREED : BLOCK_UNKNOWN; }
 static bool tail_is_busy(uint64_t shown) { return shown == TAIL_BUSY; }
+/* Of a block in use that g may give back: by one comparison. */
+INLINE bool tail_fits(uint64_t shown, giving g)
+{
+    uint64_t looked = g >> 16, how = g >> 8 & looked;
+    return (shown & (UINT64_MAX << LIVE_BITS | looked << SIZE_BITS)) == ((uint64_t)1 << LIVE_BITS | how << SIZE_BITS);
+}
 
 INLINE void tail_busy(uint64_t *at, uint64_t key)
 {
@@ -57,59 +63,55 @@ INLINE uint64_t word_at(const char *p)
     memcpy(&word, p, sizeof word);
     return word;
 }
-INLINE void pair_put(char *p, uint64_t word)
-{
-    const pair two = {word, word};
-    memcpy(p, &two, sizeof two);
-}
-INLINE pair pair_at(const char *p)
-{
-    pair two;
-    memcpy(&two, p, sizeof two);
-    return two;
-}
+/* Where the words of a canary lie, from p, the end of what was asked for, to the tail: up to four, eight bytes apart. Where there is room for
+ * fewer some are the same: no branch, since that depends on what was asked for. */
+typedef struct canary {
+    char *first, *last;
+    size_t step; /* of the second from the first, and of the third from the last */
+} canary;
 
-/* From the end of what was asked for, p, to the tail: four words, or up to three, which may meet. */
+INLINE canary canary_place(const char *p, size_t room)
+{
+    size_t last = size_min(room - 8, CANARY_MOST - 8) & ~(size_t)7, step = last / 2 & ~(size_t)7;
+    return (canary){(char *)(uintptr_t)p, (char *)(uintptr_t)p + last, step};
+}
+INLINE uint64_t canary_word(uint64_t key) { return ~key | TEXT_NEVER; }
+
 INLINE void canary_put(char *p, const uint64_t *tail, uint64_t key)
 {
-    ptrdiff_t room = (const char *)tail - p;
-    key = ~key | TEXT_NEVER;
-    if (LIKELY(room >= CANARY_MOST)) {
-        pair_put(p, key);
-        pair_put(p + sizeof(pair), key);
-        return;
-    }
-    word_put(p, key);
-    word_put(p + room / 16 * 8, key); /* of one word or three the middle */
-    word_put(p + room / 8 * 8 - 8, key);
+    canary c = canary_place(p, (size_t)((const char *)tail - p));
+    key = canary_word(key);
+    word_put(c.first, key);
+    word_put(c.first + c.step, key);
+    word_put(c.last - c.step, key);
+    word_put(c.last, key);
 }
 
 /* False too where there is no room for one. */
 INLINE bool canary_holds(const char *p, const uint64_t *tail, uint64_t key)
 {
     ptrdiff_t room = (const char *)tail - p;
-    key = ~key | TEXT_NEVER;
-    if (LIKELY(room >= CANARY_MOST)) {
-        const pair two = {key, key};
-        return pair_is_zero((pair_at(p) ^ two) | (pair_at(p + sizeof(pair)) ^ two));
-    }
-    return LIKELY(room >= 8) &&
-           ((word_at(p) ^ key) | (word_at(p + room / 16 * 8) ^ key) | (word_at(p + room / 8 * 8 - 8) ^ key)) == 0;
+    if (UNLIKELY(room < 8))
+        return false;
+    canary c = canary_place(p, (size_t)room);
+    key = canary_word(key);
+    return ((word_at(c.first) ^ key) | (word_at(c.first + c.step) ^ key) | (word_at(c.last - c.step) ^ key) | (word_at(c.last) ^ key)) == 0;
 }
 
 /* Blocks up to this size are written over by an own loop, and it does not matter whether their page is touched. */
 #define SHORT_BYTES 1024
 
-/* A block's words before its tail: pairs, two at a time, and one more word. */
+/* A block's words before its tail: pairs, and one more word. Four pairs at a time, the last four once more; of up to three each, or the middle
+ * one twice. */
 INLINE bool is_zero(const char *p, const uint64_t *tail)
 {
     const pair *at = (const pair *)(const void *)p, *end = (const pair *)(const void *)(tail - 1);
     pair sum = {tail[-1], 0};
-    if ((end - at) % 2)
-        sum |= *at++;
-    for (; at < end; at += 2)
-        sum = sum | at[0] | at[1];
-    return pair_is_zero(sum);
+    if (end - at < 4)
+        return pair_is_zero(sum | at[0] | at[(end - at) / 2] | end[-1]);
+    for (; at < end - 4; at += 4)
+        sum = sum | at[0] | at[1] | at[2] | at[3];
+    return pair_is_zero(sum | end[-4] | end[-3] | end[-2] | end[-1]);
 }
 
 /* The same, written. */
@@ -117,13 +119,15 @@ INLINE void zero_all(char *p, uint64_t *tail)
 {
     pair *at = (pair *)(void *)p, *end = (pair *)(void *)(tail - 1);
     tail[-1] = 0;
-    if ((end - at) % 2)
-        *at++ = (pair){0};
-    for (; at < end; at += 2) {
-        __asm__ volatile("" : : : "memory"); /* no memset */
-        at[0] = (pair){0};
-        at[1] = (pair){0};
+    if (end - at < 4) {
+        at[0] = at[(end - at) / 2] = end[-1] = (pair){0};
+        return;
     }
+    for (; at < end - 4; at += 4) {
+        __asm__ volatile("" : : : "memory"); /* no memset */
+        at[0] = at[1] = at[2] = at[3] = (pair){0};
+    }
+    end[-4] = end[-3] = end[-2] = end[-1] = (pair){0};
 }
 
 /* ---- reports ---- */
@@ -284,7 +288,7 @@ static NOINLINE block *refill(keeper *k, heap *h, unsigned klass)
 INLINE void last_check(const keeper *k, const void *caller)
 {
     const uint64_t *p = k->last;
-    if (UNLIKELY(p && (p[0] | p[1])))
+    if (UNLIKELY((p[0] | p[1]) != 0))
         stop_at((const char *)p, CALL_MALLOC, WRITTEN, caller);
 }
 
@@ -362,20 +366,24 @@ static size_t short_most; /* bytes that hardened_take looks at hand for; 0 befor
 /* Calls nothing but in its last step, so that gcc saves few registers. */
 void *hardened_take(size_t size, made how, const void *caller, hardened_rest *rest)
 {
-    if (UNLIKELY(size - 1 >= short_most || (READ(&pm_watching) | READ(&pm_asked))))
+    heap *h = my_heap;
+    keeper *k = h->keeper;
+    if (UNLIKELY(size - 1 >= short_most || (READ(&pm_watching) | READ(&pm_asked)) || !k || !keeper_enter(h)))
         return rest(size, how, caller);
-    unsigned klass = class_in(READ(&pm_sizes), size + CANARY_LEAST);
-    char *p = take(klass, caller);
+    size_t offset = READ(&READ(&pm_sizes)[(size + CANARY_LEAST + QUANTUM - 1) / QUANTUM]);
+    shelf *s = shelf_by(k, offset);
+    last_check(k, caller);
+    char *p = (char *)shelf_take(k, s, (bin *)(void *)((char *)h + offset));
+    keeper_leave(h);
     if (UNLIKELY(!p))
         return rest(size, how, caller);
-    size_t bytes = pm_classes[klass].size;
-    if (UNLIKELY(bytes > SHORT_BYTES))
-        return dress_checked(p, &pm_classes[klass], size, how, caller);
-    const uint64_t *tail = (const uint64_t *)(const void *)(p + bytes) - 1;
+    if (UNLIKELY(s->bytes > SHORT_BYTES))
+        return dress_checked(p, &pm_classes[offset / BIN_SIZE], size, how, caller);
+    const uint64_t *tail = (const uint64_t *)(const void *)(p + s->bytes) - 1;
     uint64_t key = key_of(p);
     if (UNLIKELY(!is_zero(p, tail) || !tail_may_go(*tail, key)))
-        stop_taken(p, &pm_classes[klass], caller);
-    return dress(p, bytes, size, how, key);
+        stop_taken(p, &pm_classes[offset / BIN_SIZE], caller);
+    return dress(p, s->bytes, size, how, key);
 }
 
 INLINE unsigned class_for(size_t size, size_t align)
@@ -540,51 +548,52 @@ static NOINLINE void free_checked(void *p, giving g, size_t said, const void *ca
 }
 
 /* Nothing is wrong with the block, and nobody watches. */
-INLINE bool is_good(const char *p, place at, const uint64_t *tail, uint64_t key, giving g, size_t said)
+INLINE bool is_good(const char *p, size_t bytes, bool first, const uint64_t *tail, uint64_t key, giving g, size_t said)
 {
     uint64_t shown = *tail ^ key;
-    return tail_is_live(shown) && giving_fits(g, tail_made(shown)) && (said == SIZE_MAX || said == tail_size(shown)) &&
-           canary_holds(p + tail_size(shown), tail, key) && !(READ(&pm_watching) | READ(&pm_asked)) &&
-           (at.first || before_is_good(p, at.size->size, __atomic_load_n((const uint64_t *)(const void *)p - 1, __ATOMIC_ACQUIRE)));
+    return LIKELY(tail_fits(shown, g)) && (said == SIZE_MAX || said == tail_size(shown)) &&
+           LIKELY(canary_holds(p + tail_size(shown), tail, key)) && !(READ(&pm_watching) | READ(&pm_asked)) &&
+           (first || LIKELY(before_is_good(p, bytes, __atomic_load_n((const uint64_t *)(const void *)p - 1, __ATOMIC_ACQUIRE))));
 }
 
 /* The frequent way of give. The heap is entered. */
-INLINE void give_here(keeper *k, heap *h, char *p, uint64_t *tail, unsigned klass, uint64_t key)
+INLINE void give_here(keeper *k, heap *h, shelf *s, char *p, uint64_t *tail, unsigned klass, uint64_t key)
 {
     tail_busy(tail, key);
     zero_all(p, tail);
     __atomic_store_n(tail, k->stamp ^ key, __ATOMIC_RELEASE);
     k->last = (const uint64_t *)(const void *)p;
-    shelf *s = shelf_of(k, klass);
     if (UNLIKELY(!shelf_has_room(k, s))) {
         give_overflow(k, h, (block *)(void *)p, klass);
         return;
     }
-    quarantine_push(h, s, (block *)(void *)p, klass);
+    quarantine_push(s, &h->bins[klass], (block *)(void *)p);
     keeper_leave(h);
 }
 
-/* Calls nothing but in its last step, as hardened_take. */
+/* Calls nothing but in its last step, as hardened_take. Whether a block begins at p its tail tells, as long as that lies in the slab. */
 INLINE void free_here(void *p, giving g, size_t said, const void *caller, hardened_foreign *foreign)
 {
-    place at;
+    size_t offset = region_offset(p), in = offset % SLAB_SIZE - SLAB_GUARD;
     if (UNLIKELY(!region_holds(p))) {
         free_elsewhere(p, g, said, caller, foreign);
         return;
     }
     heap *h = my_heap;
     keeper *k = h->keeper;
-    if (UNLIKELY(!place_is(&at, p) || !k)) {
+    unsigned klass = READ(&slab_of(p)->klass);
+    shelf *s = shelf_of(k, klass);
+    if (UNLIKELY(!k || in > s->room)) {
         free_checked(p, g, said, caller);
         return;
     }
-    uint64_t key = key_of(p), *tail = block_tail(p, at.size);
-    if (UNLIKELY(!is_good(p, at, tail, key, g, said)))
+    uint64_t key = key_of(p), *tail = (uint64_t *)(void *)((char *)p + s->bytes) - 1;
+    if (UNLIKELY(!is_good(p, s->bytes, in == 0, tail, key, g, said)))
         free_checked(p, g, said, caller);
-    else if (UNLIKELY(at.size->size > SHORT_BYTES || !keeper_enter(h)))
-        give(p, at.klass, tail_size(*tail ^ key));
+    else if (UNLIKELY(s->bytes > SHORT_BYTES || !keeper_enter(h)))
+        give(p, klass, tail_size(*tail ^ key));
     else
-        give_here(k, h, p, tail, at.klass, key);
+        give_here(k, h, s, p, tail, klass, key);
 }
 
 void hardened_free(void *p, const void *caller, hardened_foreign *foreign)

@@ -6,11 +6,19 @@
 
 #include <string.h>
 
+void keeper_forget_last(keeper *k)
+{
+    static const uint64_t zeros[2];
+    k->last = zeros;
+}
+
 static void shape(keeper *k)
 {
     for (unsigned c = 0; c < CLASS_MAX; c++) {
         size_t fit = QUARANTINE_BYTES / size_max(pm_classes[c].size, QUANTUM), half = QUARANTINE_BLOCKS / 2;
         shelf *s = &k->shelves[c];
+        s->bytes = (uint32_t)size_max(pm_classes[c].size, QUANTUM);
+        s->room = (uint32_t)SLAB_ROOM - s->bytes;
         s->least = (uint16_t)size_min(size_max(fit, QUARANTINE_LEAST), half);
         s->most = (uint16_t)(s->least + size_min(size_max(fit, QUARANTINE_MORE), half));
         s->oldest = (uint16_t)size_min(s->least / 2 + 1, QUARANTINE_OLDEST);
@@ -35,6 +43,7 @@ keeper *keeper_make(heap *h)
     keeper *k = (keeper *)(void *)(at + page);
     k->random = os_secret() | 1;
     shape(k);
+    keeper_forget_last(k);
     keeper_restamp(k);
     return h->keeper = k;
 }
@@ -99,8 +108,8 @@ static void class_let(keeper *k, unsigned klass, size_t keep, size_t going)
     size_t first = s->first, count = quarantine_count(s), n = count > keep ? size_min(count - keep, going - k->going_count) : 0;
     for (size_t i = 0; i < n; i++) {
         block *p = s->quarantine[(first + i) % QUARANTINE_BLOCKS];
-        if ((const void *)p == k->last) /* nothing is known of it from now on */
-            k->last = NULL;
+        if ((const void *)p == k->last)
+            keeper_forget_last(k);
         k->going[k->going_count + i] = p;
     }
     STORE(&s->first, (uint16_t)(first + n));
@@ -119,7 +128,7 @@ NOINLINE void keeper_send(keeper *k, heap *h)
     if (!heap_enter(h))
         return;
     going_give(k, h);
-    if (k->until_fall <= 0) {
+    if (k->until_fall < 0) {
         class_let(k, k->calm++ % classes_count(), 0, GOING_BLOCKS);
         going_give(k, h);
     }
@@ -129,16 +138,16 @@ NOINLINE void keeper_send(keeper *k, heap *h)
 NOINLINE bool keeper_overflow(keeper *k, heap *h, block *p, unsigned klass)
 {
     shelf *s = &k->shelves[klass];
-    bool falls = k->until_fall <= 0;
+    bool falls = k->until_fall < 0;
     if (falls)
-        k->until_fall = 0;
+        k->until_fall = -1;
     class_let(k, klass, falls ? FALL_KEEPS : s->least, GOING_BLOCKS);
     if (UNLIKELY(quarantine_count(s) >= s->most)) { /* none may go, for as long as another thread forks */
-        k->last = NULL;
+        keeper_forget_last(k);
         keeper_pass(p);
         return true;
     }
-    quarantine_push(h, s, p, klass);
+    quarantine_push(s, &h->bins[klass], p);
     return k->going_count >= (falls ? FALL_GOING : GOING_BLOCKS);
 }
 
@@ -167,7 +176,7 @@ void keeper_empty(heap *h)
     keeper *k = h->keeper;
     if (!k)
         return;
-    k->last = NULL;
+    keeper_forget_last(k);
     k->thread = 0; /* the heap's next one is not known until its first refill */
     k->stamp = keeper_stamp((uint32_t)os_now_ms(), 0);
     keeper_collect_late(k, h);

@@ -23,22 +23,23 @@
 #define LATE_BLOCKS 64   /* those beyond are lost */
 
 typedef struct shelf {
+    uint32_t bytes, room;  /* of a block; how far into its slab the last one may begin */
     uint16_t first, end;   /* in quarantine, a ring: the oldest, and behind the newest; both run on */
     uint16_t least, most;  /* blocks there: beyond the least, malloc takes from it */
     uint16_t oldest;       /* among so many one is drawn then */
     uint8_t held, deals;   /* blocks at hand; how often some came */
     block *hand[HAND_BLOCKS];
     block *quarantine[QUARANTINE_BLOCKS];
-} shelf;
+} __attribute__((aligned(BIN_SIZE))) shelf;
 
 /* One a heap, of its thread alone, on pages between guards. All blocks in it count as in their heap's bins: what room is short
  * of limit. The thread marks its heap as entered while it is here, and takes no lock: as in the short ways of bins, each store
  * leaves what a fork or a signal handler may find, a block in one place at most. */
 typedef struct keeper {
     uint64_t random;
-    const uint64_t *last; /* the block given back last, whose first two words are zero; or NULL */
+    const uint64_t *last; /* the block given back last, whose first two words are zero; or two others that are */
     uint64_t stamp;       /* what a block given back now says of it, as of the last refill */
-    int32_t until_fall;   /* blocks that may be given back, none taken in between, before it is a fall */
+    int32_t until_fall;   /* blocks that may be given back, none taken in between, before it is a fall: then below zero */
     uint32_t thread, epoch; /* id (0: not known); of the registry, then */
     uint32_t calm;        /* the class that goes next in a fall */
     uint32_t going_count, late_count;
@@ -57,6 +58,7 @@ INLINE uint64_t keeper_stamp(uint32_t ms, uint32_t thread)
 void keeper_restamp(keeper *k);
 
 keeper *keeper_make(heap *h);
+void keeper_forget_last(keeper *k); /* nothing is known of the block given back last from now on */
 /* NULL: no memory. */
 INLINE keeper *keeper_of(heap *h) { return LIKELY(h->keeper != NULL) ? h->keeper : keeper_make(h); }
 
@@ -77,12 +79,15 @@ INLINE bool keeper_enter(heap *h)
 INLINE void keeper_leave(heap *h) { __atomic_store_n(&h->inside, false, __ATOMIC_RELEASE); }
 
 /* Its address in a register, where gcc 12 would make it anew for each field. */
-INLINE shelf *shelf_of(keeper *k, unsigned klass)
+INLINE shelf *shelf_at(keeper *k, size_t offset)
 {
-    shelf *s = &k->shelves[klass];
+    shelf *s = (shelf *)(void *)((char *)k->shelves + offset);
     __asm__("" : "+r"(s));
     return s;
 }
+INLINE shelf *shelf_of(keeper *k, unsigned klass) { return shelf_at(k, klass * sizeof(shelf)); }
+/* By what the table of sizes says. */
+INLINE shelf *shelf_by(keeper *k, size_t bin_offset) { return shelf_at(k, bin_offset * (sizeof(shelf) / BIN_SIZE)); }
 
 INLINE size_t quarantine_count(const shelf *s) { return (uint16_t)(s->end - s->first); }
 
@@ -100,9 +105,8 @@ INLINE block *quarantine_pop(keeper *k, shelf *s, size_t oldest)
 }
 
 /* By the heap's thread, which is inside, as all that follows but keeper_send. One that waited, or is new; or NULL. */
-INLINE block *keeper_take(keeper *k, heap *h, unsigned klass)
+INLINE block *shelf_take(keeper *k, shelf *s, bin *b)
 {
-    shelf *s = shelf_of(k, klass);
     block *p;
     if (LIKELY(quarantine_count(s) > s->least)) {
         p = quarantine_pop(k, s, s->oldest);
@@ -113,10 +117,11 @@ INLINE block *keeper_take(keeper *k, heap *h, unsigned klass)
         p = s->hand[n - 1];
         STORE(&s->held, (uint8_t)(n - 1));
     }
-    h->bins[klass].room++;
+    b->room++;
     k->until_fall = FALL_BLOCKS;
     return p;
 }
+INLINE block *keeper_take(keeper *k, heap *h, unsigned klass) { return shelf_take(k, shelf_of(k, klass), &h->bins[klass]); }
 /* At the limit, sooner than what the next allocator would give: one that has not waited for long, but the newest; or NULL. */
 block *keeper_take_early(keeper *k, heap *h, unsigned klass);
 /* How many new blocks of c one gets at once. */
@@ -126,23 +131,23 @@ INLINE size_t keeper_deals(const size_class *c) { return size_min(size_max(HAND_
 void keeper_deal(keeper *k, heap *h, unsigned klass, block **blocks, size_t n);
 
 bool keeper_overflow(keeper *k, heap *h, block *p, unsigned klass);
-INLINE void quarantine_push(heap *h, shelf *s, block *p, unsigned klass)
+/* One more block was given back. */
+INLINE bool shelf_has_room(keeper *k, const shelf *s) { return LIKELY(--k->until_fall >= 0) && LIKELY(quarantine_count(s) < s->most); }
+INLINE void quarantine_push(shelf *s, bin *b, block *p)
 {
     size_t end = s->end;
     s->quarantine[end % QUARANTINE_BLOCKS] = p;
     __atomic_signal_fence(__ATOMIC_RELEASE);
     STORE(&s->end, (uint16_t)(end + 1));
-    h->bins[klass].room--;
+    b->room--;
 }
-/* One more block was given back. */
-INLINE bool shelf_has_room(keeper *k, const shelf *s) { return LIKELY(--k->until_fall > 0 && quarantine_count(s) < s->most); }
 /* A block of klass was given back. True: enough are going for keeper_send. */
 INLINE bool keeper_quarantine(keeper *k, heap *h, block *p, unsigned klass)
 {
     shelf *s = shelf_of(k, klass);
     if (UNLIKELY(!shelf_has_room(k, s)))
         return keeper_overflow(k, h, p, klass);
-    quarantine_push(h, s, p, klass);
+    quarantine_push(s, &h->bins[klass], p);
     return false;
 }
 void keeper_send(keeper *k, heap *h); /* by the thread, not inside */
