@@ -352,7 +352,7 @@ static size_t bin_pace(heap *h, bin *b, const size_class *c)
         return 1;
     bin_limit_set(b, bin_depth(b, c));
     b->pace = (uint8_t)(b->pace + (pace < PACE_MOST));
-    return (size_t)c->refill << pace;
+    return size_max(((size_t)c->refill << pace) / PACE_FIRST, 1);
 }
 
 block *heap_fill(heap *h, bin *b)
@@ -404,14 +404,6 @@ block *heap_fill_zeroed(heap *h, bin *b)
 
 /* ---- blocks back to slabs ---- */
 
-static void block_home(block *p)
-{
-    slab *s = slab_of(p);
-    p->next = s->chain;
-    s->chain = p;
-    slab_out_set(s, slab_out(s) - 1);
-}
-
 /* The lock is held by the heap's thread, or by who stands in for it. Others may not touch `left`, which it counts without the lock. */
 static bool heap_is_mine(const heap *h) { return LOAD(&h->lock) == HEAP_MINE || h->state == HEAP_IDLE; }
 
@@ -427,19 +419,32 @@ INLINE bool slab_notice(heap *h, slab *s)
     return heap_is_mine(h) && slab_look_set(s, &pm_classes[s->klass]);
 }
 
+/* Those of one slab that a chain begins with, `most` at most, go to the slab's. Returns how many. */
+static size_t chain_home(slab *s, block **chain, size_t most)
+{
+    const char *memory = slab_memory(s);
+    block *first = *chain, *last, *p = first;
+    size_t n = 0;
+    do {
+        last = p;
+        p = p->next;
+    } while (++n < most && (size_t)((char *)p - memory) < SLAB_SIZE);
+    *chain = p;
+    last->next = s->chain;
+    s->chain = first;
+    slab_out_set(s, slab_out(s) - n);
+    return n;
+}
+
 /* Blocks at hand go to their slabs. With the heap's thread. */
 void bin_home(heap *h, bin *b, size_t count)
 {
     block *chain = bin_detach(b);
     while (count > 0 && chain) {
         slab *s = slab_of(chain);
-        do {
-            block *p = chain;
-            chain = p->next;
-            block_home(p);
-            b->room++;
-            count--;
-        } while (count > 0 && chain && slab_of(chain) == s);
+        size_t n = chain_home(s, &chain, count);
+        b->room += (int32_t)n;
+        count -= n;
         slab_notice(h, s);
     }
     bin_attach(b, chain);

@@ -25,9 +25,10 @@ struct bin {
     slab *partial;    /* a ring of slabs with free blocks; the first is taken from, one that gets its first goes last */
     block *seen;      /* the first block at the last look: the same at the next one means that the bin is at rest */
 };
-#define PACE_MOST 3
+#define PACE_MOST 5
+#define PACE_FIRST 4 /* part of a class's refill that a bin begins with: most of what a short thread would get it would never use */
 #define PACE_FRESH 3 /* refills with fresh memory for a doubling of that, too */
-#define PACE_END (PACE_MOST + PACE_MOST * PACE_FRESH)
+#define PACE_END (PACE_MOST + 3 * PACE_FRESH)
 INLINE uint8_t pace_less(uint8_t pace) { return (uint8_t)(pace > PACE_MOST ? pace - PACE_FRESH : pace - (pace > 0)); }
 static_assert(sizeof(bin) == BIN_SIZE && BIN_SIZE == HEAP_ID_BYTES, "");
 

@@ -177,8 +177,11 @@ static void refills_gather_pace(void **state)
     const bin *b = &my_heap->bins[class_of(160)];
     thread_idle();
     assert_int_equal(b->pace, 0);
+    void *first = take(160);
+    assert_in_range(b->limit - b->room, 1, 16 * 64 / 160);
+    give(first);
     take_and_give(160, 4000);
-    assert_int_equal(b->pace, 3);
+    assert_int_equal(b->pace, PACE_MOST);
     thread_idle();
     assert_int_equal(b->pace, 0);
     assert_int_equal(used_of(160), 0);
