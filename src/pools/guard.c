@@ -33,8 +33,9 @@ typedef struct record {
 #define SAMPLES 8192 /* records beyond which nothing is sampled any more */
 #define ALIGN_MOST (1 * GIB)
 #define POPULATED_MOST (64 * KIB) /* most of such a block is used soon: one call is a third of its page faults */
-#define KEPT_PAGES (256 * KIB) /* what closed blocks up to this size hold stays for the next ones: writing zeros costs less than page faults */
-#define KEPT_DENSE (32 * MIB)  /* … and up to this size, where most of it was touched */
+#define KEPT_DENSE (32 * MIB)  /* what closed blocks up to this size hold stays for the next ones, where much of it was touched: writing zeros costs
+                                  less than page faults */
+#define LOOKED_AT (256 * KIB)  /* the whole of those up to this size, the middle quarter of that of others */
 #define MOVED_LEAST (256 * KIB + 1) /* realloc copies less than that */
 #define KEPT_BYTES (4 * MIB)   /* of it in all, and as much again as is in use */
 #define FRESHLY_CLOSED 16      /* of those closed last none is used again */
@@ -367,20 +368,28 @@ static void dirty_trim(void)
     }
 }
 
-/* By its middle, where it is large: that pages there are not in memory says so, or that they are swapped out. */
-static bool is_kept(const record *r)
+/* Much of it was touched: that pages are not in memory says that they were not, or that they are swapped out. */
+static bool is_dense(const record *r)
 {
-    size_t bytes = data_bytes(r);
-    char *middle = data_begin(r) + page_up(bytes / 2);
-    return bytes <= KEPT_PAGES || (bytes <= KEPT_DENSE && os_resident(middle, KEPT_PAGES / 4) > KEPT_PAGES / 8);
+    size_t bytes = data_bytes(r), looked = bytes <= LOOKED_AT ? bytes : LOOKED_AT / 4;
+    char *from = data_begin(r) + (bytes <= LOOKED_AT ? 0 : page_up(bytes / 2));
+    return bytes <= KEPT_DENSE && os_resident(from, looked) > looked / 4;
 }
 
-/* The record is a closed block's: nobody may touch its pages. Lock. */
+/* Nobody may touch its pages, which stay where much of it was touched, and go back else. Pages that were written over with zeros all were. */
+static void pages_close(record *r)
+{
+    r->dirty = PM_HARDENED && !r->moved && (r->dirty || is_dense(r));
+    if (r->moved || !(r->dirty || os_purge(data_begin(r), data_bytes(r))) || !os_uncommit(data_begin(r), data_bytes(r))) {
+        r->dirty = false;
+        os_shut(r->begin, r->bytes); /* several mappings in one step, or locked ones; slower by half */
+    }
+}
+
+/* The record is a closed block's. Lock. */
 static void closed_push(record *r)
 {
-    r->dirty = PM_HARDENED && !r->moved && is_kept(r) && os_uncommit(data_begin(r), data_bytes(r));
-    if (!r->dirty)
-        os_shut(r->begin, r->bytes);
+    pages_close(r);
     live_bytes -= r->bytes;
     closed_trim(GUARD_CLOSED - 1);
     *closed_at(closed_first + closed_count++) = (uint32_t)(r - records) + 1;
@@ -441,7 +450,7 @@ static void *block_open(record *r, size_t size, size_t align, const void *caller
 
 void *guard_alloc(size_t size, size_t align, made how, const void *caller)
 {
-    record r = {.state = RECORD_LIVE, .made = (uint8_t)how, .made_in = heap_thread()};
+    record r = {.state = RECORD_LIVE, .made = (uint8_t)how, .made_in = pm_config.guard ? heap_thread() : 0};
     heap *h = heap_enter_mine();
     void *p = h || !heap_is_real(my_heap) ? block_open(&r, size, align, caller) : NULL;
     heap_leave_mine(h);
