@@ -5,18 +5,18 @@
 
 `poolmalloc` prints a row a pool, and the heaps; `poolmalloc ADDRESS` says what a pointer is: which pool and slab it is in, and
 whether its block is free there. Needs neither symbols nor debug information: the bookkeeping is found by its magic, and read
-by the offsets of one layout, which src/insight/stats.c holds fast.
+by the offsets of one layout, which tests/unit/stats.c holds fast.
 """
 import re
 import struct
 
 import gdb
 
-MAGIC, LAYOUT = b"poolmalloc-live\0", 15
+MAGIC, LAYOUT = b"poolmalloc-live\0", 16
 SLAB, RECORD, BITS, BIN, CLASS, UNIT = 1 << 17, 128, 512, 32, 40, 1 << 21
 USED = 5  # states from here on: in a heap, a pool or an arena
 HEAP = {"state": 2053, "number": 2056, "runs": 2160, "pool_bins": 6528}
-POOL = {"hand": 0, "bin_offset": 32, "shape": 40, "own": 80, "slabs": 144, "out": 168, "next": 232, "name": 277, "bytes": 320}
+POOL = {"hand": 0, "bin_offset": 32, "shape": 40, "own": 80, "slabs": 144, "out": 168, "next": 232, "name": 269, "bytes": 312}
 RUNS, RUN = 64, 24
 BLOCK = (1 << 48) - 1
 STATES = {1: "live", 2: "idle"}

@@ -163,7 +163,6 @@ static void pool_set(pm_pool *pool, const pm_pool_options *o)
     uint32_t per_slab = pool->shape.per_slab;
     pool->align = o->block_align;
     pool->overflow = (uint8_t)o->overflow;
-    pool->max_blocks = o->max_blocks;
     pool->most = o->max_blocks ? o->max_blocks : o->overflow == PM_OVERFLOW_FAIL && !o->buffer ? o->initial_blocks : SIZE_MAX;
     pool->keep = (uint32_t)((o->initial_blocks + per_slab - 1) / per_slab);
     pool->grow = (uint32_t)size_max(1, (o->grow_blocks + per_slab - 1) / per_slab);

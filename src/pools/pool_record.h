@@ -31,7 +31,7 @@ struct pm_pool {
     void (*on_mark)(pm_pool *, void *);
     void *context;
     pm_pool *next, *previous; /* all pools; pools lock */
-    size_t max_blocks, align;
+    size_t align;
     size_t piece_blocks; /* that all pieces have room for */
     uint32_t grow;       /* slabs that come at once, and empty ones that are kept for the next need; constant */
     bool report_leaks;   /* constant */

@@ -1,15 +1,12 @@
 /* stats.c: figures gathered and printed while threads allocate, and names of any bytes. For ThreadSanitizer above all. */
+#include "unit.h"
 #include "ground/text.h"
 #include "start.h"
 
 #include <fcntl.h>
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <string.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 /* What scripts/poolmalloc-gdb.py reads by, without debug information. Where one of these no longer holds, the script
  * follows, and CONTROL_LAYOUT counts up. */
@@ -43,9 +40,10 @@ AT(pm_pool, own, 80);
 AT(pm_pool, slabs.count, 144);
 AT(pm_pool, out, 168);
 AT(pm_pool, next, 232);
-AT(pm_pool, name, 277);
+AT(pm_pool, name, 269);
 AT(pool_table, first, 8);
-static_assert(sizeof(size_class) == 40 && sizeof(block_run) == 24 && sizeof(pm_pool) == 320, "see scripts/poolmalloc-gdb.py");
+static_assert(CONTROL_LAYOUT == 16, "see scripts/poolmalloc-gdb.py");
+static_assert(sizeof(size_class) == 40 && sizeof(block_run) == 24 && sizeof(pm_pool) == 312, "see scripts/poolmalloc-gdb.py");
 
 enum { WORKERS = 3, HELD = 300, LOOKS = 150 };
 
@@ -100,9 +98,8 @@ static void assert_names(const char *expected)
 }
 
 /* A reader without the lock then finds the pools that stay, whatever comes and goes behind them. */
-static void pools_are_listed_oldest_first(void **state)
+TEST(pools_are_listed_oldest_first)
 {
-    (void)state;
     pm_pool *a = pool_named("a"), *b = pool_named("b"), *c = pool_named("c");
     assert_names("a b c ");
     pm_pool_destroy(b);
@@ -120,9 +117,8 @@ static void pools_are_listed_oldest_first(void **state)
     assert_names("");
 }
 
-static void figures_while_threads_work(void **state)
+TEST(figures_while_threads_work)
 {
-    (void)state;
     static void *blocks[HELD];
     static pm_stats s;
     pthread_t threads[WORKERS];
@@ -155,9 +151,8 @@ static void cleaned(const char *from, const char *expected)
     assert_string_equal(to, expected);
 }
 
-static void names_are_made_fit(void **state)
+TEST(names_are_made_fit)
 {
-    (void)state;
     cleaned("", "");
     cleaned("plain \"quoted\" \\", "plain \"quoted\" \\");
     cleaned("tab\tand\nline\x7f", "tab?and?line?");
