@@ -102,11 +102,17 @@ static void *map(void *at, size_t bytes, int protection, int flags, int fd)
     return got < 0 ? NULL : (void *)got;
 }
 
-bool os_map_at(void *at, size_t bytes)
+/* Somebody who does not know the flag, an emulator, takes the place for a hint. */
+static bool map_at(char *at, size_t bytes, int protection, int flags)
 {
-    return map(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1) == at;
+    char *got = map(at, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | flags, -1);
+    if (got && got != at)
+        os_unmap(got, bytes);
+    return got == at;
 }
 
+bool os_map_at(void *at, size_t bytes) { return map_at(at, bytes, PROT_READ | PROT_WRITE, 0); }
+bool os_shut_hole(void *at, size_t bytes) { return map_at(at, bytes, PROT_NONE, MAP_NORESERVE); }
 void *os_map(size_t bytes) { return map(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1); }
 
 /* Without MAP_NORESERVE: what is committed counts then, so that the kernel refuses what it would refuse to anybody. */
@@ -115,14 +121,6 @@ bool os_commit(void *at, size_t bytes) { return CALL3(SYS_mprotect, at, bytes, P
 bool os_uncommit(void *at, size_t bytes) { return CALL3(SYS_mprotect, at, bytes, PROT_NONE) == 0; }
 void os_unmap(void *at, size_t bytes) { CALL3(SYS_munmap, at, bytes, 0); }
 void os_shut(void *at, size_t bytes) { map(at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1); }
-bool os_shut_hole(void *at, size_t bytes)
-{
-    char *got = map(at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1);
-    if (got && got != at)
-        os_unmap(got, bytes);
-    return got == at;
-}
-
 bool os_move(void *from, size_t bytes, void *to, size_t to_bytes)
 {
     return call(SYS_mremap, (long)from, (long)bytes, (long)to_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, (long)to, 0) == (long)to;
@@ -401,19 +399,9 @@ __attribute__((no_sanitize("address", "thread"))) size_t os_callers(uintptr_t *t
         to[n] = 0;
     return n;
 }
-uintptr_t os_interrupted(const void *context) { return (uintptr_t)((const ucontext_t *)context)->uc_mcontext.gregs[REG_RIP]; }
-#else
-uintptr_t os_interrupted(const void *context) { return context ? 0 : 0; }
-size_t os_callers(uintptr_t *to, size_t most, uintptr_t first)
-{
-    to[0] = first;
-    if (first && most > 1)
-        to[1] = 0;
-    return first != 0;
-}
-#endif
 
-#if defined(__x86_64__)
+uintptr_t os_interrupted(const void *context) { return (uintptr_t)((const ucontext_t *)context)->uc_mcontext.gregs[REG_RIP]; }
+
 /* The C library's own, at which pthread_self points; without a name that each start would look up. */
 static uintptr_t thread_record(void)
 {
@@ -428,8 +416,17 @@ __attribute__((naked)) void os_registers_save(__attribute__((unused)) os_registe
             "mov %r12, 32(%rdi); mov %r13, 40(%rdi); mov %r14, 48(%rdi); mov %r15, 56(%rdi); ret");
 }
 #else
-void os_registers_save(os_registers *to) { memset(to, 0, sizeof *to); }
+size_t os_callers(uintptr_t *to, size_t most, uintptr_t first)
+{
+    to[0] = first;
+    if (first && most > 1)
+        to[1] = 0;
+    return first != 0;
+}
+
+uintptr_t os_interrupted(__attribute__((unused)) const void *context) { return 0; }
 static uintptr_t thread_record(void) { return 0; }
+void os_registers_save(os_registers *to) { memset(to, 0, sizeof *to); }
 #endif
 
 /* The first thread's ends where the strings are that the kernel left there, any other's at the C library's record of the thread. What

@@ -1,8 +1,6 @@
 /* text.c: See text.h. vsnprintf of numbers and strings touches no heap in glibc and musl. */
 #include "ground/text.h"
 
-#include "ground/os.h"
-
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -34,32 +32,18 @@ void text_flush(text *t)
     t->used = 0;
 }
 
-static void report_line(const char *format, va_list args)
+void report(const char *format, ...)
 {
     text t = {.fd = pm_stderr};
+    va_list args;
     if (pm_stderr < 0)
         return;
+    va_start(args, format);
     text_add(&t, "poolmalloc: ");
     text_vadd(&t, format, args);
     text_add(&t, "\n");
     text_flush(&t);
-}
-
-void report(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    report_line(format, args);
     va_end(args);
-}
-
-void report_abort(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    report_line(format, args);
-    va_end(args);
-    os_abort();
 }
 
 /* Bytes of the well-formed UTF-8 sequence at the place, or 0. A name may be cut anywhere. */

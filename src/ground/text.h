@@ -1,7 +1,7 @@
 /* text.h: Text to a file descriptor through a buffer on the caller's stack: allocates nothing. */
 #pragma once
 
-#include "ground/base.h"
+#include "ground/os.h"
 
 #define PATH_BYTES 4096 /* of the longest path that the kernel takes */
 
@@ -39,6 +39,6 @@ bool path_expand(const char *pattern, char *path, size_t bytes);
 extern int pm_stderr;
 
 /* One line on stderr, "poolmalloc: …", in one write. */
-void report(const char *format, ...) PRINTF_LIKE(1, 2);
+void report(const char *format, ...) PRINTF_LIKE(1, 2) __attribute__((cold));
 /* The same, then abort(): a user's misuse, or a broken invariant. */
-void report_abort(const char *format, ...) PRINTF_LIKE(1, 2) __attribute__((noreturn, cold));
+#define report_abort(...) (report(__VA_ARGS__), os_abort())

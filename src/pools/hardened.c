@@ -542,7 +542,7 @@ static NOINLINE void free_checked(void *p, giving g, size_t said, const void *ca
     uint64_t shown = live_checked(p, at, key_of(p), c, caller);
     if (UNLIKELY(!giving_fits(g, tail_made(shown)) || (said != SIZE_MAX && said != tail_size(shown))))
         stop_giving(p, g, said, caller);
-    if (UNLIKELY(watchers_wait()))
+    if (UNLIKELY(calls_watched()))
         watch_free(p, tail_size(shown));
     give(p, at.klass, tail_size(shown));
 }

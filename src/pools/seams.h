@@ -48,10 +48,9 @@ extern void *pm_samples; /* what answers it; NULL until the first time */
 extern uint8_t pm_sample_marks[SAMPLE_MARKS];
 INLINE uint32_t block_hash(const void *p) { return (uint32_t)(((uintptr_t)p >> QUANTUM_SHIFT) * 0x9E3779B97F4A7C15u >> 32); }
 INLINE uint8_t *block_mark(const void *p) { return &pm_sample_marks[block_hash(p) % SAMPLE_MARKS]; }
-INLINE bool calls_watched(void) { return pm_every_call_slow || LOAD(&pm_asked) != 0; }
-/* The same, but for the hardened library, where every call is slow and mostly nobody watches; and as long as sizes are hidden. */
+/* A watcher sees every call, or sizes are hidden. In the hardened library every call is slow, and mostly nobody watches. */
 extern bool pm_watching __attribute__((visibility("hidden")));
-INLINE bool watchers_wait(void) { return LOAD(&pm_watching) || LOAD(&pm_asked) != 0; }
+INLINE bool calls_watched(void) { return LOAD(&pm_watching) || LOAD(&pm_asked) != 0; }
 void watch_hidden(bool hidden);
 
 /* At start, before the pools are up. all: sees every call from the start on; else while pm_asked is not 0. */
@@ -63,5 +62,5 @@ size_t watch_usable(const void *p, size_t most);
 
 INLINE void *watched(void *p, size_t size)
 {
-    return UNLIKELY(watchers_wait()) ? watch_alloc(p, size) : p;
+    return UNLIKELY(calls_watched()) ? watch_alloc(p, size) : p;
 }
