@@ -16,15 +16,13 @@ static int begin(void **state)
     return 0;
 }
 
-static void version(void **state)
+TEST(version)
 {
-    (void)state;
     assert_string_equal(pm_version(), PM_VERSION);
 }
 
-static void stats_of_any_size(void **state)
+TEST(stats_of_any_size)
 {
-    (void)state;
     static pm_stats whole = {.struct_size = sizeof whole};
     void *p = take_class(class_of(100));
     assert_int_equal(pm_stats_get(&whole), 0);
@@ -40,9 +38,8 @@ static void stats_of_any_size(void **state)
     free_block(p);
 }
 
-static void stats_refused(void **state)
+TEST(stats_refused)
 {
-    (void)state;
     pm_stats none = {.struct_size = 1};
     errno = 0;
     assert_int_equal(pm_stats_get(NULL), -1);
@@ -50,9 +47,8 @@ static void stats_refused(void **state)
     assert_int_equal(pm_stats_get(&none), -1);
 }
 
-static void print_refused(void **state)
+TEST(print_refused)
 {
-    (void)state;
     errno = 0;
     assert_int_equal(pm_stats_print(1, (pm_format)3), -1);
     assert_int_equal(errno, EINVAL);
@@ -62,18 +58,16 @@ static void print_refused(void **state)
     }
 }
 
-static void print_to_a_descriptor(void **state)
+TEST(print_to_a_descriptor)
 {
-    (void)state;
     int nowhere = open("/dev/null", O_WRONLY);
     for (int format = PM_FORMAT_TEXT; format <= PM_FORMAT_PROMETHEUS; format++)
         assert_int_equal(pm_stats_print(nowhere, (pm_format)format), 0);
     close(nowhere);
 }
 
-static void a_report_goes_to_its_file(void **state)
+TEST(a_report_goes_to_its_file)
 {
-    (void)state;
     char path[] = "/tmp/poolmalloc-report-XXXXXX", first[32] = "";
     int fd = mkstemp(path);
     assert_true(fd >= 0);
@@ -311,17 +305,15 @@ static void refusals_are_told(void **state)
     assert_int_equal(system(line), 0);
 }
 
-static void nobody_looks_without_who_init(void **state)
+TEST(nobody_looks_without_who_init)
 {
-    (void)state;
     errno = 0;
     assert_int_equal(pm_who_start(0), -1);
     assert_int_equal(errno, ENOTSUP);
 }
 
-static void trim_check_and_idle(void **state)
+TEST(trim_check_and_idle)
 {
-    (void)state;
     void *p[2000];
     for (int i = 0; i < 2000; i++)
         p[i] = memset(take_class(class_of(2000)), 1, 2000);

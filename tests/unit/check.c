@@ -61,9 +61,8 @@ static void given_tail(void)
     slab_check_block(slab_of(p), c, slab_first(slab_of(p), c) + c->per_slab * c->size);
 }
 
-static void links_are_followed(void **state)
+TEST(links_are_followed)
 {
-    (void)state;
     assert_exits(check, 0);
     assert_aborts(link_circle, "free blocks link in a circle: double free");
     assert_said("pm_check(0x");
@@ -140,9 +139,8 @@ static void miscount_depot(void)
     check();
 }
 
-static void counters_are_derived_anew(void **state)
+TEST(counters_are_derived_anew)
 {
-    (void)state;
     assert_aborts(miscount_slab, "check: slab ");
     assert_said(" counted)");
     assert_aborts(write_to_chained, ": its chain leads to 0x5a5a5a5a5a5a5a5a: written to after it was freed");
@@ -185,9 +183,8 @@ static void rewind_to_nothing(void)
     pm_arena_rewind(arena, mark);
 }
 
-static void explicit_ones_too(void **state)
+TEST(explicit_ones_too)
 {
-    (void)state;
     const pm_pool_options o = {.struct_size = sizeof o, .block_size = 100};
     pool = pm_pool_create(&o);
     arena = pm_arena_create(NULL, 0);
@@ -240,9 +237,8 @@ static void end_twice_at_once(void) /* two threads in exit() */
         pthread_join(threads[i], NULL);
 }
 
-static void the_end_finds_nothing_where_nothing_is(void **state)
+TEST(the_end_finds_nothing_where_nothing_is)
 {
-    (void)state;
     assert_exits(end_while_a_slab_is_taken, 0);
     assert_exits(end_twice_at_once, 0);
 }

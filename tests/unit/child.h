@@ -1,18 +1,13 @@
 /* child.h: what becomes of a process that does what nobody should, and what it says. */
 #pragma once
 
+#include "unit.h"
+
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 
 static char child_said[4096]; /* to stderr */
 

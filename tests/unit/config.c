@@ -1,14 +1,10 @@
 /* config.c: every kind of setting, good and bad. */
+#include "unit.h"
 #include "pools/class.h"
 #include "ground/config.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdint.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 static char complaints[4][320];
 static unsigned complained;
@@ -33,9 +29,8 @@ static config load(const char *setting, unsigned expect_bad)
     return c;
 }
 
-static void sizes_by_default(void **state)
+TEST(sizes_by_default)
 {
-    (void)state;
     config c = load("PATH=x", 0);
     assert_int_equal(c.sizes.length, 40);
     assert_int_equal(c.sizes.at[0].size, 16);
@@ -44,9 +39,8 @@ static void sizes_by_default(void **state)
         assert_true(c.sizes.at[i].size > c.sizes.at[i - 1].size && c.sizes.at[i].size % QUANTUM == 0);
 }
 
-static void sizes_given(void **state)
+TEST(sizes_given)
 {
-    (void)state;
     config c = load("POOLMALLOC_BLOCK_SIZES=100:10,1K,16,112:5,64K:2", 0);
     const block_size expect[] = {{16, 0}, {112, 15}, {1024, 0}, {65536, 2}};
     assert_int_equal(c.sizes.length, 4);
@@ -66,9 +60,8 @@ static void check_table(const size_list *sizes)
 }
 
 /* The table of the default sizes is in the file, and stays as it is there: its pages are shared. */
-static void table_of_classes(void **state)
+TEST(table_of_classes)
 {
-    (void)state;
     static uint16_t built[BLOCK_MAX / QUANTUM + 1];
     static const char *const others[] = {"16", "64K", "16,64K", "100,1K,20000", "32768", "16,32,48,64,80,96,112,128,160,40000"};
     memcpy(built, pm_bin_offset, sizeof built);
@@ -86,9 +79,8 @@ static void table_of_classes(void **state)
     assert_memory_equal(built, pm_bin_offset, sizeof built);
 }
 
-static void bad_values_keep_the_default(void **state)
+TEST(bad_values_keep_the_default)
 {
-    (void)state;
     static const char *const bad[] = {
         "BLOCK_SIZES=16,,32", "BLOCK_SIZES=0",      "BLOCK_SIZES=65537",   "BLOCK_SIZES=16:x",    "BLOCK_SIZES=16:1:2",
         "BLOCK_SIZES=",       "BLOCK_SIZES=-16",    "PREFAULT=yea",        "LOCK=2",              "LIMIT=12Q",
@@ -107,17 +99,15 @@ static void bad_values_keep_the_default(void **state)
     }
 }
 
-static void bad_token_is_named(void **state)
+TEST(bad_token_is_named)
 {
-    (void)state;
     load("POOLMALLOC_BLOCK_SIZES=16,3x2,64", 1);
     assert_non_null(strstr(complaints[0], "'3x2'"));
     assert_non_null(strstr(complaints[0], "using auto"));
 }
 
-static void too_many_or_too_long(void **state)
+TEST(too_many_or_too_long)
 {
-    (void)state;
     char many[600] = "POOLMALLOC_BLOCK_SIZES=16";
     for (int i = 2; i <= 64; i++)
         snprintf(many + strlen(many), sizeof many - strlen(many), ",%d", i * 16);
@@ -127,9 +117,8 @@ static void too_many_or_too_long(void **state)
     load(path, 1);
 }
 
-static void good_values(void **state)
+TEST(good_values)
 {
-    (void)state;
     assert_int_equal(load("POOLMALLOC_LIMIT=3G", 0).limit, 3 * GIB);
     assert_int_equal(load("POOLMALLOC_LIMIT=none", 0).limit, 0);
     assert_int_equal(load("POOLMALLOC_PURGE_DELAY=never", 0).purge_delay, DELAY_NEVER);
@@ -140,9 +129,8 @@ static void good_values(void **state)
     assert_int_equal(load("POOLMALLOC_STATS_FORMAT=prometheus", 0).stats_format, FORMAT_PROMETHEUS);
 }
 
-static void programs(void **state)
+TEST(programs)
 {
-    (void)state;
     assert_true(config_names_program("", NULL));
     assert_true(config_names_program("redis-server,nginx", "/usr/sbin/nginx"));
     assert_false(config_names_program("redis-server,nginx", "/usr/sbin/ngin"));

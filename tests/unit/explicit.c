@@ -1,19 +1,15 @@
 /* explicit.c: pools and arenas of the C API, step by step, with the check after every step. */
+#include "unit.h"
 #include "start.h"
 
 #include <poolmalloc.h>
 
 #include <errno.h>
 #include <pthread.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #define MANY 10000
 
@@ -68,9 +64,8 @@ static void give(pm_pool *pool, size_t from, size_t to)
         pm_pool_free(pool, blocks[i]);
 }
 
-static void blocks_are_apart(void **state)
+TEST(blocks_are_apart)
 {
-    (void)state;
     static const size_t sizes[] = {1, 16, 40, 100, 4096, 65536};
     for (size_t i = 0; i < 6; i++)
         for (size_t align = 8; align <= 4096; align *= 8)
@@ -94,9 +89,8 @@ static void blocks_are_apart(void **state)
             }
 }
 
-static void sizes_are_as_asked_for(void **state)
+TEST(sizes_are_as_asked_for)
 {
-    (void)state;
     pm_pool_options o = options_of(40, PM_SHARING_NONE);
     pm_pool *pool = create(&o);
     assert_int_equal(stats_of(pool).block_size, 48);
@@ -109,9 +103,8 @@ static void sizes_are_as_asked_for(void **state)
     }
 }
 
-static void capacity_is_exact(void **state)
+TEST(capacity_is_exact)
 {
-    (void)state;
     for (int m = 1; m < 3; m++)
         for (size_t most = 1; most < 5000; most = most * 3 + 1) {
             pm_pool_options o = options_of(64, sharings[m]);
@@ -132,9 +125,8 @@ static void capacity_is_exact(void **state)
         }
 }
 
-static void threads_stay_below_the_maximum(void **state)
+TEST(threads_stay_below_the_maximum)
 {
-    (void)state;
     pm_pool_options o = options_of(64, PM_SHARING_THREADS);
     o.max_blocks = 1000;
     pm_pool *pool = create(&o);
@@ -143,9 +135,8 @@ static void threads_stay_below_the_maximum(void **state)
     pm_pool_destroy(pool);
 }
 
-static void fail_never_grows(void **state)
+TEST(fail_never_grows)
 {
-    (void)state;
     pm_pool_options o = options_of(100, PM_SHARING_LOCKED);
     o.overflow = PM_OVERFLOW_FAIL;
     o.initial_blocks = 77;
@@ -154,9 +145,8 @@ static void fail_never_grows(void **state)
     pm_pool_destroy(pool);
 }
 
-static void forward_gives_blocks_of_malloc(void **state)
+TEST(forward_gives_blocks_of_malloc)
 {
-    (void)state;
     for (int m = 0; m < 3; m++) {
         pm_pool_options o = options_of(128, sharings[m]);
         o.overflow = PM_OVERFLOW_FORWARD;
@@ -179,9 +169,8 @@ static void forward_gives_blocks_of_malloc(void **state)
     }
 }
 
-static void bulk_takes_what_there_is(void **state)
+TEST(bulk_takes_what_there_is)
 {
-    (void)state;
     for (int m = 0; m < 3; m++) {
         pm_pool_options o = options_of(32, sharings[m]);
         o.max_blocks = 5000;
@@ -198,9 +187,8 @@ static void bulk_takes_what_there_is(void **state)
     }
 }
 
-static void zalloc_zeroes(void **state)
+TEST(zalloc_zeroes)
 {
-    (void)state;
     pm_pool_options o = options_of(200, PM_SHARING_THREADS);
     pm_pool *pool = create(&o);
     size_t n = take(pool, 100);
@@ -215,9 +203,8 @@ static void zalloc_zeroes(void **state)
     pm_pool_destroy(pool);
 }
 
-static void reset_frees_all(void **state)
+TEST(reset_frees_all)
 {
-    (void)state;
     for (int m = 0; m < 3; m++) {
         pm_pool_options o = options_of(48, sharings[m]);
         pm_pool *pool = create(&o);
@@ -248,9 +235,8 @@ static void free_visit(void *p, void *context)
     pm_pool_free(visited_pool, p);
 }
 
-static void visit_sees_each_live_block_once(void **state)
+TEST(visit_sees_each_live_block_once)
 {
-    (void)state;
     for (int m = 0; m < 3; m++) {
         pm_pool_options o = options_of(64, sharings[m]);
         pm_pool *pool = visited_pool = create(&o);
@@ -285,9 +271,8 @@ static void on_mark(pm_pool *pool, void *context)
     pm_pool_free(pool, p);
 }
 
-static void callback_runs_once_a_crossing(void **state)
+TEST(callback_runs_once_a_crossing)
 {
-    (void)state;
     for (int m = 1; m < 3; m++) {
         pm_pool_options o = options_of(64, sharings[m]);
         o.high_water = 700;
@@ -323,9 +308,8 @@ static void callback_runs_once_a_crossing(void **state)
     pm_pool_destroy(pool);
 }
 
-static void the_mark_is_the_most_in_use(void **state)
+TEST(the_mark_is_the_most_in_use)
 {
-    (void)state;
     for (int m = 1; m < 3; m++) {
         pm_pool_options o = options_of(64, sharings[m]);
         pm_pool *pool = create(&o);
@@ -350,9 +334,8 @@ static void the_mark_is_the_most_in_use(void **state)
     }
 }
 
-static void trim_gives_empty_slabs_back(void **state)
+TEST(trim_gives_empty_slabs_back)
 {
-    (void)state;
     for (int m = 0; m < 3; m++) {
         pm_pool_options o = options_of(1024, sharings[m]);
         o.initial_blocks = 200;
@@ -368,9 +351,8 @@ static void trim_gives_empty_slabs_back(void **state)
     }
 }
 
-static void a_reset_keeps_the_mark(void **state)
+TEST(a_reset_keeps_the_mark)
 {
-    (void)state;
     for (int m = 1; m < 3; m++) {
         pm_pool_options o = options_of(64, sharings[m]);
         pm_pool *pool = create(&o);
@@ -391,9 +373,8 @@ static void swap_visit(void *p, void *context)
 }
 
 /* A visitor that frees and takes finds the room that it makes, though full slabs stand before it. */
-static void visitors_may_take(void **state)
+TEST(visitors_may_take)
 {
-    (void)state;
     for (int m = 0; m < 3; m++) {
         pm_pool_options o = options_of(1024, sharings[m]);
         pm_pool *pool = visited_pool = create(&o);
@@ -419,9 +400,8 @@ static void leave_visit(void *p, void *context)
     longjmp(left, 1);
 }
 
-static void visits_may_be_left(void **state)
+TEST(visits_may_be_left)
 {
-    (void)state;
     for (int m = 0; m < 3; m++) {
         pm_pool_options o = options_of(64, sharings[m]);
         pm_pool *pool = visited_pool = create(&o);
@@ -446,9 +426,8 @@ static void visits_may_be_left(void **state)
 
 static _Alignas(4096) char memory[1 << 20];
 
-static void pools_over_a_buffer(void **state)
+TEST(pools_over_a_buffer)
 {
-    (void)state;
     for (size_t size = 16; size <= 65536; size = size * 3 + 8)
         for (int m = 0; m < 3; m++)
             for (size_t align = 8; align <= 4096; align *= 16) {
@@ -487,9 +466,8 @@ static void pools_over_a_buffer(void **state)
             }
 }
 
-static void buffers_are_extended(void **state)
+TEST(buffers_are_extended)
 {
-    (void)state;
     pm_pool_options o = options_of(100, PM_SHARING_NONE);
     o.buffer = memory;
     o.buffer_bytes = 2000;
@@ -515,9 +493,8 @@ static void buffers_are_extended(void **state)
     pm_pool_destroy(pool);
 }
 
-static void pools_grow_as_told(void **state)
+TEST(pools_grow_as_told)
 {
-    (void)state;
     for (int m = 0; m < 3; m++) {
         pm_pool_options o = options_of(4096, sharings[m]);
         o.grow_blocks = 100; /* 31 a slab */
@@ -535,9 +512,8 @@ static void pools_grow_as_told(void **state)
 }
 
 /* What is said on stderr at a pool's end. */
-static void leaks_are_reported_where_asked(void **state)
+TEST(leaks_are_reported_where_asked)
 {
-    (void)state;
     for (int told = 0; told < 2; told++)
         for (size_t used = 0; used < 2; used++) {
             char said[200] = "";
@@ -568,9 +544,8 @@ static void refuse(pm_pool_options o)
     assert_int_equal(errno, EINVAL);
 }
 
-static void bad_options_are_refused(void **state)
+TEST(bad_options_are_refused)
 {
-    (void)state;
     pm_pool_options good = options_of(64, PM_SHARING_THREADS), o;
     errno = 0;
     assert_null(pm_pool_create(NULL));
@@ -601,9 +576,8 @@ static void bad_options_are_refused(void **state)
     BAD(o.struct_size = 16);
 }
 
-static void more_than_the_machine_has_is_refused(void **state)
+TEST(more_than_the_machine_has_is_refused)
 {
-    (void)state;
     pm_pool_options o = options_of(65536, PM_SHARING_THREADS);
     for (o.initial_blocks = (size_t)1 << 26; o.initial_blocks <= (size_t)1 << 33; o.initial_blocks *= 2) {
         errno = 0;
@@ -612,9 +586,8 @@ static void more_than_the_machine_has_is_refused(void **state)
     }
 }
 
-static void an_older_struct_is_taken(void **state)
+TEST(an_older_struct_is_taken)
 {
-    (void)state;
     struct {
         size_t struct_size;
         const char *name;
@@ -635,9 +608,8 @@ static void an_older_struct_is_taken(void **state)
     pm_pool_destroy(pool);
 }
 
-static void null_does_no_harm(void **state)
+TEST(null_does_no_harm)
 {
-    (void)state;
     errno = 0;
     assert_null(pm_pool_alloc(NULL));
     assert_int_equal(errno, EINVAL);
@@ -695,9 +667,8 @@ static void on_thread(void *(*f)(void *), void *context)
     pthread_join(t, NULL);
 }
 
-static void other_threads_free(void **state)
+TEST(other_threads_free)
 {
-    (void)state;
     for (int m = 0; m < 3; m++) {
         pm_pool_options o = options_of(80, sharings[m]);
         shared_pool = create(&o);
@@ -744,9 +715,8 @@ static void *hold_while_destroyed(void *theirs)
     return NULL;
 }
 
-static void destroyed_while_others_hold_blocks(void **state)
+TEST(destroyed_while_others_hold_blocks)
 {
-    (void)state;
     void *mine[20];
     for (int i = 0; i < 20; i++)
         mine[i] = take_class(class_of(80));
@@ -770,9 +740,8 @@ static void destroyed_while_others_hold_blocks(void **state)
     pools_check();
 }
 
-static void pools_beyond_the_bins_are_locked(void **state)
+TEST(pools_beyond_the_bins_are_locked)
 {
-    (void)state;
     static pm_pool *pools[POOL_BINS + 2];
     pm_pool_options o = options_of(64, PM_SHARING_THREADS);
     for (int i = 0; i < POOL_BINS + 2; i++) {
@@ -802,9 +771,8 @@ static void *keep_one(void *unused)
     return NULL;
 }
 
-static void many_threads_have_few_at_hand(void **state)
+TEST(many_threads_have_few_at_hand)
 {
-    (void)state;
     for (size_t most = 0; most <= 4 * RESTING; most += 4 * RESTING) {
         pm_pool_options o = options_of(64, PM_SHARING_THREADS);
         o.max_blocks = most;
@@ -828,9 +796,8 @@ static void many_threads_have_few_at_hand(void **state)
     }
 }
 
-static void free_takes_pool_blocks(void **state)
+TEST(free_takes_pool_blocks)
 {
-    (void)state;
     for (int m = 0; m < 3; m++) {
         pm_pool_options o = options_of(96, sharings[m]);
         pm_pool *pool = create(&o);
@@ -842,9 +809,8 @@ static void free_takes_pool_blocks(void **state)
     }
 }
 
-static void children_go_on(void **state)
+TEST(children_go_on)
 {
-    (void)state;
     for (int m = 0; m < 3; m++) {
         pm_pool_options o = options_of(96, sharings[m]);
         pm_pool *pool = create(&o);
@@ -876,9 +842,8 @@ static void *hold_until_told(void *unused)
 }
 
 /* A child has the blocks of threads that it does not have. */
-static void children_get_what_threads_had(void **state)
+TEST(children_get_what_threads_had)
 {
-    (void)state;
     pm_pool_options o = options_of(64, PM_SHARING_THREADS);
     o.max_blocks = 400;
     shared_pool = create(&o);
@@ -921,9 +886,8 @@ static void arena_fills(pm_arena *a, size_t total)
     }
 }
 
-static void arenas_grow(void **state)
+TEST(arenas_grow)
 {
-    (void)state;
     pm_arena *a = pm_arena_create(NULL, 0);
     assert_non_null(a);
     arena_fills(a, 3 << 20);
@@ -941,9 +905,8 @@ static void arenas_grow(void **state)
     pools_check();
 }
 
-static void arenas_begin_with_room(void **state)
+TEST(arenas_begin_with_room)
 {
-    (void)state;
     pm_arena *a = pm_arena_create(NULL, 1 << 20);
     assert_non_null(a);
     size_t slabs = arena_slabs();
@@ -963,9 +926,8 @@ static void arenas_begin_with_room(void **state)
     }
 }
 
-static void arenas_rewind(void **state)
+TEST(arenas_rewind)
 {
-    (void)state;
     pm_arena *a = pm_arena_create(NULL, 0);
     char *kept = pm_arena_alloc(a, 100, 16);
     memset(kept, 'k', 100);
@@ -982,9 +944,8 @@ static void arenas_rewind(void **state)
     pm_arena_destroy(a);
 }
 
-static void arenas_stay_in_their_buffer(void **state)
+TEST(arenas_stay_in_their_buffer)
 {
-    (void)state;
     static char buffer[4096 + 1];
     for (size_t bytes = 1; bytes <= 4096; bytes = bytes * 2 + 3)
         for (int off = 0; off < 2; off++) {
@@ -1004,9 +965,8 @@ static void arenas_stay_in_their_buffer(void **state)
         }
 }
 
-static void bad_arenas_are_refused(void **state)
+TEST(bad_arenas_are_refused)
 {
-    (void)state;
     char buffer[200];
     errno = 0;
     assert_null(pm_arena_create(buffer, 0));
@@ -1030,9 +990,8 @@ static void bad_arenas_are_refused(void **state)
 }
 
 /* What each of many requests of its own size needs: its chunk, and no other request's. */
-static void arenas_end_chunks_that_are_too_small(void **state)
+TEST(arenas_end_chunks_that_are_too_small)
 {
-    (void)state;
     pm_arena *a = pm_arena_create(NULL, 0);
     size_t largest = 200000;
     for (int i = 0; i < 4000; i++, largest += 64) {
@@ -1051,9 +1010,8 @@ static void arenas_end_chunks_that_are_too_small(void **state)
     assert_int_equal(arena_slabs(), 1);
 }
 
-static void arenas_keep_their_limit(void **state)
+TEST(arenas_keep_their_limit)
 {
-    (void)state;
     pm_arena *a = pm_arena_create_with(&(pm_arena_options){.struct_size = sizeof(pm_arena_options), .limit = 1 << 20});
     for (int round = 0; round < 3; round++) {
         size_t got = 0;
@@ -1090,9 +1048,8 @@ static void source_give(void *p, size_t bytes, void *context)
     free(p);
 }
 
-static void arenas_over_a_source(void **state)
+TEST(arenas_over_a_source)
 {
-    (void)state;
     taken = given = 0;
     pm_arena_options o = {.struct_size = sizeof o, .chunk_bytes = 5000, .take = source_take, .give = source_give, .context = &taken};
     pm_arena *a = pm_arena_create_with(&o);
@@ -1118,9 +1075,8 @@ static void note(void *context)
 }
 
 /* Each arena with deferred calls, and what each way of giving back runs. */
-static void deferred_calls_run_once(void **state)
+TEST(deferred_calls_run_once)
 {
-    (void)state;
     static char buffer[4096];
     for (int over_buffer = 0; over_buffer < 2; over_buffer++) {
         char log[100] = {[99] = 'a'};
@@ -1158,9 +1114,8 @@ static pm_arena *sub_arena(pm_arena *parent)
     return sub;
 }
 
-static void sub_arenas_end_with_their_parent(void **state)
+TEST(sub_arenas_end_with_their_parent)
 {
-    (void)state;
     char log[100] = {[99] = 'a'};
     pm_arena *a = pm_arena_create(NULL, 0);
     pm_arena_mark mark = pm_arena_save(a);
@@ -1183,9 +1138,8 @@ static void sub_arenas_end_with_their_parent(void **state)
     assert_int_equal(arena_slabs(), 1);
 }
 
-static void scopes_rewind(void **state)
+TEST(scopes_rewind)
 {
-    (void)state;
     pm_arena *a = pm_arena_create(NULL, 0);
     void *first = pm_arena_alloc(a, 10, 16);
     for (int i = 0; i < 5; i++) {
@@ -1198,9 +1152,8 @@ static void scopes_rewind(void **state)
     pm_arena_destroy(a);
 }
 
-static void arenas_print(void **state)
+TEST(arenas_print)
 {
-    (void)state;
     pm_arena *a = pm_arena_create(NULL, 0);
     static char letters[300000];
     memset(letters, 'x', sizeof letters - 1);
@@ -1224,9 +1177,8 @@ static void arenas_print(void **state)
     pm_arena_destroy(a);
 }
 
-static void bad_arena_options_are_refused(void **state)
+TEST(bad_arena_options_are_refused)
 {
-    (void)state;
     char buffer[300];
     pm_arena *a = pm_arena_create(NULL, 0);
     pm_arena_options good = {.struct_size = sizeof good}, bad[6] = {good, good, good, good, good, good};
@@ -1251,9 +1203,8 @@ static void bad_arena_options_are_refused(void **state)
     pm_arena_destroy(a);
 }
 
-static void scopes_end_them(void **state)
+TEST(scopes_end_them)
 {
-    (void)state;
     {
         pm_pool_options o = options_of(64, PM_SHARING_NONE);
         PM_POOL_AUTO pm_pool *pool = pm_pool_create(&o);

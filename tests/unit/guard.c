@@ -28,9 +28,8 @@ static bool is_mapped(const void *p)
     return msync(page, 1, MS_ASYNC) == 0 || errno != ENOMEM;
 }
 
-static void a_block_ends_at_a_guard(void **state)
+TEST(a_block_ends_at_a_guard)
 {
-    (void)state;
     for (size_t size = 1; size < 300 * KIB; size = size * 3 + 1) {
         char *p = make(size);
         assert_int_equal((uintptr_t)p % QUANTUM, 0);
@@ -51,9 +50,8 @@ static void a_block_ends_at_a_guard(void **state)
     assert_true(give(nothing));
 }
 
-static void aligned_blocks_are_aligned(void **state)
+TEST(aligned_blocks_are_aligned)
 {
-    (void)state;
     for (size_t align = QUANTUM; align <= 8 * MIB; align *= 2) {
         char *p = guard_alloc(100, align, BY_NEW, NULL);
         assert_non_null(p);
@@ -68,9 +66,8 @@ static void aligned_blocks_are_aligned(void **state)
     assert_null(guard_alloc((size_t)1 << 60, QUANTUM, BY_MALLOC, NULL)); /* more than there is */
 }
 
-static void other_blocks_are_not_its_own(void **state)
+TEST(other_blocks_are_not_its_own)
 {
-    (void)state;
     void *p = malloc(100);
     assert_false(give(p));
     assert_int_equal(size_of(p), SIZE_MAX);
@@ -135,9 +132,8 @@ static void move_refused(void)
     _exit(moved || moves != 1 || p[399999] != 1 || size_of(p) != 400000 || !give(p));
 }
 
-static void a_refused_move_takes_nothing(void **state)
+TEST(a_refused_move_takes_nothing)
 {
-    (void)state;
     assert_exits(move_refused, 0);
 }
 
@@ -160,9 +156,8 @@ static void closed_blocks_leave_in_turn(void **state)
 }
 
 /* Signal handlers that come while their thread is inside wait for nothing. */
-static void handlers_leave_it_alone(void **state)
+TEST(handlers_leave_it_alone)
 {
-    (void)state;
     char *p = make(400000);
     free_block(take_class(0));
     heap *h = heap_enter_mine();
@@ -194,9 +189,8 @@ static void one_in_so_many_is_sampled(void **state)
 }
 
 /* Each is found, and nothing else, whatever order they came and went in. */
-static void many_are_found(void **state)
+TEST(many_are_found)
 {
-    (void)state;
     enum { MANY = 1000 };
     static char *blocks[MANY];
     uint32_t random = 1;
@@ -260,9 +254,8 @@ static void check_new(void)
     guard_check(CALL_EXIT);
 }
 
-static void misuse_is_told(void **state)
+TEST(misuse_is_told)
 {
-    (void)state;
     assert_aborts(free_twice, "): double free\n");
     assert_said("poolmalloc: free(0x");
     assert_said(" of 100 bytes, on pages of its own: given back ");
@@ -322,9 +315,8 @@ static void read_elsewhere(void)
     *(volatile char *)victim;
 }
 
-static void faults_are_told(void **state)
+TEST(faults_are_told)
 {
-    (void)state;
     if (PM_SANITIZED) /* whose runtimes have SIGSEGV for themselves */
         skip();
     assert_exits(read_past, 77);
@@ -355,9 +347,8 @@ static void tell_nobody(void)
     misuse_tell(&told);
 }
 
-static void a_report_says_what_is_known(void **state)
+TEST(a_report_says_what_is_known)
 {
-    (void)state;
     told = (misuse){.call = CALL_DELETE_ARRAY, .pointer = &told};
     assert_true(misuse_of_giving(&told, giving_by(CALL_DELETE_ARRAY), BY_NEW, 40, 40));
     assert_exits(tell, 0);

@@ -1,18 +1,14 @@
 /* large.c: the next allocator's blocks at hand, over a next allocator and a clock of the test's own. */
+#include "unit.h"
 #include "start.h"
 #include "meet.h"
 #include "preload/large.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #define MANY 400
 #define SIZE (100 * KIB)
@@ -146,9 +142,8 @@ static int end(void **state)
 
 /* ---- the tests ---- */
 
-static void sizes_round_up_by_an_eighth(void **state)
+TEST(sizes_round_up_by_an_eighth)
 {
-    (void)state;
     for (size_t size = KEPT_LEAST + 1; size <= 32 * MIB; size += size / 100) {
         size_t most = large_round(size);
         assert_true(most >= size && most - size <= size / 8);
@@ -162,9 +157,8 @@ static void sizes_round_up_by_an_eighth(void **state)
 }
 
 /* The first of all tests, as nothing lowers it again. */
-static void what_is_wanted_again_raises_what_is_mapped(void **state)
+TEST(what_is_wanted_again_raises_what_is_mapped)
 {
-    (void)state;
     assert_int_equal(mapped_from, 128 * KIB); /* with the first large block */
     give(take(MIB));
     assert_int_equal(mapped_from, 128 * KIB);
@@ -180,9 +174,8 @@ static void what_is_wanted_again_raises_what_is_mapped(void **state)
     assert_int_equal(mapped_from, 32 * MIB);
 }
 
-static void the_first_free_keeps_nothing(void **state)
+TEST(the_first_free_keeps_nothing)
 {
-    (void)state;
     size_t before = next_blocks;
     live_end(100);
     assert_int_equal(next_blocks, before - 100);
@@ -190,9 +183,8 @@ static void the_first_free_keeps_nothing(void **state)
     live_make(100);
 }
 
-static void what_is_wanted_again_is_kept(void **state)
+TEST(what_is_wanted_again_is_kept)
 {
-    (void)state;
     size_t held = keep(4), calls = next_calls;
     assert_int_equal(held, 4 * large_round(SIZE));
     keep(4);
@@ -203,9 +195,8 @@ static void what_is_wanted_again_is_kept(void **state)
     give(p);
 }
 
-static void what_is_kept_is_bounded(void **state)
+TEST(what_is_kept_is_bounded)
 {
-    (void)state;
     assert_int_equal(keep(200), 64 * large_round(SIZE)); /* of one size */
     pools_trim();
     live_end(90); /* ten stay */
@@ -215,9 +206,8 @@ static void what_is_kept_is_bounded(void **state)
     live_make(90);
 }
 
-static void a_fall_leaves_nothing(void **state)
+TEST(a_fall_leaves_nothing)
 {
-    (void)state;
     assert_true(keep(50) > 0);
     live_end(99);
     assert_true(meetings_with("large_fall") > 0);
@@ -226,9 +216,8 @@ static void a_fall_leaves_nothing(void **state)
         live[i] = take(SIZE);
 }
 
-static void what_rests_goes_back(void **state)
+TEST(what_rests_goes_back)
 {
-    (void)state;
     assert_true(keep(8) > 0);
     errno = 0;
     for (int i = 0; i < 100; i++) {
@@ -241,9 +230,8 @@ static void what_rests_goes_back(void **state)
     assert_true(meetings_with("large_old") > 0);
 }
 
-static void what_is_used_stays(void **state)
+TEST(what_is_used_stays)
 {
-    (void)state;
     size_t held = keep(4);
     for (int i = 0; i < 20; i++, now += 1100) {
         pm_storer->tick();
@@ -251,9 +239,8 @@ static void what_is_used_stays(void **state)
     }
 }
 
-static void a_trim_gives_it_back(void **state)
+TEST(a_trim_gives_it_back)
 {
-    (void)state;
     size_t held = keep(8);
     assert_true(pools_trim() >= held);
     assert_int_equal(bytes_at_hand(), 0);
@@ -281,9 +268,8 @@ static pthread_t sleeper(void *ends)
     return t;
 }
 
-static void a_thread_that_ends_leaves_it_to_the_next(void **state)
+TEST(a_thread_that_ends_leaves_it_to_the_next)
 {
-    (void)state;
     pthread_join(sleeper(&barrier), NULL);
     size_t held = bytes_at_hand(), calls = next_calls;
     assert_int_equal(held, 8 * large_round(SIZE));
@@ -316,9 +302,8 @@ static void in_another_thread(void *(*f)(void *), void *argument)
 }
 
 /* One thread asks, others free: what is at hand is at hand for all. */
-static void what_others_free_is_kept(void **state)
+TEST(what_others_free_is_kept)
 {
-    (void)state;
     void *p[9] = {NULL};
     size_t calls = 0;
     for (int round = 0; round < 4; round++) {
@@ -355,9 +340,8 @@ static void *swap(void *seed)
 }
 
 /* Nobody has a block that somebody else has, and none is lost. */
-static void threads_share(void **state)
+TEST(threads_share)
 {
-    (void)state;
     pthread_t t[3];
     for (uintptr_t i = 0; i < 3; i++)
         assert_int_equal(pthread_create(&t[i], NULL, swap, (void *)(i + 1)), 0);
@@ -374,9 +358,8 @@ static void threads_share(void **state)
     assert_int_equal(next_blocks, 100);
 }
 
-static void a_sleeping_thread_is_robbed(void **state)
+TEST(a_sleeping_thread_is_robbed)
 {
-    (void)state;
     pthread_t t = sleeper(NULL);
     assert_true(bytes_at_hand() > 0);
     for (int i = 0; i < 50; i++, now += 600)
@@ -390,9 +373,8 @@ static void a_sleeping_thread_is_robbed(void **state)
 }
 
 /* What other threads have at hand is the child's too, by looking at it. */
-static void a_child_takes_it_over(void **state)
+TEST(a_child_takes_it_over)
 {
-    (void)state;
     pthread_t t = sleeper(NULL);
     size_t mine = keep(3), held = bytes_at_hand();
     pid_t child = fork();
@@ -409,9 +391,8 @@ static void a_child_takes_it_over(void **state)
 }
 
 /* A fork comes while another thread has taken a list: the child loses the blocks, but not the room for others. */
-static void a_child_counts_what_is_there(void **state)
+TEST(a_child_counts_what_is_there)
 {
-    (void)state;
     pthread_join(sleeper(&barrier), NULL); /* leaves eight to all threads */
     kept_block **list = &pm_shared.bin[large_class(SIZE)].fresh, *taken = list_take(list);
     pid_t child = fork();
@@ -428,9 +409,8 @@ static void a_child_counts_what_is_there(void **state)
 }
 
 /* What a fork or a handler has lost, and what another thread took between two steps of its own, is room again after a while. */
-static void what_is_lost_is_room_again(void **state)
+TEST(what_is_lost_is_room_again)
 {
-    (void)state;
     kept_bin *b = &thread_heap()->kept.bin[large_class(SIZE)];
     assert_true(keep(8) > 0);
     kept_block *lost = list_take(&b->fresh);
@@ -480,18 +460,19 @@ static void all_threads_together_are_bounded(void **state)
     assert_true(at_hand > 0 && at_hand <= 3 * (100 + KEPT_EACH) * large_round(SIZE));
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, begin, end)
+#define AFRESH(f) cmocka_unit_test_setup_teardown(f, begin, end)
 
 int main(void)
 {
     pools_start((char *[]){NULL});
     large_init();
     const struct CMUnitTest tests[] = {
-        TEST(what_is_wanted_again_raises_what_is_mapped), TEST(sizes_round_up_by_an_eighth), TEST(the_first_free_keeps_nothing),
-        TEST(what_is_wanted_again_is_kept), TEST(what_is_kept_is_bounded), TEST(a_fall_leaves_nothing), TEST(what_rests_goes_back), TEST(what_is_used_stays),
-        TEST(a_trim_gives_it_back), TEST(a_thread_that_ends_leaves_it_to_the_next), TEST(a_sleeping_thread_is_robbed),
-        TEST(a_child_takes_it_over), TEST(a_child_counts_what_is_there), TEST(what_is_lost_is_room_again), TEST(what_others_free_is_kept), TEST(threads_share),
-        TEST(all_threads_together_are_bounded),
+        AFRESH(what_is_wanted_again_raises_what_is_mapped), AFRESH(sizes_round_up_by_an_eighth),
+        AFRESH(the_first_free_keeps_nothing), AFRESH(what_is_wanted_again_is_kept), AFRESH(what_is_kept_is_bounded),
+        AFRESH(a_fall_leaves_nothing), AFRESH(what_rests_goes_back), AFRESH(what_is_used_stays), AFRESH(a_trim_gives_it_back),
+        AFRESH(a_thread_that_ends_leaves_it_to_the_next), AFRESH(a_sleeping_thread_is_robbed), AFRESH(a_child_takes_it_over),
+        AFRESH(a_child_counts_what_is_there), AFRESH(what_is_lost_is_room_again), AFRESH(what_others_free_is_kept),
+        AFRESH(threads_share), AFRESH(all_threads_together_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,14 +1,10 @@
 /* learn.c: block sizes found while the program runs: what is learned, what never changes meanwhile, and how often. */
+#include "unit.h"
 #include "meet.h"
 #include "pools/learn.h"
 #include "start.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #define MANY 200000
 static void *blocks[MANY];
@@ -33,17 +29,15 @@ static void give(size_t n)
 
 static uint32_t learned(void) { return pm_class_count - pm_class_fixed; }
 
-static void a_few_blocks_teach_nothing(void **state)
+TEST(a_few_blocks_teach_nothing)
 {
-    (void)state;
     give(take_bytes(MIB / 2, 4360));
     assert_int_equal(learned(), 0);
     assert_int_equal(pm_classes[class_of(4360)].size, 5120);
 }
 
-static void many_of_one_size_get_theirs(void **state)
+TEST(many_of_one_size_get_theirs)
 {
-    (void)state;
     size_t n = take_bytes(8 * MIB, 4360);
     assert_int_equal(pm_classes[class_of(4360)].size, 4368);
     assert_int_equal(pm_classes[class_of(4368)].size, 4368);
@@ -58,9 +52,8 @@ static void many_of_one_size_get_theirs(void **state)
     give(n);
 }
 
-static void what_fits_already_teaches_nothing(void **state)
+TEST(what_fits_already_teaches_nothing)
 {
-    (void)state;
     uint32_t before = pm_learn.changes;
     give(take_bytes(32 * MIB, 10240));
     give(take_bytes(16 * MIB, 1020));
@@ -68,9 +61,8 @@ static void what_fits_already_teaches_nothing(void **state)
 }
 
 /* They have no size to divide by. */
-static void blocks_of_nothing_teach_nothing(void **state)
+TEST(blocks_of_nothing_teach_nothing)
 {
-    (void)state;
     uint32_t before = pm_learn.changes;
     size_t n = 0;
     for (; n < MANY; n++) {
@@ -82,9 +74,8 @@ static void blocks_of_nothing_teach_nothing(void **state)
     give(n);
 }
 
-static void aligned_requests_lie_as_before(void **state)
+TEST(aligned_requests_lie_as_before)
 {
-    (void)state;
     for (size_t align = 16; align <= ALIGN_POOLED; align *= 2)
         for (size_t size = 4100; size <= 5120; size += 4) {
             unsigned c = class_aligned(size, align);
@@ -98,9 +89,8 @@ static void aligned_requests_lie_as_before(void **state)
 }
 
 /* No short way finds a block meanwhile; what is learned then holds afterwards. */
-static void hidden_sizes_are_learned_too(void **state)
+TEST(hidden_sizes_are_learned_too)
 {
-    (void)state;
     pools_trim(); /* bins are as at first */
     unsigned klass = class_of(4360);
     void *p = alloc_slow(klass, 4360);
@@ -128,9 +118,8 @@ static void hidden_sizes_are_learned_too(void **state)
 #define ROUNDS 200
 
 /* Sizes that go up and down, for as long as a number can be had; what is read of a class outlives all of it. */
-static void numbers_go_upwards_only(void **state)
+TEST(numbers_go_upwards_only)
 {
-    (void)state;
     uint32_t sizes[CLASS_MAX] = {0};
     static unsigned old[ROUNDS];
     static size_t asked[ROUNDS];
@@ -159,9 +148,8 @@ static void numbers_go_upwards_only(void **state)
     assert_int_equal(class_of(32769), CLASS_NONE);
 }
 
-static void changes_are_bounded(void **state)
+TEST(changes_are_bounded)
 {
-    (void)state;
     uint32_t before;
     pm_learn.changes = LEARN_CHANGES;
     before = pm_class_count;
@@ -171,9 +159,8 @@ static void changes_are_bounded(void **state)
     assert_int_equal(pm_class_count, before);
 }
 
-static void nothing_is_kept_of_what_is_gone(void **state)
+TEST(nothing_is_kept_of_what_is_gone)
 {
-    (void)state;
     pools_trim();
     for (unsigned c = 0; c < pm_class_count; c++)
         assert_int_equal(pm_learn.slabs[c], 0);

@@ -1,13 +1,9 @@
 /* limit.c: POOLMALLOC_LIMIT, pre-allocation, and what a thread at the limit does before it gives up. */
+#include "unit.h"
 #include "start.h"
 
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #define MANY 20000
 static void *blocks[MANY];
@@ -28,18 +24,16 @@ static void give_all(size_t n)
     pools_check();
 }
 
-static void counts_are_reserved(void **state)
+TEST(counts_are_reserved)
 {
-    (void)state;
     pm_stats s;
     stats_copy(&s, sizeof s, true);
     assert_int_equal(s.row[class_of(128)].waiting_slabs, 2);
     assert_true(s.resident_bytes >= 2 * SLAB_SIZE); /* prefaulted */
 }
 
-static void the_limit_holds(void **state)
+TEST(the_limit_holds)
 {
-    (void)state;
     for (int round = 0; round < 3; round++) {
         size_t n = take_all(2048);
         pm_stats s;
@@ -51,9 +45,8 @@ static void the_limit_holds(void **state)
     }
 }
 
-static void at_the_limit_larger_blocks_serve(void **state)
+TEST(at_the_limit_larger_blocks_serve)
 {
-    (void)state;
     void *kept = take_class(class_of(3072));
     size_t n = take_all(2048);
     assert_int_equal(block_size_of(blocks[n - 1]), 3072);
@@ -73,9 +66,8 @@ static void *hold_empty_slabs(void *unused)
 }
 
 /* A sleeping thread's empty slabs, and blocks that came back to it, are had at the limit. */
-static void at_the_limit_sleepers_give(void **state)
+TEST(at_the_limit_sleepers_give)
 {
-    (void)state;
     pthread_t t;
     pthread_barrier_init(&barrier, NULL, 2);
     pthread_create(&t, NULL, hold_empty_slabs, NULL);
@@ -97,9 +89,8 @@ static void *thread_of_many(void *unused)
 }
 
 /* A quarter of the limit is for heaps at most; threads beyond that share one. */
-static void threads_beyond_the_limit_share(void **state)
+TEST(threads_beyond_the_limit_share)
 {
-    (void)state;
     static pthread_t t[1100];
     pools_trim();
     pthread_barrier_init(&barrier, NULL, 1101);
@@ -128,9 +119,8 @@ static size_t touched(void)
 }
 
 /* What counts is pages in use, not slabs: one block each of many slabs is a page each. */
-static void pages_count(void **state)
+TEST(pages_count)
 {
-    (void)state;
     pools_trim();
     assert_int_equal(pm_depot.touched, touched());
     size_t before = committed();

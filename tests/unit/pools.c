@@ -1,19 +1,15 @@
 /* pools.c: classes, slabs, heaps and the depot, step by step, with every check after every step. */
+#include "unit.h"
 #include "meet.h"
 #include "start.h"
 
 #include "pools/rest.h"
 
 #include <pthread.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 /* The clock of these tests stands still unless it is moved: what they find does not depend on the machine's speed. */
 static uint64_t clock_ms = 1000000;
@@ -42,9 +38,8 @@ static size_t used_of(size_t size)
     return s.row[class_of(size)].used;
 }
 
-static void every_size_has_its_class(void **state)
+TEST(every_size_has_its_class)
 {
-    (void)state;
     for (size_t size = 0; size <= 32768; size++) {
         unsigned c = class_of(size);
         assert_true(pm_classes[c].size >= size);
@@ -55,9 +50,8 @@ static void every_size_has_its_class(void **state)
     assert_int_equal(class_of(BLOCK_MAX), CLASS_NONE);
 }
 
-static void aligned_classes_are_aligned(void **state)
+TEST(aligned_classes_are_aligned)
 {
-    (void)state;
     for (size_t align = 1; align <= 4096; align *= 2)
         for (size_t size = 0; size <= 32768; size += 13) {
             unsigned c = class_aligned(size, align);
@@ -70,9 +64,8 @@ static void aligned_classes_are_aligned(void **state)
     assert_int_equal(class_aligned(40000, 64), CLASS_NONE);
 }
 
-static void aligned_blocks_are_aligned(void **state)
+TEST(aligned_blocks_are_aligned)
 {
-    (void)state;
     static void *p[300];
     for (size_t align = 16; align <= 4096; align *= 2)
         for (size_t size = 1; size <= 8192; size = size * 2 + 7) {
@@ -86,9 +79,8 @@ static void aligned_blocks_are_aligned(void **state)
 }
 
 /* The first blocks of large classes do not all fall into the same sets of a cache. */
-static void slabs_have_colours(void **state)
+TEST(slabs_have_colours)
 {
-    (void)state;
     static void *p[400];
     unsigned c = class_of(5000), different = 0;
     for (int i = 0; i < 400; i++)
@@ -101,9 +93,8 @@ static void slabs_have_colours(void **state)
     pools_check();
 }
 
-static void last_freed_comes_first(void **state)
+TEST(last_freed_comes_first)
 {
-    (void)state;
     void *a = take(48), *b = take(48);
     assert_ptr_not_equal(a, b);
     give(a);
@@ -112,9 +103,8 @@ static void last_freed_comes_first(void **state)
     give(b);
 }
 
-static void a_slab_fills_and_empties(void **state)
+TEST(a_slab_fills_and_empties)
 {
-    (void)state;
     static void *p[3000];
     size_t before = used_of(4096), n = 10 * SLAB_SIZE / 4096;
     uint64_t emptied = meetings_with("slab_empty");
@@ -143,9 +133,8 @@ static void take_and_give(size_t size, int n)
 }
 
 /* What a bin has no room for goes to the slab's chain, and comes back from there as it lies, or in order. */
-static void a_full_bin_passes_on(void **state)
+TEST(a_full_bin_passes_on)
 {
-    (void)state;
     static void *p[4000];
     thread_idle();
     const bin *b = &my_heap->bins[class_of(208)];
@@ -171,9 +160,8 @@ static void a_full_bin_passes_on(void **state)
 }
 
 /* Each refill gets twice as much as the one before, a thread at rest begins anew. */
-static void refills_gather_pace(void **state)
+TEST(refills_gather_pace)
 {
-    (void)state;
     const bin *b = &my_heap->bins[class_of(160)];
     thread_idle();
     assert_int_equal(b->pace, 0);
@@ -187,9 +175,8 @@ static void refills_gather_pace(void **state)
     assert_int_equal(used_of(160), 0);
 }
 
-static void zeroed_is_zero(void **state)
+TEST(zeroed_is_zero)
 {
-    (void)state;
     for (size_t size = 16; size <= 32768; size *= 2)
         for (int round = 0; round < 40; round++) {
             unsigned char *p = take_zeroed(class_of(size));
@@ -213,9 +200,8 @@ static void *nothing(void *unused)
     return unused;
 }
 
-static void another_thread_frees(void **state)
+TEST(another_thread_frees)
 {
-    (void)state;
     static void *p[1001];
     pthread_t t;
     size_t before = used_of(80);
@@ -245,9 +231,8 @@ static void *produce(void *number)
 }
 
 /* A thread that frees for many others by turns does not send each block alone. */
-static void runs_are_collected_for_many_at_once(void **state)
+TEST(runs_are_collected_for_many_at_once)
 {
-    (void)state;
     pthread_t t[PRODUCERS];
     pthread_barrier_init(&all_made, NULL, PRODUCERS + 1);
     pthread_barrier_init(&all_freed, NULL, PRODUCERS + 1);
@@ -281,9 +266,8 @@ static void *take_many(void *unused)
 }
 
 /* Blocks of a thread that is gone are freed into its idle heap; their slabs are then taken over. */
-static void an_idle_heap_is_adopted(void **state)
+TEST(an_idle_heap_is_adopted)
 {
-    (void)state;
     pthread_t t;
     void *p;
     pthread_create(&t, NULL, take_many, NULL);
@@ -302,9 +286,8 @@ static void an_idle_heap_is_adopted(void **state)
     free(p);
 }
 
-static void threads_share_heaps_one_after_another(void **state)
+TEST(threads_share_heaps_one_after_another)
 {
-    (void)state;
     uint32_t count = 0;
     for (int i = 0; i < 200; i++) {
         pthread_t t;
@@ -317,9 +300,8 @@ static void threads_share_heaps_one_after_another(void **state)
     pools_check();
 }
 
-static void trim_gives_pages_back(void **state)
+TEST(trim_gives_pages_back)
 {
-    (void)state;
     static void *p[20000];
     for (int i = 0; i < 20000; i++)
         memset(p[i] = take_class(class_of(1000)), 1, 1000);
@@ -372,9 +354,8 @@ static void fall_at_random(void)
 }
 
 /* The last blocks would each keep a slab, if the bin kept them. */
-static void the_end_of_a_fall_leaves_nothing_at_hand(void **state)
+TEST(the_end_of_a_fall_leaves_nothing_at_hand)
 {
-    (void)state;
     fall_at_random();
     const bin *b = &my_heap->bins[class_of(300)];
     pm_stats s;
@@ -386,9 +367,8 @@ static void the_end_of_a_fall_leaves_nothing_at_hand(void **state)
 }
 
 /* One at a time as long as its thread is nearly idle; once it is busy, all is as before. */
-static void a_heap_stays_down_while_its_thread_is_nearly_idle(void **state)
+TEST(a_heap_stays_down_while_its_thread_is_nearly_idle)
 {
-    (void)state;
     fall_at_random();
     const bin *b = &my_heap->bins[class_of(300)];
     for (int i = 0; i < 1000; i++) {
@@ -405,9 +385,8 @@ static void a_heap_stays_down_while_its_thread_is_nearly_idle(void **state)
 }
 
 /* Twice as many each time that it runs empty after blocks went to its slab; half as many at each look. */
-static void a_bin_that_runs_full_and_empty_keeps_more(void **state)
+TEST(a_bin_that_runs_full_and_empty_keeps_more)
 {
-    (void)state;
     enum { MANY = 200 };
     void *p[MANY];
     const size_class *c = &pm_classes[class_of(256)];
@@ -434,9 +413,8 @@ static void a_bin_that_runs_full_and_empty_keeps_more(void **state)
 }
 
 /* They are chance where the program still has a block of that size; where it has none, that has come down. */
-static void few_slabs_near_their_end_are_no_fall(void **state)
+TEST(few_slabs_near_their_end_are_no_fall)
 {
-    (void)state;
     void *p[200];
     const bin *b = &my_heap->bins[class_of(512)];
     falls_begin_anew();
@@ -455,9 +433,8 @@ static void few_slabs_near_their_end_are_no_fall(void **state)
 }
 
 /* Blocks of other sizes, too few for a slow path of their own when they are freed, keep no slab either. */
-static void a_thread_that_comes_down_keeps_no_slab(void **state)
+TEST(a_thread_that_comes_down_keeps_no_slab)
 {
-    (void)state;
     enum { SIZES = 16, OF_EACH = 3 };
     void *p[SIZES][OF_EACH];
     thread_idle();
@@ -508,9 +485,8 @@ static void hold_a_slab_at_hand(size_t size)
 }
 
 /* What one free does is bounded, however much is at hand; the rest goes with the next falls. */
-static void a_thread_comes_down_step_by_step(void **state)
+TEST(a_thread_comes_down_step_by_step)
 {
-    (void)state;
     static const size_t sizes[] = {16, 32, 48};
     size_t before = 0, after = 0;
     thread_idle();
@@ -539,9 +515,8 @@ static void a_thread_comes_down_step_by_step(void **state)
 }
 
 /* Where nothing is ever purged, what a heap has used up of its falls comes back all the same. */
-static void falls_go_on_without_purging(void **state)
+TEST(falls_go_on_without_purging)
 {
-    (void)state;
     pm_config.purge_delay = DELAY_NEVER;
     my_heap->rest.fell = 1 << 20;
     my_heap->rest.renewed = (uint32_t)clock_ms;
@@ -554,9 +529,8 @@ static void falls_go_on_without_purging(void **state)
     pm_config.purge_delay = 1000;
 }
 
-static void idleness_ends_a_fall(void **state)
+TEST(idleness_ends_a_fall)
 {
-    (void)state;
     fall_at_random();
     const bin *b = &my_heap->bins[class_of(300)];
     assert_int_equal(b->limit, 0);
@@ -574,9 +548,8 @@ static size_t resident(void)
 }
 
 /* Every second page of a slab is free. */
-static void trim_gives_pages_between_blocks_back(void **state)
+TEST(trim_gives_pages_between_blocks_back)
 {
-    (void)state;
     static void *p[4096];
     if (os_page_size() > 4096)
         skip();
@@ -628,9 +601,8 @@ static void end_sparse(int one_in)
 }
 
 /* What a few blocks keep of a slab, when the thread comes down, is not the whole slab; but only so many slabs in a while. */
-static void sparse_slabs_give_pages_back(void **state)
+TEST(sparse_slabs_give_pages_back)
 {
-    (void)state;
     if (os_page_size() > 4096)
         skip();
     pools_trim();
@@ -647,9 +619,8 @@ static void sparse_slabs_give_pages_back(void **state)
 }
 
 /* Of a thread that is nearly idle, what has been at rest for the purge delay. */
-static void slabs_at_rest_give_pages_back(void **state)
+TEST(slabs_at_rest_give_pages_back)
 {
-    (void)state;
     if (os_page_size() > 4096)
         skip();
     pools_trim();
@@ -668,9 +639,8 @@ static void slabs_at_rest_give_pages_back(void **state)
 
 /* Much lies purged, and what is purged last is not what is taken first: that the same amount is needed again and again is
  * noticed all the same. */
-static void regrets_are_counted_by_amount(void **state)
+TEST(regrets_are_counted_by_amount)
 {
-    (void)state;
     enum { LARGE = 4 * FALL, CYCLES = 12 };
     static void *large[LARGE];
     for (int i = 0; i < LARGE; i++)
@@ -718,9 +688,8 @@ static size_t huge_units_in_use(void)
 
 /* Purged slab by slab, in any order, a unit is as good as fresh once all of it is: its slabs are taken together, in order, and
  * it may have huge pages again. */
-static void a_purged_unit_begins_anew(void **state)
+TEST(a_purged_unit_begins_anew)
 {
-    (void)state;
     fall_at_random();
     pools_trim();
     size_t units = 0;
@@ -748,9 +717,8 @@ static void a_purged_unit_begins_anew(void **state)
 
 /* What a fall sent back slab by slab and is needed again at once comes back in huge pages, though not as much is full yet as fresh
  * units are begun with. */
-static void what_swings_gets_huge_pages(void **state)
+TEST(what_swings_gets_huge_pages)
 {
-    (void)state;
     enum { SWING = 2 * FALL };
     static void *swings[SWING];
     pools_trim();
@@ -773,9 +741,8 @@ static void what_swings_gets_huge_pages(void **state)
 }
 
 /* Half of each slab is free, in pages: a huge page stays whole for that, and goes when one block in 64 is left. */
-static void trim_splits_only_sparse_units(void **state)
+TEST(trim_splits_only_sparse_units)
 {
-    (void)state;
     static void *p[16384];
     if (os_page_size() > 4096)
         skip();
@@ -801,9 +768,8 @@ static void trim_splits_only_sparse_units(void **state)
     pools_check();
 }
 
-static void a_thread_without_heap_is_served(void **state)
+TEST(a_thread_without_heap_is_served)
 {
-    (void)state;
     thread_exit(my_heap);
     assert_ptr_equal(my_heap, HEAP_GONE);
     void *p[100];
@@ -815,9 +781,8 @@ static void a_thread_without_heap_is_served(void **state)
 }
 
 /* The constant heaps can be written to; nobody may. */
-static void constant_heaps_are_checked(void **state)
+TEST(constant_heaps_are_checked)
 {
-    (void)state;
     int said[2], status;
     assert_int_equal(pipe(said), 0);
     pid_t child = fork();
@@ -847,9 +812,8 @@ static int times_told(const slab *which)
 }
 
 /* A fork comes while one slab has been told of, and a thread is just about to tell of another one. */
-static void children_are_told_once(void **state)
+TEST(children_are_told_once)
 {
-    (void)state;
     static void *p[2001], *given[2];
     for (int i = 0; i < 2000; i++)
         p[i] = take(80);

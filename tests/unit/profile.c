@@ -1,17 +1,14 @@
 /* profile.c: what POOLMALLOC_PROFILE records, whose a file is, and what is refused. */
+#include "unit.h"
 #include "start.h"
 
 #include "insight/profile.h"
 #include "pools/seams.h"
 
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 static char folder[] = "/tmp/poolmalloc-profile-XXXXXX", path[64];
 
@@ -63,17 +60,15 @@ static int end(void **state)
 static void *take(size_t size) { return alloc_slow(class_of(size), size); }
 static void give(void *p) { free_block(p); }
 
-static void sizes_reach_the_largest_block(void **state)
+TEST(sizes_reach_the_largest_block)
 {
-    (void)state;
     assert_int_equal(pm_config.sizes.length, 3);
     assert_int_equal(pm_config.sizes.at[0].count, 0);
     assert_int_equal(pm_config.sizes.at[2].size, BLOCK_MAX);
 }
 
-static void calls_and_the_peak_are_counted(void **state)
+TEST(calls_and_the_peak_are_counted)
 {
-    (void)state;
     void *p[10];
     for (int i = 0; i < 10; i++)
         p[i] = take(40);
@@ -100,9 +95,8 @@ static void calls_and_the_peak_are_counted(void **state)
     assert_int_equal(read_file(path)->head.live_bytes, 0);
 }
 
-static void large_requests_have_a_row(void **state)
+TEST(large_requests_have_a_row)
 {
-    (void)state;
     watch_alloc(&path, BLOCK_MAX + 1); /* another allocator's */
     watch_alloc(&path, 300);           /* what was forwarded for want of memory */
     watch_alloc(NULL, 300);
@@ -116,9 +110,8 @@ static void large_requests_have_a_row(void **state)
 }
 
 /* What was never recorded is not counted, nor does its size become less than it is. */
-static void unknown_blocks(void **state)
+TEST(unknown_blocks)
 {
-    (void)state;
     void *p = take(60);
     watch_free(p, 64);
     uint64_t live = read_file(path)->head.live_bytes;
@@ -128,9 +121,8 @@ static void unknown_blocks(void **state)
     assert_int_equal(read_file(path)->head.live_bytes, live);
 }
 
-static void a_child_has_its_own(void **state)
+TEST(a_child_has_its_own)
 {
-    (void)state;
     char childs[96];
     void *mine = take(64);
     pid_t child = fork();
@@ -151,9 +143,8 @@ static void a_child_has_its_own(void **state)
 }
 
 /* As after exec: calls add up, the greater peak stays, nothing is live. */
-static void the_same_process_goes_on(void **state)
+TEST(the_same_process_goes_on)
 {
-    (void)state;
     void *p = take(64);
     uint64_t calls = read_file(path)->row[3].calls, peak = read_file(path)->head.peak_bytes;
     profile_init();
@@ -164,9 +155,8 @@ static void the_same_process_goes_on(void **state)
     free_block(p);
 }
 
-static void what_a_process_left_is_written_over(void **state)
+TEST(what_a_process_left_is_written_over)
 {
-    (void)state;
     static profile_file left = {.head = {.magic = PROFILE_MAGIC, .version = 1, .pid = 4194000, .started = 17}};
     left.row[5].calls = 99;
     write_file(path_set("left"), &left, sizeof left);
@@ -183,9 +173,8 @@ static void refused(const char *where)
     give(p);
 }
 
-static void what_is_no_profile_is_left_alone(void **state)
+TEST(what_is_no_profile_is_left_alone)
 {
-    (void)state;
     char alien[80], found[16] = "";
     write_file(path_set("alien"), "my only copy", 13);
     snprintf(alien, sizeof alien, "%s", pm_config.profile);

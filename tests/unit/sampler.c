@@ -1,14 +1,10 @@
 /* sampler.c: the tool's copy of samples while they are taken, dropped and cleared: between any two reads of it, any of the
  * process's steps. None is taken for damaged, and none is half of one and half of another. */
+#include "unit.h"
 #include "sampler.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <string.h>
 #include <sys/uio.h>
-
-#include <cmocka.h>
 
 #define RECORDS 64
 #define FRONT (4 * KIB + WHO_FRONT(RECORDS) / WHO_RECORD * WHO_RECORD + WHO_RECORD)
@@ -176,24 +172,21 @@ static void orders_try(const step *steps, size_t count)
         orders_try(steps, sizeof steps / sizeof *steps); \
     } while (0)
 
-static void the_record_serves_another_block(void **state)
+TEST(the_record_serves_another_block)
 {
-    (void)state;
     TRY(DROP(0), TAKE(8, 0), DROP(8));
     TRY(DROP(0), TAKE(0, 0), DROP(0));
     TRY(DROP(0), TAKE(0, 1), DROP(0));
     assert_true(taken_whole > 0);
 }
 
-static void and_the_block_another_record(void **state)
+TEST(and_the_block_another_record)
 {
-    (void)state;
     TRY(DROP(0), TAKE(8, 0), TAKE(0, 1));
 }
 
-static void all_is_cleared(void **state)
+TEST(all_is_cleared)
 {
-    (void)state;
     TRY(CLEAR, {ON, 0, 0}, TAKE(0, 0));
     TRY(CLEAR, {ON, 0, 0}, TAKE(0, 1));
 }

@@ -1,15 +1,11 @@
 /* tune.c: the planner behind `poolmalloc tune`. */
+#include "unit.h"
 #include "ground/config.h"
 #include "tune_plan.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 static uint64_t seed = 12345;
 
@@ -83,9 +79,8 @@ static demand *demand_random(unsigned top)
     return d;
 }
 
-static void the_programme_agrees_with_brute_force(void **state)
+TEST(the_programme_agrees_with_brute_force)
 {
-    (void)state;
     for (int i = 0; i < 1000; i++) {
         unsigned top = 1 + below(9);
         demand *d = demand_random(top);
@@ -101,9 +96,8 @@ static void the_programme_agrees_with_brute_force(void **state)
     }
 }
 
-static void sizes_beyond_the_maximum_are_left_out(void **state)
+TEST(sizes_beyond_the_maximum_are_left_out)
 {
-    (void)state;
     demand *d = calloc(1, sizeof *d);
     d->calls[4096] = d->live[4096] = d->most[4096] = 7;
     assert_null(search_run(d, 32768));
@@ -121,9 +115,8 @@ static void sizes_beyond_the_maximum_are_left_out(void **state)
     free(d);
 }
 
-static void the_knee_is_where_one_more_pool_costs_more_than_it_saves(void **state)
+TEST(the_knee_is_where_one_more_pool_costs_more_than_it_saves)
 {
-    (void)state;
     demand *d = calloc(1, sizeof *d);
     for (unsigned s = 1; s <= 14; s++) {
         d->calls[s] = d->live[s] = 1;
@@ -146,9 +139,8 @@ static void the_knee_is_where_one_more_pool_costs_more_than_it_saves(void **stat
 }
 
 /* A slab's worth in each process at most, or what is pre-allocated. */
-static void holes_are_counted_up_to_a_slab(void **state)
+TEST(holes_are_counted_up_to_a_slab)
 {
-    (void)state;
     demand *d = calloc(2, sizeof *d);
     plan p = {.pools = 1, .size = {64}};
     *d = (demand){.processes = 1, .peak_bytes = 6400};
@@ -167,9 +159,8 @@ static void holes_are_counted_up_to_a_slab(void **state)
     free(d);
 }
 
-static void demands_add_up_and_counts_are_the_greatest(void **state)
+TEST(demands_add_up_and_counts_are_the_greatest)
 {
-    (void)state;
     demand *each = calloc(3, sizeof *each);
     each[0].live[2] = 800;
     each[1].live[1] = 1000;
@@ -189,9 +180,8 @@ static void demands_add_up_and_counts_are_the_greatest(void **state)
     free(each);
 }
 
-static void ladders(void **state)
+TEST(ladders)
 {
-    (void)state;
     config c;
     config_load(&c, NULL, NULL);
     plan four = plan_ladder(4, 32768), powers = plan_ladder(1, 32768);
@@ -205,9 +195,8 @@ static void ladders(void **state)
 
 static void complain(const char *line) { fail_msg("%s", line); }
 
-static void what_is_printed_is_read_back(void **state)
+TEST(what_is_printed_is_read_back)
 {
-    (void)state;
     char line[2000] = "POOLMALLOC_BLOCK_SIZES=";
     char *environment[] = {line, NULL};
     for (int i = 0; i < 200; i++) {

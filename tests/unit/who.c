@@ -1,18 +1,14 @@
 /* who.c: samples of who allocates: what they sum up to when there are too many, that none outlives its block, and begins and ends
  * while threads allocate, free each other's blocks, and fork. who [ROUNDS] */
+#include "unit.h"
 #include "insight/who.h"
 #include "pools/learn.h"
 #include "start.h"
 
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 static int rounds = 300;
 
@@ -85,9 +81,8 @@ static void too_many_samples_are_thinned_out(void **state)
 }
 
 /* Where heap 0's gate is somebody else's, the next request stands for the one that should have been sampled. */
-static void a_sample_that_cannot_be_made_is_made_later(void **state)
+TEST(a_sample_that_cannot_be_made_is_made_later)
 {
-    (void)state;
     pm_who_start(RATE);
     for (size_t i = 0; i < 100 * RATE / SIZE; i++) {
         if (i % (2 * RATE / SIZE) == 0)
@@ -105,9 +100,8 @@ static void a_sample_that_cannot_be_made_is_made_later(void **state)
     who_settle();
 }
 
-static void programs_ask_for_it(void **state)
+TEST(programs_ask_for_it)
 {
-    (void)state;
     assert_int_equal(pm_who_start(64 * KIB), 0);
     assert_int_equal(who_word_rate(LOAD(&pm_asked)), 64 * KIB);
     assert_int_equal(who_word_end(LOAD(&pm_asked)), 0);
@@ -118,9 +112,8 @@ static void programs_ask_for_it(void **state)
 }
 
 /* Asked for from outside by somebody who is gone: it ends by itself. */
-static void a_wish_that_nobody_renews_ends(void **state)
+TEST(a_wish_that_nobody_renews_ends)
 {
-    (void)state;
     STORE(&pm_asked, who_word(4 * KIB, os_now_ms() + 60000));
     for (int i = 0; i < 2000; i++) /* more than a bin has: a slow path sees it */
         blocks[i] = take(SIZE);
