@@ -7,7 +7,8 @@
 
 int pm_stderr = 2;
 
-static void text_vadd(text *t, const char *format, va_list args)
+/* Not inlined: a piece here, a text there, and no frame is large. */
+static NOINLINE void text_vadd(text *t, const char *format, va_list args)
 {
     char piece[400];
     int n = vsnprintf(piece, sizeof piece, format, args);
