@@ -358,13 +358,14 @@ bool os_readable(const void *word) { return CALL4(SYS_rt_sigprocmask, -1, word, 
 
 #if defined(__x86_64__)
 #define STACK_WORDS 2048
+#define STACK_PROBES 64 /* words that could be an address: a system call each, and a stack may be full of pointers */
 
 /* Whether a call instruction ends there. */
 __attribute__((no_sanitize("address", "thread"))) static bool follows_call(uintptr_t address)
 {
     static const unsigned char lengths[] = {2, 3, 4, 6, 7};
     const unsigned char *end = (const unsigned char *)address;
-    if (address < 0x10000 || address > os_address_limit() || !os_readable(end - 8))
+    if (!os_readable(end - 8))
         return false;
     if (end[-5] == 0xe8)
         return true;
@@ -384,14 +385,15 @@ static bool is_among(uintptr_t address, const uintptr_t *list, size_t n)
 __attribute__((no_sanitize("address", "thread"))) size_t os_callers(uintptr_t *to, size_t most, uintptr_t first)
 {
     const uintptr_t *at = __builtin_frame_address(0);
-    size_t n = 0;
+    const uintptr_t low = 0x10000, room = os_address_limit() - low;
+    size_t n = 0, probes = 0;
     bool found = first == 0;
     if (first)
         to[n++] = first;
-    for (size_t i = 0; i < STACK_WORDS && n < most; i++, at++) {
+    for (size_t i = 0; i < STACK_WORDS && n < most && probes < STACK_PROBES; i++, at++) {
         if ((i == 0 || (uintptr_t)at % os_page_size() == 0) && !os_readable(at))
             break;
-        if (found && !is_among(*at, to, n) && follows_call(*at))
+        if (found && *at - low <= room && !is_among(*at, to, n) && ++probes && follows_call(*at))
             to[n++] = *at;
         found |= *at == first;
     }
