@@ -247,15 +247,12 @@ static size_t bin_touches(bin *b, const slab *s, const size_class *c, size_t mos
 #define POPULATE_LEAST (16 * KIB)
 
 /* Links are about to be written into fresh blocks, which touches each page: many of them at once cost less than a page fault each. */
-static NOINLINE void bin_populates(const slab *s, const size_class *c, size_t taken)
+static NOINLINE void slab_populate(const slab *s, const size_class *c, size_t taken)
 {
-    size_t touched = s->free + (size_t)s->high - c->per_slab;
-    if (taken <= touched || c->size > os_page_size() || LOAD(&slab_unit(s)->unit_huge))
-        return;
-    uintptr_t from = round_up((uintptr_t)slab_first(s, c) + s->high * (size_t)c->size, os_page_size());
-    uintptr_t to = round_up((uintptr_t)slab_first(s, c) + (s->high + taken - touched) * c->size, os_page_size());
-    if (to >= from + POPULATE_LEAST)
-        os_populate((void *)from, to - from);
+    size_t page = os_page_size(), touched = s->free + (size_t)s->high - c->per_slab;
+    uintptr_t high = (uintptr_t)slab_first(s, c) + s->high * (size_t)c->size, from = round_up(high, page);
+    if (taken > touched && c->size <= page && !LOAD(&slab_unit(s)->unit_huge) && high + (taken - touched) * c->size >= from + POPULATE_LEAST)
+        os_populate((void *)from, round_up(high + (taken - touched) * c->size - from, page));
 }
 
 /* Fills an empty bin from one slab; returns how many. What a handler freed into it meanwhile stays. */
@@ -273,7 +270,7 @@ static size_t bin_take(bin *b, slab *s, const size_class *c, size_t most)
     if (!taken)
         return b->free || pm_every_call_slow ? 0 : bin_take_chain(b, s, c);
     if (s->state == SLAB_ZEROED && taken * c->size >= POPULATE_LEAST)
-        bin_populates(s, c, taken);
+        slab_populate(s, c, taken);
     block *first = NULL, **end = &first;
     end = slab_take(s, c, end, taken);
     bin_prepend(b, first, end, taken);
