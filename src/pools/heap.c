@@ -231,17 +231,48 @@ static size_t bin_take_chain(bin *b, slab *s, const size_class *c)
     return n;
 }
 
-/* Fresh memory costs a page fault a page, needed or not: a third of what the bin had of it before, at most. */
-static size_t bin_touches(bin *b, const slab *s, const size_class *c, size_t most)
+/* Blocks of a slab that lie in memory wholly: using them again costs no page fault. */
+INLINE size_t slab_touched(const slab *s, const size_class *c)
 {
-    if (s->state != SLAB_ZEROED || s->high == c->per_slab || LOAD(&slab_unit(s)->unit_huge))
-        return most;
-    size_t touched = s->free + (size_t)s->high - c->per_slab, fresh = c->refill;
+    size_t first = slab_offset(s, c, 0);
+    if (LIKELY(s->touched == SLAB_ROOM))
+        return c->per_slab;
+    return s->touched > first ? size_min((s->touched - first) * c->inverse >> 32, c->per_slab) : 0;
+}
+
+/* Fresh memory costs a page fault a page, needed or not: a third of what the bin had of it before, at most. */
+static size_t bin_fresh(bin *b, const size_class *c, size_t most)
+{
+    size_t fresh = c->refill;
     if (b->pace >= PACE_MOST) {
         fresh <<= (b->pace - PACE_MOST) / PACE_FRESH;
-        b->pace = (uint8_t)(b->pace + (b->pace < PACE_END && touched < fresh));
+        b->pace = (uint8_t)(b->pace + (b->pace < PACE_END));
     }
-    return size_min(most, size_max(touched, fresh));
+    return size_min(most, fresh);
+}
+
+INLINE bool slab_has_chain(const slab *s) { return s->chain || remote_count(LOAD(&s->remote)) > 0; }
+INLINE size_t slab_free_touched(const slab *s, const size_class *c) { return s->free + slab_touched(s, c) - c->per_slab; }
+
+/* The slab that is next: the first one, unless another of the next few has blocks that lie in memory, and this one has not. */
+static NOINLINE slab *bin_choose(bin *b, const size_class *c)
+{
+    slab *s = b->partial;
+    for (int n = 0; n < REFILL_SLABS; n++, s = s->next)
+        if (slab_has_chain(s) || slab_free_touched(s, c) > 0) {
+            STORE(&b->partial, s);
+            return s;
+        }
+    return b->partial;
+}
+
+/* How many blocks of its bits: those in memory; and where these are few, and nothing came back that could be taken as it lies, fresh ones. */
+static NOINLINE size_t bin_wants(bin *b, slab *s, const size_class *c, size_t most)
+{
+    size_t touched = slab_free_touched(s, c);
+    if (touched < size_min(c->refill, most) && (b->free || !slab_has_chain(s)))
+        touched = size_max(touched, bin_fresh(b, c, most));
+    return slab_affordable(s, c, size_min(most, touched));
 }
 
 #define POPULATE_LEAST (16 * KIB)
@@ -262,7 +293,7 @@ static size_t bin_take(bin *b, slab *s, const size_class *c, size_t most)
         PROBE(chain_to_bits, s, slab_chained(s, c));
         slab_order(s, c);
     }
-    size_t taken = slab_affordable(s, c, bin_touches(b, s, c, most));
+    size_t taken = LIKELY(s->touched == SLAB_ROOM) ? size_min(most, s->free) : bin_wants(b, s, c, most);
     if (UNLIKELY(pm_every_call_slow) && !taken) { /* which keep no blocks at hand */
         slab_gather(s, c, true);
         taken = slab_affordable(s, c, most);
@@ -298,6 +329,7 @@ static void bin_refill(heap *h, bin *b, size_t most)
     size_t taken = 0;
     for (int slabs = 0; slabs < REFILL_SLABS && taken < most && b->partial; slabs++) {
         slab *s = b->partial;
+        s = LIKELY(s->touched == SLAB_ROOM || s->next == s) ? s : bin_choose(b, c);
         size_t n = bin_take(b, s, c, most - taken);
         taken += n;
         if (slab_has_none(s))
@@ -386,7 +418,8 @@ block *heap_begin(heap *h, bin *b, slab *s)
     size_t most = bin_pace(h, b, c);
     learn_open(s, b->klass);
     STORE(&s->klass, b->klass);
-    if (most >= c->per_slab && bin_touches(b, s, c, most) == most && depot_touch(s, slab_offset(s, c, c->per_slab))) {
+    if (most >= c->per_slab && (slab_touched(s, c) == c->per_slab || bin_fresh(b, c, most) >= c->per_slab) &&
+        depot_touch(s, slab_offset(s, c, c->per_slab))) {
         block *first = NULL, **end = slab_open_whole(s, c, &first);
         slab_settle(s, h, b->klass);
         bin_prepend(b, first, end, c->per_slab);

@@ -169,7 +169,7 @@ TEST(refills_gather_pace)
     assert_in_range(b->limit - b->room, 1, 16 * 64 / 160);
     give(first);
     take_and_give(160, 4000);
-    assert_int_equal(b->pace, PACE_MOST);
+    assert_true(b->pace >= PACE_MOST);
     thread_idle();
     assert_int_equal(b->pace, 0);
     assert_int_equal(used_of(160), 0);
