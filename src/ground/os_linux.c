@@ -343,6 +343,17 @@ size_t os_memory(void)
     return (size_t)info.totalram * info.mem_unit;
 }
 
+unsigned os_processors(void)
+{
+    uint64_t mask[16] = {0};
+    unsigned n = 0;
+    if (CALL3(SYS_sched_getaffinity, 0, sizeof mask, mask) > 0)
+        for (size_t i = 0; i < sizeof mask / sizeof *mask; i++)
+            for (; mask[i]; mask[i] &= mask[i] - 1)
+                n++;
+    return n;
+}
+
 bool os_privileged(void) { return getauxval(AT_SECURE) != 0; }
 const char *os_program(void) { return (const char *)getauxval(AT_EXECFN); } /* NOLINT: as above */
 bool os_thread_lives(uint32_t process, uint32_t id) { return CALL3(SYS_tgkill, process, id, 0) != -ESRCH; }

@@ -11,6 +11,7 @@
 #define OS_MEMALIGN "aligned_alloc"
 #define M_TRIM_THRESHOLD (-1)
 #define M_MMAP_THRESHOLD (-3)
+#define M_ARENA_MAX (-8)
 struct mallinfo {
     int arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost;
 };

@@ -13,6 +13,7 @@
 #define ALLOWED_MOST (256 * MIB)
 #define MAPPED_LEAST (128 * KIB) /* the C library's, to begin with */
 #define MAPPED_MOST (32 * MIB)   /* the same, at most */
+#define ARENA_PROCESSORS 4       /* for each heap of the C library, which few of the requests for large blocks come to; each keeps what others need */
 #define GIVEN_MOST 8             /* blocks given back at a look, and the rest of a bin */
 #define ROOM_ANSWERS 32          /* to how much room there is, by one sum over all bins */
 
@@ -342,14 +343,15 @@ NOINLINE void *large_tick(void *p)
 /* ---- misses ---- */
 
 /* The C library lets each mapped block that is freed, wanted again or not, raise the size from which it maps, and keeps twice that much at
- * the top of its heap for good. Here only those raise it that were wanted again; where nothing is kept, nobody would see which were.
+ * the top of its heap for good. Here only those raise it that were wanted again, but not the largest, which huge pages make cheap to
+ * map, where these are written full; where nothing is kept, nobody would see which were.
  * One thread at a time: the larger one comes again with the next miss. */
 static void map_from(size_t bytes)
 {
     static size_t from;
     static uint32_t tuner; /* fork generation + 1 while a thread is at it */
     uint32_t other = LOAD(&tuner), mine = LOAD(&pm_registry.epoch) + 1;
-    if (!keeping || bytes <= LOAD(&from) || pm_config.purge_delay == DELAY_NEVER || large_is_away() || other == mine ||
+    if (!keeping || bytes <= LOAD(&from) || huge_may_be_full(bytes) || pm_config.purge_delay == DELAY_NEVER || large_is_away() || other == mine ||
         !__atomic_compare_exchange_n(&tuner, &other, mine, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
         return;
     if (bytes > LOAD(&from)) {
@@ -456,4 +458,7 @@ void large_init(void)
         return;
     pm_large_size = size_told;
     pm_storer = &here;
+    unsigned processors = os_processors();
+    if (processors > 0)
+        next_arenas_most((processors + ARENA_PROCESSORS - 1) / ARENA_PROCESSORS);
 }

@@ -79,10 +79,21 @@ bool pm_next_tuned;
 /* Bound at load, since dlsym takes a lock that a fork may find held. */
 extern int __libc_mallopt(int, int) __attribute__((weak));
 
-void next_map_from(size_t bytes)
+static bool may_tune(void)
 {
     uintptr_t f = (uintptr_t)__libc_mallopt;
-    if (LOAD(&pm_next_tuned) || f < library_low || f >= library_high)
+    return !LOAD(&pm_next_tuned) && f >= library_low && f < library_high;
+}
+
+void next_arenas_most(unsigned n)
+{
+    if (may_tune())
+        __libc_mallopt(M_ARENA_MAX, (int)n);
+}
+
+void next_map_from(size_t bytes)
+{
+    if (!may_tune())
         return;
     __libc_mallopt(M_MMAP_THRESHOLD, (int)bytes);
     __libc_mallopt(M_TRIM_THRESHOLD, (int)size_max(2 * bytes, size_min(4 * bytes, TRIMMED_FROM)));

@@ -22,6 +22,8 @@ bool next_find(bool make_ready);
 /* From so many bytes on, up to 32 MiB, the C library maps each block by itself and unmaps it when it is freed; twice as much at the
  * top of its heap goes back too. Nothing where another allocator is the next one, or somebody tunes it himself. */
 void next_map_from(size_t bytes);
+/* All threads share so many heaps of the C library's, under the same conditions. */
+void next_arenas_most(unsigned n);
 extern bool pm_next_tuned; /* by the environment, or by mallopt */
 /* A function of the next allocator's library by name, or NULL; for what is called seldom. Calls dlsym. */
 void *next_function(const char *name);

@@ -55,6 +55,7 @@ static void next_free(void *p)
 static size_t mapped_from;
 static size_t wanted_meanwhile; /* by a handler that comes in between */
 void next_map_from(size_t bytes);
+void next_arenas_most(unsigned n);
 next_allocator pm_next = {.malloc = next_malloc, .free = next_free, .malloc_usable_size = next_size};
 
 /* ---- malloc and free as malloc.c has them ---- */
@@ -70,6 +71,9 @@ static void give(void *p)
     if (!large_put(p))
         large_give(p);
 }
+
+static unsigned arenas_most;
+void next_arenas_most(unsigned n) { arenas_most = n; }
 
 /* A lock of the C library's is held: nobody comes here again. */
 void next_map_from(size_t bytes)
@@ -169,9 +173,16 @@ TEST(what_is_wanted_again_raises_what_is_mapped)
     give(take(256 * KIB));
     give(take(256 * KIB));
     assert_int_equal(mapped_from, MIB + MIB / 8);
+    char *full = take(8 * MIB);
+    memset(full, 1, 8 * MIB);
+    give(full);
+    void *other = take(8 * MIB);
+    assert_int_equal(mapped_from, MIB + MIB / 8); /* from 4 MiB on what is written full stays mapped */
+    give(other);
     give(take(32 * MIB));
     give(take(32 * MIB));
     assert_int_equal(mapped_from, 32 * MIB);
+    assert_true(arenas_most >= 1);
 }
 
 TEST(the_first_free_keeps_nothing)
