@@ -187,8 +187,8 @@ static bool parse_stats(token t, stats_wish *field, badness *bad)
     return true;
 }
 
-/* 16, 32, 48, 64, then four steps a doubling up to 32 KiB: 40 sizes, at most 1/5 of a block wasted above 64 bytes. The hardened library,
- * where what is larger costs system calls, has a third and a half of a slab too. */
+/* 16, 32, 48, 64, then four steps a doubling up to 32 KiB: 40 sizes, at most 1/5 of a block wasted above 64 bytes; pools/class.c has the
+ * same as a table. The hardened library, where what is larger costs system calls, has a third and a half of a slab too. */
 static void sizes_default(size_list *list)
 {
     const uint32_t room = SLAB_SIZE - SLAB_GUARD;

@@ -43,7 +43,7 @@ struct pm_pool {
 
 static_assert(offsetof(pm_pool, shape) < 64, "the first line is all that the short ways of THREADS read, and nobody writes it");
 
-/* All pools. Lock order: registry, pools, a pool's, heap, depot. */
+/* All pools. */
 typedef struct pool_table {
     os_lock lock;
     uint32_t bins; /* bin numbers ever given out */
