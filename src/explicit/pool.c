@@ -233,6 +233,7 @@ static void bins_empty(heap *h)
         if (!pool || b->limit == 0)
             continue;
         pool_lock(pool);
+        bin_recount(b); /* a fork may have come between the two stores of a push or pop */
         pool_give_back(pool, b, SIZE_MAX);
         pool->bins_begun--;
         b->limit = 0;
@@ -240,12 +241,6 @@ static void bins_empty(heap *h)
         pool_unlock(pool);
     }
     os_lock_give(&pm_pools.lock);
-}
-
-static void bins_recount(heap *h)
-{
-    for (uint32_t i = 0; i < pm_pools.bins; i++)
-        bin_recount(&h->pool_bins[i]);
 }
 
 static void all_visit(void (*each)(pm_pool *))
@@ -275,7 +270,7 @@ static void free_block_of(void *p, slab *s)
 
 bool explicit_up(void)
 {
-    static const guests ours = {bins_empty, bins_recount, shed_all, check_all, free_block_of};
+    static const guests ours = {bins_empty, shed_all, check_all, free_block_of};
     if (!bringup_done())
         return false;
     if (UNLIKELY(!guests_here()))

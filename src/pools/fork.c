@@ -120,10 +120,8 @@ void heap_retire(heap *h)
     if (PM_HARDENED)
         keeper_empty(h);
     heap_empty_bins(h);
-    if (guests_here()) {
-        guests_here()->bins_recount(h);
+    if (guests_here())
         guests_here()->bins_empty(h);
-    }
     heap_hear(h, SIZE_MAX);
     STORE(&h->state, HEAP_IDLE);
     registry_idle_push(h);

@@ -130,8 +130,6 @@ void region_end(void)
     extent_end(&pm_region.blocks);
 }
 
-control *region_control(void) { return (control *)pm_region.records.base; }
-
 void unit_advise(slab *unit, bool huge)
 {
     if (huge != unit->unit_huge)

@@ -114,7 +114,7 @@ bool region_grow(void);
 void region_populate(size_t slabs);
 /* Maps the heaps' extent, zeroed, until it has `bytes`, by `step`. False: no memory, or something lies there. Registry lock. */
 bool region_cover_heaps(size_t bytes, size_t step);
-control *region_control(void);
+INLINE control *region_control(void) { return (control *)pm_region.records.base; }
 /* Unmaps all of it; for code that is about to be unloaded. */
 void region_end(void);
 /* The hardened library: p lies on one of the pages that nobody may touch. */

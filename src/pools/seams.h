@@ -6,8 +6,7 @@
 
 /* Explicit pools and arenas, from the first one on. Each may be called from any thread that is on a slow path. */
 typedef struct guests {
-    void (*bins_empty)(heap *h);    /* blocks at hand in a heap go to their slabs; by its thread, or after that has gone */
-    void (*bins_recount)(heap *h);  /* after a fork: room from the blocks that are there */
+    void (*bins_empty)(heap *h);    /* blocks at hand in a heap go to their slabs; by its thread, or after that has gone, in a fork too */
     void (*shed)(void);             /* empty slabs that are not kept go to the depot */
     void (*check)(void);            /* aborts at the first breach */
     void (*free)(void *p, slab *s); /* plain free() of a block whose slab is a guest's */
