@@ -400,12 +400,20 @@ static size_t bin_pace(heap *h, bin *b, const size_class *c)
     return size_max(((size_t)c->refill << pace) / PACE_FIRST, 1);
 }
 
+/* The bin's one slab has nothing but fresh memory, while the heap's last spare was the class's, and lies in memory. */
+INLINE bool spare_lies_ready(const heap *h, const bin *b)
+{
+    const slab *s = b->partial, *spare = h->spare;
+    return UNLIKELY(s->touched != SLAB_ROOM) && spare && s->next == s && spare->klass == b->klass && spare->touched == SLAB_ROOM &&
+           !slab_has_chain(s) && slab_free_touched(s, &pm_classes[b->klass]) == 0;
+}
+
 block *heap_fill(heap *h, bin *b)
 {
     if (b->free == NULL) {
         if (UNLIKELY(LOAD(&h->inbox) != NULL || h->told))
             heap_hear(h, HEARD);
-        if (b->partial)
+        if (b->partial && !spare_lies_ready(h, b))
             bin_refill(h, b, bin_pace(h, b, &pm_classes[b->klass]));
     }
     return bin_pop(b);
