@@ -292,10 +292,10 @@ INLINE void last_check(const keeper *k, const void *caller)
         stop_at((const char *)p, CALL_MALLOC, WRITTEN, caller);
 }
 
-/* A tail is written to, so that the page of a new block comes by one fault, not by two; and a new block of a new slab is zero. */
+/* A new block of a new slab is zero. */
 static NOINLINE bool large_is_zero(const char *p, const size_class *c, uint64_t *tail)
 {
-    *tail = __atomic_fetch_or(block_tail(p, c), 0, __ATOMIC_RELAXED);
+    *tail = LOAD(block_tail(p, c));
     return (*tail == 0 && slab_of(p)->state == SLAB_ZEROED) || is_zero(p, block_tail(p, c));
 }
 
