@@ -342,6 +342,14 @@ NOINLINE void *large_tick(void *p)
 
 /* ---- misses ---- */
 
+/* Where the settings leave smaller blocks to the C library, too, threads do better with heaps of their own there. */
+static void arenas_share(void)
+{
+    unsigned processors = os_processors();
+    if (processors > 0 && class_of(KEPT_LEAST) != CLASS_NONE)
+        next_arenas_most((processors + ARENA_PROCESSORS - 1) / ARENA_PROCESSORS);
+}
+
 /* The C library lets each mapped block that is freed, wanted again or not, raise the size from which it maps, and keeps twice that much at
  * the top of its heap for good. Here only those raise it that were wanted again, but not the largest, which huge pages make cheap to
  * map, where these are written full; where nothing is kept, nobody would see which were.
@@ -356,6 +364,8 @@ static void map_from(size_t bytes)
         return;
     if (bytes > LOAD(&from)) {
         large_away(1);
+        if (LOAD(&from) == 0)
+            arenas_share();
         next_map_from(size_min(bytes, MAPPED_MOST));
         large_away(-1);
         STORE(&from, bytes);
@@ -458,7 +468,4 @@ void large_init(void)
         return;
     pm_large_size = size_told;
     pm_storer = &here;
-    unsigned processors = os_processors();
-    if (processors > 0)
-        next_arenas_most((processors + ARENA_PROCESSORS - 1) / ARENA_PROCESSORS);
 }
