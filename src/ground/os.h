@@ -101,7 +101,7 @@ uintptr_t os_address_limit(void);
 size_t os_page_size(void);
 size_t os_address_space(void); /* RLIMIT_AS in bytes, SIZE_MAX when unlimited */
 size_t os_memory(void);        /* RAM in bytes */
-unsigned os_processors(void);  /* that the calling thread may run on; 0: not known */
+unsigned os_processors(void);  /* that the process's first thread may run on; 0: not known */
 bool os_privileged(void);      /* AT_SECURE: the environment is not to be trusted */
 const char *os_program(void);  /* the path that exec was given, or NULL */
 uint32_t os_pid(void);

@@ -347,7 +347,7 @@ unsigned os_processors(void)
 {
     uint64_t mask[16] = {0};
     unsigned n = 0;
-    if (CALL3(SYS_sched_getaffinity, 0, sizeof mask, mask) > 0)
+    if (CALL3(SYS_sched_getaffinity, os_pid(), sizeof mask, mask) > 0)
         for (size_t i = 0; i < sizeof mask / sizeof *mask; i++)
             for (; mask[i]; mask[i] &= mask[i] - 1)
                 n++;
