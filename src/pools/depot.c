@@ -91,7 +91,7 @@ static void unit_split(slab *unit)
 {
     unit_advise(unit, false);
     for (slab *s = unit; s < unit + UNIT_SLABS; s++) {
-        if (s->state != SLAB_DIRTY)
+        if (LOAD(&s->state) != SLAB_DIRTY)
             continue;
         slab_list_remove(&pm_depot.broken, s);
         slab_list_append(&pm_depot.dirty, s);

@@ -65,7 +65,7 @@ void slab_close(slab *s, const size_class *c)
         first_bits_clear();
     if (PM_HARDENED)
         tails_clear(s, c);
-    s->state = SLAB_USED; /* what was handed out no longer reads as zero */
+    STORE(&s->state, SLAB_USED); /* what was handed out no longer reads as zero */
     if (s->high == c->per_slab)
         depot_note_ripe(s, -1);
     depot_note_unripe(s, false);
