@@ -1,7 +1,6 @@
 /* top_draw.c: the screens of `poolmalloc top`: order, filter, colours. May touch the terminal, to draw. */
 #include "top.h"
 
-#include "tool.h"
 #include "words.h"
 
 #include <curses.h>

@@ -1,5 +1,4 @@
 /* pool_use.c: Blocks out of explicit pools and back: the short ways, and what they fall back to. */
-#include "ground/config.h"
 #include "explicit/pool.h"
 #include "pools/fork.h"
 #include "pools/misuse.h"

@@ -4,7 +4,6 @@
 #include "ground/os.h"
 #include "pools/slab.h"
 
-#include <string.h>
 
 void keeper_forget_last(keeper *k)
 {

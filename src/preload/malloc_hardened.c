@@ -1,8 +1,6 @@
 /* malloc_hardened.c: the hardened library's malloc family: every call comes here. Compiled into that library alone. */
 #include "preload/malloc.h"
 
-#include "ground/config.h"
-#include "pools/bringup.h"
 #include "pools/hardened.h"
 #include "preload/next.h"
 #include "preload/start.h"

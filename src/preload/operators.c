@@ -5,7 +5,6 @@
 #include "ground/text.h"
 
 #include <dlfcn.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* What the object that `caller` lies in defines itself, as one does that has the C++ runtime linked in; else NULL. */
