@@ -4,6 +4,7 @@
 #include "ground/config.h"
 #include "pools/depot.h"
 #include "pools/fork.h"
+#include "pools/guard.h"
 #include "pools/learn.h"
 #include "pools/misuse.h"
 #include "pools/rest.h"
@@ -378,9 +379,9 @@ NOINLINE void free_other(void *p, slab *s)
 
 /* ---- whole pools ---- */
 
-size_t pools_trim(void)
+/* Every empty slab goes to the depot. */
+static void slabs_gather(void)
 {
-    size_t bytes = pm_storer ? pm_storer->trim() : 0;
     thread_idle();
     heap *h = heap_enter_mine();
     heaps_trim(h);
@@ -389,7 +390,33 @@ size_t pools_trim(void)
     if (guests_here())
         guests_here()->shed();
     heap_leave_mine(h);
+}
+
+bool pools_shrink(void)
+{
+    static uint32_t looked; /* depot.news + 1 after the last time; atomic, relaxed */
+    bool again = LOAD(&pm_depot.news) + 1 != LOAD(&looked);
+    heap *h = thread_heap();
+    if (!h || h->inside)
+        return false;
+    if (again)
+        slabs_gather();
     h = heap_enter_mine();
+    if (!h)
+        return false;
+    if (again)
+        depot_purge(true);
+    bool closed = guard_shed(), less = depot_shrink() || closed;
+    heap_leave_mine(h);
+    STORE(&looked, LOAD(&pm_depot.news) + 1);
+    return less;
+}
+
+size_t pools_trim(void)
+{
+    size_t bytes = pm_storer ? pm_storer->trim() : 0;
+    slabs_gather();
+    heap *h = heap_enter_mine();
     bytes += depot_purge(true);
     bytes += heaps_purge(h);
     heap_leave_mine(h);

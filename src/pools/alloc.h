@@ -67,6 +67,8 @@ INLINE void free_block(void *p)
 /* Empties the calling thread's bins, looks at all that heaps are told of, gives back the pages of every empty slab, and pages between
  * blocks in use. Returns the bytes given back. O(heaps + slabs + blocks in use), with a system call for each gap. */
 size_t pools_trim(void);
+/* Before a request beyond the pools fails: address space behind the last slab with a block in use goes back, by whole units. */
+bool pools_shrink(void);
 /* Re-derives every counter of the depot and of the heaps that hold still; aborts at the first breach. */
 void pools_check(void);
 /* STATS=full and CHECK register their watchers. */

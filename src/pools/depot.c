@@ -493,6 +493,38 @@ size_t depot_purge(bool all)
     return bytes;
 }
 
+/* The last unit is as if it had never been handed out, if nothing of it holds a page. */
+static bool unit_drop(void)
+{
+    depot *d = &pm_depot;
+    if (d->fresh == 0)
+        return false;
+    slab *end = &pm_region.slabs[d->fresh], *unit = slab_unit(end - 1);
+    if (unit->unit_empty < end - unit)
+        return false;
+    for (slab *s = unit; s < end; s++)
+        if (s->state != SLAB_CLEAN)
+            return false;
+    for (slab *s = unit; s < end; s++) {
+        slab_list_remove(&d->clean, s);
+        s->state = SLAB_NONE;
+    }
+    unit_advise(unit, false);
+    unit->unit_empty = 0;
+    STORE(&d->fresh, slab_index(unit));
+    return true;
+}
+
+bool depot_shrink(void)
+{
+    os_lock_take(&pm_depot.lock);
+    while (unit_drop())
+        ;
+    bool less = region_shrink(pm_depot.fresh);
+    os_lock_give(&pm_depot.lock);
+    return less;
+}
+
 size_t depot_reserve(unsigned klass, size_t count, bool prefault, bool *lock)
 {
     size_class *c = &pm_classes[klass];

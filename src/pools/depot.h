@@ -66,6 +66,8 @@ void handful_drop(handful *h); /* it wants no more than one */
 /* Purges what is older than the delay, at most eight slabs or units; with `all`, everything purgeable.
  * Returns bytes given back. */
 size_t depot_purge(bool all);
+/* Address space behind the last slab that holds pages goes back, by whole units; false: there is none. */
+bool depot_shrink(void);
 /* Makes `count` slabs ready for klass. Returns how many there are: fewer at the limit or out of memory. */
 size_t depot_reserve(unsigned klass, size_t count, bool prefault, bool *lock);
 /* Whether pages may go back now: the settings say so, and the kernel did not refuse of late. */

@@ -344,7 +344,7 @@ static void frames_note(uintptr_t *to, const void *caller)
 /* From the ring, until it is within its bounds. What leaves is unmapped. Lock. */
 static void closed_trim(size_t most)
 {
-    while (closed_count > 1 && (closed_count > most || closed_bytes > closed_most)) {
+    while (closed_count > most || (closed_count > 1 && closed_bytes > closed_most)) {
         uint32_t n = *closed_at(closed_first);
         record r = *record_at(n);
         closed_forget(closed_first, &r);
@@ -426,9 +426,18 @@ static bool closed_end(size_t size)
     os_lock_take(&lock);
     bool enough = size < closed_bytes;
     if (enough)
-        closed_trim(1);
+        closed_trim(0);
     os_lock_give(&lock);
     return enough;
+}
+
+bool guard_shed(void)
+{
+    os_lock_take(&lock);
+    bool any = closed_count > 0;
+    closed_trim(0);
+    os_lock_give(&lock);
+    return any;
 }
 
 static void *block_open(record *r, size_t size, size_t align, const void *caller)

@@ -23,6 +23,8 @@ bool guard_free(void *p, giving g, size_t size, const void *caller);
 size_t guard_size(const void *p, call c, const void *caller);
 /* A block of another size with the contents of p, which is one of these and is given back; NULL: p is as it was. */
 void *guard_realloc(void *p, size_t size, const void *caller);
+/* Memory is short: closed blocks end; false: there are none. On a slow path. */
+bool guard_shed(void);
 /* Looks at the canaries of all of them. */
 void guard_check(call c);
 /* The hardened library: SIGSEGV on a guard or a closed page is told from now on, if the program does not handle it; then it happens again.

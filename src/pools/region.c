@@ -219,6 +219,21 @@ bool region_grow(void)
     return !extent_is_refused(e) && extent_note(e, blocks_grow());
 }
 
+/* Before a foreign mapping can come to lie there, nobody takes it for ours any more. */
+bool region_shrink(size_t slabs)
+{
+    region *r = &pm_region;
+    extent *e = &r->blocks;
+    size_t size = size_max(round_up(slabs << SLAB_SHIFT, UNIT_SIZE), STEP_FIRST), rest = e->size - size;
+    if (size >= e->size)
+        return false;
+    STORE(&r->size, size);
+    STORE(&e->size, size);
+    guard_close(guard_begin(e));
+    os_unmap(guard_begin(e) + guard_bytes(), rest);
+    return true;
+}
+
 void region_populate(size_t slabs)
 {
     region *r = &pm_region;

@@ -77,7 +77,7 @@ typedef struct extent {
 /* What free() reads lies first. Before start base is 1 << 63 and size 0, so that no pointer is ours. */
 typedef struct region {
     uintptr_t base;
-    size_t size; /* bytes mapped read-write; only grows */
+    size_t size; /* bytes mapped read-write; shrinks only where no block is */
     slab *slabs;         /* in records, behind the front */
     uint64_t *bits_end; /* those of slab 0 lie just before it, of slab 1 before those */
     char *front;   /* in records, behind the control page's head: what region_init was asked to leave room for */
@@ -110,6 +110,8 @@ typedef struct control {
 bool region_init(size_t front);
 /* Maps more slabs at the end. False: no memory, or something lies there. Depot lock. */
 bool region_grow(void);
+/* Unmaps what lies behind the first `slabs` slabs, by whole units; false: nothing does. Depot lock. */
+bool region_shrink(size_t slabs);
 /* Touches the bookkeeping of the first `slabs` slabs, so that no page fault comes later. */
 void region_populate(size_t slabs);
 /* Maps the heaps' extent, zeroed, until it has `bytes`, by `step`. False: no memory, or something lies there. Registry lock. */

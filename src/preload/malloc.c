@@ -40,6 +40,16 @@ void *boot_or_fail(size_t size)
     return p ? p : out_of_memory();
 }
 
+/* Before a request fails: what is at hand, and the end of the region, if nothing is there. Not where a handler has interrupted the next
+ * allocator. */
+COLD bool memory_shed(void)
+{
+    if (large_is_away())
+        return false;
+    bool kept = large_shed();
+    return (pm_pools_ready && pools_shrink()) || kept;
+}
+
 INLINE void *next_ask(size_t size, bool zeroed)
 {
     large_away(1);
@@ -56,7 +66,7 @@ INLINE void *next_get(size_t size, bool zeroed)
     void *p = next_ask(most, zeroed);
     if (!p && most > size)
         p = next_ask(size, zeroed);
-    if (UNLIKELY(!p) && large_shed()) {
+    if (UNLIKELY(!p) && memory_shed()) {
         errno = saved;
         p = next_ask(size, zeroed);
     }
@@ -233,14 +243,23 @@ static void *move(void *from, void *to, size_t bytes)
     return to;
 }
 
+static void *next_resize(void *p, size_t size)
+{
+    large_away(1);
+    void *to = pm_next.realloc(p, size);
+    large_away(-1);
+    return to;
+}
+
 void *realloc_next(void *p, size_t size)
 {
     size_t usable = UNLIKELY(calls_watched()) ? next_usable(p) : pm_large_size(p), most = large_round(size);
-    large_away(1);
-    void *to = pm_next.realloc(p, most);
-    if (UNLIKELY(!to && most > size))
-        to = pm_next.realloc(p, size);
-    large_away(-1);
+    int saved = errno;
+    void *to = next_resize(p, most);
+    if (UNLIKELY(!to && size > 0 && (most > size || memory_shed()))) {
+        errno = saved;
+        to = next_resize(p, size);
+    }
     if (to || size == 0) {
         large_gone(usable);
         if (UNLIKELY(calls_watched()))
@@ -387,6 +406,11 @@ static void *next_aligned(void *(*get)(size_t, size_t), size_t align, size_t siz
     large_away(1);
     void *p = get(align, size);
     large_away(-1);
+    if (UNLIKELY(!p) && errno == ENOMEM && memory_shed()) {
+        large_away(1);
+        p = get(align, size);
+        large_away(-1);
+    }
     return watched(large_got(p), size);
 }
 

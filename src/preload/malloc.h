@@ -10,6 +10,7 @@ void *malloc_forward(size_t size);
 void *malloc_slow(size_t size);
 void free_foreign(void *p); /* what no pool handed out */
 void *realloc_next(void *p, size_t size);
+bool memory_shed(void); /* whether it may help to ask once more */
 void forwarded(void);
 void *out_of_memory(void);
 void *boot_or_fail(size_t size);

@@ -13,6 +13,8 @@ void *allocate_aligned(size_t size, size_t align, made how, const void *caller)
         return boot_or_fail(size);
     if (pm_pools_ready && is_power_of_two(align)) {
         void *p = hardened_alloc(size, align, how, caller);
+        if (UNLIKELY(!p) && (size > BLOCK_MAX || !pm_config.limit) && memory_shed())
+            p = hardened_alloc(size, align, how, caller);
         if (p)
             return watched(p, size);
         if (size <= BLOCK_MAX && !overflow_forwards(size))

@@ -2,9 +2,11 @@
  * be had again. Argument: as | data | none (limits set by who starts us) | mlock (as an unprivileged user). */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <malloc.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 #include "check.h"
 #include "process.h"
@@ -44,8 +46,30 @@ static void limit_set(int resource, rlim_t bytes)
     CHECK(setrlimit(resource, &limit) == 0);
 }
 
-/* Twice each: the second time from memory that came back. Each size must find the room that the one before gave up;
- * large ones come first, as address space that pools have taken once may stay theirs. */
+/* What small blocks had taken, a large one finds: in a process of its own, since two allocators that took turns at the limit may each
+ * hold a part that the other one lacks. */
+static void give_way(int way)
+{
+    static const size_t small[] = {64, 1000, 20000};
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        take_all(small[way % 3], 2ul * LIMIT);
+        void *block = way == 0   ? malloc(USED_AT_LEAST)
+                      : way == 1 ? calloc(1, USED_AT_LEAST)
+                      : way == 2 ? memalign(4096, USED_AT_LEAST)
+                      : way == 3 ? realloc(malloc(100000), USED_AT_LEAST)
+                                 : NULL;
+        CHECKF(block != NULL || way == 4, "way %d: no block of %d MiB after all was freed", way, USED_AT_LEAST / MIB);
+        free(block);
+        CHECK(take_all(way == 4 ? 200000 : 64, 2ul * LIMIT) >= USED_AT_LEAST);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
+/* Twice each: the second time from memory that came back. Each size must find the room that the one before gave up. */
 static void exhaust(void)
 {
     static const size_t sizes[] = {200000, 64, 1024, 20000};
@@ -94,6 +118,8 @@ int main(int argc, char **argv)
         return 0;
     }
     limit_set(strcmp(which, "as") == 0 ? RLIMIT_AS : RLIMIT_DATA, LIMIT);
+    for (int way = 0; way < 5; way++)
+        give_way(way);
     pthread_barrier_init(&exhausted, NULL, 2);
     pthread_t thread = thread_start(exhaust_in_thread, NULL);
     exhaust();
