@@ -127,7 +127,7 @@ NOINLINE void keeper_send(keeper *k, heap *h)
     if (!heap_enter(h))
         return;
     going_give(k, h);
-    if (k->until_fall < 0) {
+    if (keeper_falls(k)) {
         class_let(k, k->calm++ % classes_count(), 0, GOING_BLOCKS);
         going_give(k, h);
     }
@@ -137,9 +137,9 @@ NOINLINE void keeper_send(keeper *k, heap *h)
 NOINLINE bool keeper_overflow(keeper *k, heap *h, block *p, unsigned klass)
 {
     shelf *s = &k->shelves[klass];
-    bool falls = k->until_fall < 0;
+    bool falls = keeper_falls(k);
     if (falls)
-        k->until_fall = -1;
+        k->until_fall = FALL_GOING - 1;
     class_let(k, klass, falls ? FALL_KEEPS : s->least, GOING_BLOCKS);
     if (UNLIKELY(quarantine_count(s) >= s->most)) { /* none may go, for as long as another thread forks */
         keeper_forget_last(k);

@@ -19,7 +19,7 @@
 #define GOING_BLOCKS 32
 #define FALL_BLOCKS 1024 /* given back in a row, after which little is kept: each may be the last one of its slab */
 #define FALL_KEEPS 4     /* of a class */
-#define FALL_GOING 8     /* as many slabs as are purged in one go */
+#define FALL_GOING 8     /* as many slabs as are purged in one go: blocks that go at once, and between two looks */
 #define LATE_BLOCKS 64   /* those beyond are lost */
 
 typedef struct shelf {
@@ -39,7 +39,7 @@ typedef struct keeper {
     uint64_t random;
     const uint64_t *last; /* the block given back last, whose first two words are zero; or two others that are */
     uint64_t stamp;       /* what a block given back now says of it, as of the last refill */
-    int32_t until_fall;   /* blocks that may be given back, none taken in between, before it is a fall: then below zero */
+    int32_t until_fall;   /* blocks that may be given back, none taken in between, before it is a fall: then FALL_GOING at most */
     uint32_t thread, epoch; /* id (0: not known); of the registry, then */
     uint32_t calm;        /* the class that goes next in a fall */
     uint32_t going_count, late_count;
@@ -132,6 +132,7 @@ void keeper_deal(keeper *k, heap *h, unsigned klass, block **blocks, size_t n);
 
 bool keeper_overflow(keeper *k, heap *h, block *p, unsigned klass);
 /* One more block was given back. */
+INLINE bool keeper_falls(const keeper *k) { return k->until_fall < FALL_GOING; }
 INLINE bool shelf_has_room(keeper *k, const shelf *s) { return LIKELY(--k->until_fall >= 0) && LIKELY(quarantine_count(s) < s->most); }
 INLINE void quarantine_push(shelf *s, bin *b, block *p)
 {
