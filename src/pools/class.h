@@ -42,10 +42,10 @@ void classes_init(const size_list *sizes);
 void class_shape(size_class *c, size_t size, size_t align);
 
 /* The first block of a slab of class c. Colours spread the first lines of large blocks, which programs touch most, over
- * the sets of the caches: without them slab i and slab j would meet in the same ones. */
+ * the sets of the caches: without them slab i and slab j would meet in the same ones. The hardened library has neither colours nor heads. */
 INLINE char *slab_first(const slab *s, const size_class *c)
 {
-    return slab_begin(s) + c->head + ((slab_index(s) & c->colours) << COLOUR_SHIFT);
+    return PM_HARDENED ? slab_begin(s) : slab_begin(s) + c->head + ((slab_index(s) & c->colours) << COLOUR_SHIFT);
 }
 /* Where block `number` begins, or the one before it ends, in bytes behind the slab's guard. */
 INLINE size_t slab_offset(const slab *s, const size_class *c, size_t number)
@@ -54,7 +54,7 @@ INLINE size_t slab_offset(const slab *s, const size_class *c, size_t number)
 }
 INLINE uint64_t *slab_bits(const slab *s, const size_class *c)
 {
-    return UNLIKELY(c->head != 0) ? (uint64_t *)slab_memory(s) : pm_region.bits_end - (slab_index(s) + 1) * (SLAB_BITS_STEP / 8);
+    return !PM_HARDENED && UNLIKELY(c->head != 0) ? (uint64_t *)slab_memory(s) : pm_region.bits_end - (slab_index(s) + 1) * (SLAB_BITS_STEP / 8);
 }
 
 /* The last word of a block, which in the hardened library tells its state (hardened.h). */

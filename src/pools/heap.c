@@ -461,16 +461,21 @@ block *heap_fill_zeroed(heap *h, bin *b)
 /* The lock is held by the heap's thread, or by who stands in for it. Others may not touch `left`, which it counts without the lock. */
 static bool heap_is_mine(const heap *h) { return LOAD(&h->lock) == HEAP_MINE || h->state == HEAP_IDLE; }
 
-/* A slab of this heap's that something came home to, or may have. True: it is near its end. */
-INLINE bool slab_notice(heap *h, slab *s)
+/* A slab of this heap's that something came home to, or may have. True: all has, and it is taken away. */
+INLINE bool slab_ended(heap *h, slab *s)
 {
     if (!s->listed)
         partial_push(s->bin, s);
-    if (slab_is_home(s)) {
-        slab_emptied(h, s);
+    if (LIKELY(!slab_is_home(s)))
         return false;
-    }
-    return heap_is_mine(h) && slab_look_set(s, &pm_classes[s->klass]);
+    slab_emptied(h, s);
+    return true;
+}
+
+/* The same. True: it is near its end. */
+INLINE bool slab_notice(heap *h, slab *s)
+{
+    return !slab_ended(h, s) && heap_is_mine(h) && slab_look_set(s, &pm_classes[s->klass]);
 }
 
 /* Those of one slab that a chain begins with, `most` at most, go to the slab's. Returns how many. */
@@ -508,7 +513,7 @@ size_t heap_give_these(heap *h, block *const *blocks, size_t count)
 {
     slab *s = slab_of(blocks[0]);
     size_t n = slab_give_these(s, &pm_classes[s->klass], blocks, count);
-    slab_notice(h, s);
+    slab_ended(h, s); /* and no word of its end: no free() there counts down to it */
     return n;
 }
 
