@@ -74,7 +74,7 @@ void *next_function(const char *name)
 
 bool pm_next_tuned;
 
-#define TRIMMED_FROM (4 * MIB) /* twice the threshold, as the C library does, or four times up to this */
+#define TRIMMED_FROM (8 * MIB) /* twice the threshold, as the C library does, or eight times up to this: threads share a heap */
 
 /* Bound at load, since dlsym takes a lock that a fork may find held. */
 extern int __libc_mallopt(int, int) __attribute__((weak));
@@ -96,7 +96,7 @@ void next_map_from(size_t bytes)
     if (!may_tune())
         return;
     __libc_mallopt(M_MMAP_THRESHOLD, (int)bytes);
-    __libc_mallopt(M_TRIM_THRESHOLD, (int)size_max(2 * bytes, size_min(4 * bytes, TRIMMED_FROM)));
+    __libc_mallopt(M_TRIM_THRESHOLD, (int)size_max(2 * bytes, size_min(8 * bytes, TRIMMED_FROM)));
 }
 
 /* ---- stand-ins for what a library lacks ---- */
