@@ -162,8 +162,10 @@ int main(void)
         guards_check(small, true);
         struct rlimit most = {(rlim_t)2 << 30, (rlim_t)2 << 30};
         CHECK(setrlimit(RLIMIT_AS, &most) == 0);
+        void *reserve = malloc(1 << 20);
         while (malloc(1000)) /* until there is none */
             ;
+        free(reserve); /* for reading the mappings */
         guards_check(small, true);
         _exit(0);
     }
