@@ -26,12 +26,6 @@ static sizes *sizes_of(size_t usable)
     return usable >= HUGE_LEAST && pm_config.hugepages != HUGEPAGES_NEVER ? &doublings[__builtin_clzl(usable)] : NULL;
 }
 
-bool huge_may_be_full(size_t usable)
-{
-    const sizes *s = sizes_of(usable);
-    return s && LOAD(&s->full) >= 0;
-}
-
 /* All of its pages, so that it stays one mapping, which the C library can move. */
 void huge_got(const void *p, size_t usable)
 {

@@ -10,5 +10,3 @@
 /* A block of `usable` bytes that is new, and one that is about to be given back. Any thread; two system calls at most. */
 void huge_got(const void *p, size_t usable);
 void huge_gone(const void *p, size_t usable);
-/* Blocks of that size could have huge pages, and nobody has seen one that was not written full. */
-bool huge_may_be_full(size_t usable);

@@ -351,15 +351,14 @@ static void arenas_share(void)
 }
 
 /* The C library lets each mapped block that is freed, wanted again or not, raise the size from which it maps, and keeps twice that much at
- * the top of its heap for good. Here only those raise it that were wanted again, but not the largest, which huge pages make cheap to
- * map, where these are written full; where nothing is kept, nobody would see which were.
+ * the top of its heap for good. Here only those raise it that were wanted again; where nothing is kept, nobody would see which were.
  * One thread at a time: the larger one comes again with the next miss. */
 static void map_from(size_t bytes)
 {
     static size_t from;
     static uint32_t tuner; /* fork generation + 1 while a thread is at it */
     uint32_t other = LOAD(&tuner), mine = LOAD(&pm_registry.epoch) + 1;
-    if (!keeping || bytes <= LOAD(&from) || huge_may_be_full(bytes) || pm_config.purge_delay == DELAY_NEVER || large_is_away() || other == mine ||
+    if (!keeping || bytes <= LOAD(&from) || pm_config.purge_delay == DELAY_NEVER || large_is_away() || other == mine ||
         !__atomic_compare_exchange_n(&tuner, &other, mine, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
         return;
     if (bytes > LOAD(&from)) {

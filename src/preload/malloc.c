@@ -256,10 +256,12 @@ void *realloc_next(void *p, size_t size)
     size_t usable = UNLIKELY(calls_watched()) ? next_usable(p) : pm_large_size(p), most = large_round(size);
     int saved = errno;
     void *to = next_resize(p, most);
-    if (UNLIKELY(!to && size > 0 && (most > size || memory_shed()))) {
-        errno = saved;
+    if (UNLIKELY(!to && most > size))
         to = next_resize(p, size);
-    }
+    if (UNLIKELY(!to && size > 0) && memory_shed())
+        to = next_resize(p, size);
+    if (to)
+        errno = saved;
     if (to || size == 0) {
         large_gone(usable);
         if (UNLIKELY(calls_watched()))
