@@ -379,17 +379,25 @@ NOINLINE void free_other(void *p, slab *s)
 
 /* ---- whole pools ---- */
 
-/* Every empty slab goes to the depot. */
-static void slabs_gather(void)
+/* Every empty slab goes to the depot, when h is left. */
+static void slabs_gather(heap *h)
 {
-    thread_idle();
-    heap *h = heap_enter_mine();
     heaps_trim(h);
     if (h)
-        thread_drop(h); /* what came home meanwhile */
+        thread_drop(h); /* what came home meanwhile, too */
     if (guests_here())
         guests_here()->shed();
-    heap_leave_mine(h);
+}
+
+/* Memory waits for nobody: where another thread forks, there is none. */
+static bool gather_at_once(heap *h)
+{
+    if (!heap_enter(h))
+        return false;
+    thread_drop(h);
+    slabs_gather(h);
+    heap_leave(h);
+    return true;
 }
 
 bool pools_shrink(void)
@@ -397,17 +405,12 @@ bool pools_shrink(void)
     static uint32_t looked; /* depot.news + 1 after the last time; atomic, relaxed */
     bool again = LOAD(&pm_depot.news) + 1 != LOAD(&looked);
     heap *h = thread_heap();
-    if (!h || h->inside)
-        return false;
-    if (again)
-        slabs_gather();
-    h = heap_enter_mine();
-    if (!h)
+    if (!h || h->inside || (again && !gather_at_once(h)) || !heap_enter(h))
         return false;
     if (again)
         depot_purge(true);
     bool closed = guard_shed(), less = depot_shrink() || closed;
-    heap_leave_mine(h);
+    heap_leave(h);
     STORE(&looked, LOAD(&pm_depot.news) + 1);
     return less;
 }
@@ -415,8 +418,11 @@ bool pools_shrink(void)
 size_t pools_trim(void)
 {
     size_t bytes = pm_storer ? pm_storer->trim() : 0;
-    slabs_gather();
+    thread_idle();
     heap *h = heap_enter_mine();
+    slabs_gather(h);
+    heap_leave_mine(h);
+    h = heap_enter_mine();
     bytes += depot_purge(true);
     bytes += heaps_purge(h);
     heap_leave_mine(h);
