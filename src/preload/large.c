@@ -13,7 +13,6 @@
 #define ALLOWED_MOST (256 * MIB)
 #define MAPPED_LEAST (128 * KIB) /* the C library's, to begin with */
 #define MAPPED_MOST (32 * MIB)   /* the same, at most */
-#define ARENA_PROCESSORS 4       /* for each heap of the C library, which few of the requests for large blocks come to; each keeps what others need */
 #define GIVEN_MOST 8             /* blocks given back at a look, and the rest of a bin */
 #define ROOM_ANSWERS 32          /* to how much room there is, by one sum over all bins */
 
@@ -347,7 +346,7 @@ static void arenas_share(void)
 {
     unsigned processors = os_processors();
     if (processors > 0 && class_of(KEPT_LEAST) != CLASS_NONE)
-        next_arenas_most((processors + ARENA_PROCESSORS - 1) / ARENA_PROCESSORS);
+        next_arenas_most(processors);
 }
 
 /* The C library lets each mapped block that is freed, wanted again or not, raise the size from which it maps, and keeps twice that much at
